@@ -1,0 +1,257 @@
+"""The only code that hooks a model: ``attach(model, plugin, mode)``."""
+
+import inspect
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rcp.backbones import backbone_for
+from rcp.errors import UserError
+from rcp.forwards.base import Forward, Setup
+from rcp.forwards.drop import DropForward
+from rcp.forwards.record import RecordForward
+from rcp.forwards.soft import SoftForward
+from rcp.forwards.trace import Trace
+from rcp.plan import KeepPlan
+from rcp.plugin import Plugin
+from rcp.relaxation import Relaxation
+from rcp.state import GenerationState, state_of
+from rcp.tokens import TokenMap, build_token_map, continuation_map
+
+MODES = ("drop", "soft", "record")
+
+
+def attach(
+    model: nn.Module,
+    plugin: Plugin,
+    mode: str = "drop",
+    *,
+    plan: KeepPlan | None = None,
+    relaxation: Relaxation | None = None,
+) -> "Handle":
+    """Attach ``plugin`` to an unmodified Hugging Face ``model``.
+
+    ``mode``: "drop" infers with the tokens physically gone, "soft" trains with them masked,
+    "record" only observes. ``plan`` replays a recorded choice instead of making one;
+    ``relaxation`` softens and perturbs the choice while training. The plug-in's parts move to
+    the devices of the layers they act on, and in "drop" mode to the model's dtype.
+
+    Use the returned handle as a context manager, or call its ``remove``: afterwards the model
+    is bit for bit what it was. Raises ``UserError`` for an unknown mode or family, another base
+    than the plug-in's own, or a model that already has a plug-in attached.
+    """
+    if mode not in MODES:
+        raise UserError(f"mode '{mode}' is unknown. Choose one of {', '.join(MODES)}.")
+    backbone = backbone_for(model)
+    _refuse_second(model)
+    if plugin.base is not None:
+        plugin.base.check(backbone)
+    if (plugin.hidden_size, plugin.num_layers) != (backbone.hidden_size, len(backbone.layers)):
+        raise UserError(
+            f"This plug-in fits decoders of width {plugin.hidden_size} with {plugin.num_layers} "
+            f"layers; {type(model).__name__} has width {backbone.hidden_size} and "
+            f"{len(backbone.layers)} layers. Attach it to the base it was made for."
+        )
+    if mode == "soft" and backbone.attention not in ("sdpa", "eager"):
+        raise UserError(
+            f"Training masks need a 4-D attention mask, which '{backbone.attention}' does not "
+            f'take. Load the model with attn_implementation="sdpa".'
+        )
+    return Handle(Setup(backbone, plugin, plan, relaxation), mode)
+
+
+class Handle:
+    """An attachment. Holds hooks, and nothing of any generation."""
+
+    def __init__(self, setup: Setup, mode: str) -> None:
+        self.setup = setup
+        self.mode = mode
+        self._local = threading.local()  # the forward now running in this thread
+        self._hooks: list[Any] = []
+        self._place_plugin()
+        self._install()
+
+    def __enter__(self) -> "Handle":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+    def remove(self) -> None:
+        """Take every hook off the model again; safe to call twice."""
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    @contextmanager
+    def trace(self) -> Iterator[Trace]:
+        """Observe the forwards inside the ``with`` block; the last one is what the trace holds."""
+        self._local.trace = Trace()
+        try:
+            yield self._local.trace
+        finally:
+            self._local.trace = None
+
+    @contextmanager
+    def prompt(self, length: int | Tensor) -> Iterator[None]:
+        """Say where the prompt ends, for forwards without a cache and without labels.
+
+        ``length``: columns of the prompt, an int or (B,) long.
+        """
+        self._local.prompt = length
+        try:
+            yield
+        finally:
+            self._local.prompt = None
+
+    # -- hooks ---------------------------------------------------------------------------------
+
+    def _place_plugin(self) -> None:
+        plugin, layers = self.setup.plugin, self.setup.backbone.layers
+        modules = [(plugin.pruner(at), at) for at in plugin.schedule.layers]
+        if plugin.repair is not None:
+            modules.append((plugin.repair, plugin.repair.layers[0]))
+        for module, layer in modules:
+            like = next(layers[layer].parameters())
+            dtype = like.dtype if self.mode == "drop" and like.is_floating_point() else None
+            module.to(device=like.device, dtype=dtype)
+
+    def _install(self) -> None:
+        model, backbone = self.setup.backbone.model, self.setup.backbone
+        try:
+            self._hook(model.register_forward_pre_hook(self._begin, with_kwargs=True))
+            for index, layer in enumerate(backbone.layers):
+                before, after = self._layer_hooks(index)
+                self._hook(layer.register_forward_pre_hook(before, with_kwargs=True))
+                self._hook(layer.register_forward_hook(after))
+            self._hook(backbone.decoder.register_forward_hook(self._finish))
+            self._hook(model.register_forward_hook(self._end, always_call=True))
+        except BaseException:
+            self.remove()
+            raise
+
+    def _hook(self, hook: Any) -> None:
+        self._hooks.append(hook)
+
+    @property
+    def _running(self) -> Forward | None:
+        return getattr(self._local, "forward", None)
+
+    def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        call = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
+        call |= call.pop("kwargs", {})
+        self._local.forward = self._new_forward(call)
+
+    def _layer_hooks(self, index: int) -> tuple[Any, Any]:
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            running = self._running
+            if running is None:
+                return None  # the decoder is called by itself, outside the model
+            hidden, kwargs = running.before_layer(index, args[0], kwargs)
+            return (hidden, *args[1:]), kwargs
+
+        def after(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            running = self._running
+            return None if running is None else running.after_layer(index, output)
+
+        return before, after
+
+    def _finish(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
+        running = self._running
+        if running is None:
+            return None
+        if isinstance(output, tuple):
+            return (running.finish(output[0]), *output[1:])
+        output.last_hidden_state = running.finish(output.last_hidden_state)
+        return output
+
+    def _end(self, *_: Any) -> None:
+        self._local.forward = None
+
+    # -- one forward ---------------------------------------------------------------------------
+
+    def _new_forward(self, call: dict[str, Any]) -> Forward:
+        cache = call.get("past_key_values")
+        past = state_of(cache, id(self.setup.plugin)) if self.mode == "drop" else None
+        ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
+        rows = ids if ids is not None else embeds
+        if rows is None:
+            raise UserError("A forward needs input_ids or inputs_embeds. Pass one of them.")
+        padding = _padding(call.get("attention_mask"), rows, past)
+        valid = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
+        if padding is not None:
+            valid = padding[:, -rows.shape[1]:].bool()
+        tokens = self._tokens(call, past, ids, embeds, valid)
+        trace = getattr(self._local, "trace", None)
+        if self.mode == "drop":
+            return DropForward(self.setup, tokens, trace, past, padding)
+        if cache is not None and cache.get_seq_length() > 0:
+            raise UserError(
+                f'"{self.mode}" mode sees whole sequences, but this forward continues a cache of '
+                f'{cache.get_seq_length()} tokens. Pass use_cache=False, or attach in "drop" mode.'
+            )
+        kind = SoftForward if self.mode == "soft" else RecordForward
+        return kind(self.setup, tokens, trace)
+
+    def _tokens(
+        self,
+        call: dict[str, Any],
+        past: GenerationState | None,
+        ids: Tensor | None,
+        embeds: Tensor | None,
+        valid: Tensor,
+    ) -> TokenMap:
+        carries_images = any(
+            call.get(name) is not None for name in ("pixel_values", "mm_encoder_outputs")
+        )
+        if past is not None and not carries_images:
+            return continuation_map(valid)
+        image = self.setup.backbone.image_rows(ids, embeds)
+        labels = call.get("labels")
+        end = getattr(self._local, "prompt", None)
+        if labels is None and end is None and self.mode != "record" and not self._caches(call):
+            raise UserError(
+                "Without a cache it is unknown where the prompt ends, so the question cannot be "
+                "told from what was generated. Pass labels, keep use_cache=True, or run the "
+                "forward inside `with handle.prompt(length):`."
+            )
+        if end is not None:
+            end = torch.as_tensor(end, device=valid.device).expand(len(valid))
+        return build_token_map(image, valid, labels=labels, prompt_end=end)
+
+    def _caches(self, call: dict[str, Any]) -> bool:
+        use_cache = call.get("use_cache")
+        if use_cache is None:
+            use_cache = getattr(self.setup.backbone.text_config, "use_cache", True)
+        return bool(use_cache)
+
+
+def _padding(mask: Any, rows: Tensor, past: GenerationState | None) -> Tensor | None:
+    """The 2-D padding mask (B, past + T) of the call, checked, or None."""
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor) or mask.dim() != 2:
+        raise UserError(
+            "A plug-in needs the 2-D attention mask (batch, tokens) to tell padding from text, "
+            "not a ready-made 4-D or per-layer one. Pass the mask the processor returns."
+        )
+    expected = rows.shape[1] + (past.length if past is not None else 0)
+    if mask.shape[1] != expected:
+        raise UserError(
+            f"The attention mask has {mask.shape[1]} columns, but this forward ends at column "
+            f"{expected}: prefill in chunks is not supported under a plug-in. Pass the whole "
+            f"prompt at once (prefill_chunk_size=None)."
+        )
+    return mask
+
+
+def _refuse_second(model: nn.Module) -> None:
+    for hook in model._forward_pre_hooks.values():
+        if isinstance(getattr(hook, "__self__", None), Handle):
+            raise UserError(
+                "This model already has a plug-in attached. Remove that handle first, or leave "
+                "its `with` block."
+            )

@@ -1,0 +1,9 @@
+"""The one exception that means "the input is at fault, not the program"."""
+
+
+class UserError(ValueError):
+    """Bad input. The message names the value, what is allowed and the next step.
+
+    Scripts print it as one paragraph and exit with status 2; as a library call it is an
+    ordinary ``ValueError``.
+    """

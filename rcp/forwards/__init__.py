@@ -1,0 +1,1 @@
+"""What happens during one forward of a model with a plug-in attached: one file a mode."""

@@ -1,0 +1,148 @@
+"""What all modes share: stages, contexts and repair. One instance lives for one forward."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcp.backbones import Backbone
+from rcp.forwards.slots import Slots
+from rcp.forwards.stage import Choice, Place, choose, look
+from rcp.forwards.trace import Trace
+from rcp.masking import take_rows
+from rcp.plan import KeepPlan
+from rcp.plugin import Plugin
+from rcp.relaxation import Relaxation
+from rcp.repair.base import Dropping
+from rcp.tokens import TokenMap
+
+Arguments = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What an attachment fixes for all its forwards."""
+
+    backbone: Backbone
+    plugin: Plugin
+    plan: KeepPlan | None
+    relaxation: Relaxation | None
+
+
+class Forward:
+    """One forward of the model. The hooks call :meth:`before_layer`, :meth:`after_layer` and
+    :meth:`finish` in this order; a mode overrides what it changes."""
+
+    def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
+        self.backbone = setup.backbone
+        self.plugin = setup.plugin
+        self.replayed = setup.plan
+        self.relaxation = setup.relaxation
+        self.tokens = tokens
+        self.trace = trace
+        self.schedule = setup.plugin.schedule
+        device = tokens.image.device
+        counts = [
+            [self.schedule.count(stage, n) for n in tokens.visual_counts]
+            for stage in range(len(self.schedule.layers))
+        ]
+        self.counts = counts
+        self.device_counts = torch.tensor(counts, dtype=torch.long, device=device)
+        self.slots = Slots.of(tokens)
+        self.alive = tokens.visual_valid  # over all slots, whatever self.slots has become
+        self.contexts: dict[int, Tensor] = {}
+        self.has_images = tokens.visual_valid.any(1, keepdim=True)
+        self.stages_alive: list[Tensor] = []
+        self.pruned_sum: Tensor | None = None
+        if trace is not None:
+            trace.restart()
+            trace.visual_valid = tokens.visual_valid
+            trace.answer_rows = tokens.answer
+
+    def before_layer(
+        self, layer: int, hidden: Tensor, arguments: Arguments
+    ) -> tuple[Tensor, Arguments]:
+        """Called with the layer's input; returns what the layer shall get instead."""
+        return hidden, arguments
+
+    def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
+        """Called with the layer's output; returns what follows shall see."""
+        return hidden
+
+    def finish(self, hidden: Tensor) -> Tensor:
+        """Called with the decoder's last hidden states, (B, rows, D)."""
+        return hidden
+
+    def stage_at(self, layer: int) -> int | None:
+        """The stage that prunes at ``layer``, if one does."""
+        return self.schedule.layers.index(layer) if layer in self.schedule.layers else None
+
+    def decide(self, stage: int, place: Place) -> Choice:
+        """Choose at ``place`` among ``self.slots``, and remember what goes."""
+        pruner = self.plugin.pruner(place.layer)
+        if self.replayed is not None:
+            survivors = self.replayed.alive[stage].to(place.hidden.device)
+            choice = Choice(survivors.gather(1, self.slots.columns) & self.slots.alive)
+        else:
+            view = look(self.backbone, pruner, place, self.slots, self.tokens.question_valid)
+            selection = self.plugin.spec.selection
+            counts = self.device_counts[stage]
+            choice = choose(pruner, view, counts, selection, self.relaxation)
+        gone = self.slots.alive & ~choice.keep
+        survivors = torch.zeros_like(self.alive).scatter(
+            1, self.slots.rank, choice.keep & self.slots.alive
+        )
+        self.alive = survivors
+        kept_columns = torch.zeros_like(self.tokens.image).scatter(
+            1, self.tokens.visual_columns, survivors
+        )
+        self.stages_alive.append(self.tokens.valid & (~self.tokens.image | kept_columns))
+        if self.plugin.repair is not None:
+            self._remember(stage, place, gone)
+        return choice
+
+    def _remember(self, stage: int, place: Place, gone: Tensor) -> None:
+        assert self.plugin.repair is not None
+        normed = self.backbone.input_norm(place.layer, take_rows(place.hidden, place.visual))
+        dropped = torch.where(gone[..., None], normed, 0).float().sum(1)
+        self.pruned_sum = dropped if self.pruned_sum is None else self.pruned_sum + dropped
+        exists = self.tokens.visual_valid
+        self.contexts[stage] = self.plugin.repair.remember(
+            Dropping(
+                alive=self.alive,
+                exists=exists,
+                grid=self.tokens.grid,
+                pruned_sum=self.pruned_sum,
+                pruned_count=(exists & ~self.alive).sum(1),
+            )
+        )
+
+    def repair_rows(self, layer: int, hidden: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
+        """Add the repair to ``hidden`` (B, R, D) at positions ``rows`` (B, A) where ``valid``."""
+        repair = self.plugin.repair
+        stages = [s for s, at in enumerate(self.schedule.layers) if at <= layer]
+        if repair is None or layer not in repair.layers or stages[-1] not in self.contexts:
+            return hidden
+        parameter = next(repair.parameters(), hidden)
+        states = take_rows(hidden, rows).to(parameter)
+        change = repair(layer, states, self.contexts[stages[-1]].to(parameter))
+        change = torch.where((valid & self.has_images)[..., None], change.to(hidden), 0)
+        return hidden.scatter_add(1, rows[..., None].expand_as(change), change)
+
+    def record_answers(self, layer: int, hidden: Tensor) -> None:
+        """Put the answer rows of a full-length ``hidden`` (B, T, D) on the trace."""
+        repair = self.plugin.repair
+        if self.trace is not None and repair is not None and layer in repair.layers:
+            self.trace.answer_states[layer] = hidden[self.tokens.answer]
+
+    def plan(self) -> KeepPlan:
+        """What was decided in this forward."""
+        return KeepPlan(
+            layers=self.schedule.layers[: len(self.stages_alive)],
+            alive=torch.stack(self.stages_alive) if self.stages_alive
+            else self.tokens.valid[None, :0],
+            visual=self.tokens.image,
+            prompt_end=self.tokens.prompt_end,
+            memory={f"context.{stage}": value for stage, value in self.contexts.items()},
+        )

@@ -1,0 +1,162 @@
+"""The exported folder: ``plugin.safetensors``, ``plugin.json`` and a model card."""
+
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from rcp.card import model_card
+from rcp.errors import UserError
+from rcp.identity import BaseIdentity
+from rcp.plugin import Plugin, PluginSpec
+
+WEIGHTS = "plugin.safetensors"
+DESCRIPTION = "plugin.json"
+FORMAT_VERSION = 1
+
+
+def save_plugin(plugin: Plugin, path: str | Path) -> None:
+    """Write ``plugin`` as a folder; it appears whole or not at all.
+
+    Raises ``UserError`` if ``path`` exists already.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"'{path}' exists already. Choose another folder, or remove it first.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+    try:
+        description = describe(plugin)
+        weights = {name: value.contiguous().cpu() for name, value in plugin.state_dict().items()}
+        save_file(weights, str(unfinished / WEIGHTS))
+        text = json.dumps(description, indent=2) + "\n"
+        (unfinished / DESCRIPTION).write_text(text)
+        (unfinished / "README.md").write_text(model_card(description))
+        unfinished.chmod(0o755)
+        os.rename(unfinished, path)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def describe(plugin: Plugin) -> dict[str, Any]:
+    """The contents of ``plugin.json``: all that rebuilds and explains the plug-in."""
+    import transformers
+
+    return {
+        "format_version": FORMAT_VERSION,
+        "plugin": plugin.spec.to_dict(),
+        "hidden_size": plugin.hidden_size,
+        "num_layers": plugin.num_layers,
+        "budget": {
+            "convention": "mean over decoder layers of the kept share of visual tokens",
+            "mean_ratio": plugin.mean_ratio,
+            "final_ratio": plugin.schedule.ratios[-1] if plugin.schedule.ratios else 1.0,
+        },
+        "base": plugin.base.to_dict() if plugin.base is not None else None,
+        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
+        "training": plugin.training_summary,
+    }
+
+
+def load_plugin(path: str | Path) -> Plugin:
+    """Read what :func:`save_plugin` wrote; the plug-in refuses other bases than its own.
+
+    Unknown tensors are named in a warning; missing or truncated ones raise ``UserError``.
+    """
+    path = Path(path)
+    description = _read_description(path)
+    try:
+        spec = PluginSpec.from_dict(description["plugin"])
+        plugin = Plugin(spec, description["hidden_size"], description["num_layers"])
+        base = description["base"]
+        plugin.base = BaseIdentity(**base) if base is not None else None
+        plugin.training_summary = description["training"]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"'{path / DESCRIPTION}' is damaged: {type(error).__name__} {error}. Export the plug-in "
+            f"again."
+        ) from None
+    _load_weights(plugin, path / WEIGHTS)
+    return plugin.eval()
+
+
+def load(path: str | Path, **model_arguments: Any) -> tuple[nn.Module, Any]:
+    """Model and processor named in the folder, with the plug-in attached for good.
+
+    ``model_arguments`` go to ``from_pretrained`` of the model (dtype, device_map, ...).
+    """
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    from rcp.attach import attach
+
+    plugin = load_plugin(path)
+    if plugin.base is None or not plugin.base.name_or_path:
+        raise UserError(
+            f"'{path}' does not name its base model. Load the model yourself and call rcp.attach."
+        )
+    name = plugin.base.name_or_path
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(name, **model_arguments)
+        processor = AutoProcessor.from_pretrained(name)
+    except OSError as error:
+        raise UserError(
+            f"The base model '{name}' of '{path}' cannot be loaded: {str(error).splitlines()[0]} "
+            f"Make it available under that name, or load it yourself and call rcp.attach."
+        ) from None
+    attach(model.eval(), plugin, "drop")
+    return model, processor
+
+
+def _read_description(path: Path) -> dict[str, Any]:
+    for name in (DESCRIPTION, WEIGHTS):
+        if not (path / name).is_file():
+            raise UserError(
+                f"'{path}' is no exported plug-in: {name} is missing. Expected are {DESCRIPTION} "
+                f"and {WEIGHTS}, as export.py writes them."
+            )
+    try:
+        description = json.loads((path / DESCRIPTION).read_text())
+        version = description["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"'{path / DESCRIPTION}' cannot be read: {error}. Export the plug-in again."
+        ) from None
+    if version != FORMAT_VERSION:
+        raise UserError(
+            f"'{path}' has format version {version}; this version reads {FORMAT_VERSION}. Update "
+            f"rcp, or export the plug-in again."
+        )
+    return description
+
+
+def _load_weights(plugin: Plugin, file: Path) -> None:
+    try:
+        tensors = load_file(str(file))
+    except SafetensorError as error:
+        raise UserError(
+            f"'{file}' is damaged or truncated ({error}). Copy or export it again."
+        ) from None
+    expected = plugin.state_dict()
+    if missing := sorted(set(expected) - set(tensors)):
+        raise UserError(
+            f"'{file}' lacks {len(missing)} of the plug-in's tensors, first '{missing[0]}'. It "
+            f"does not belong to the plugin.json beside it: export the plug-in again."
+        )
+    if unknown := sorted(set(tensors) - set(expected)):
+        warnings.warn(f"'{file}' holds tensors nobody knows: {', '.join(unknown)}", stacklevel=3)
+    for name, value in expected.items():
+        if tensors[name].shape != value.shape:
+            raise UserError(
+                f"Tensor '{name}' in '{file}' is {list(tensors[name].shape)}, the plug-in's is "
+                f"{list(value.shape)}. It does not belong to the plugin.json beside it."
+            )
+    plugin.load_state_dict({name: tensors[name] for name in expected})

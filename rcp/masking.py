@@ -1,0 +1,106 @@
+"""Attention masks after tokens have gone: pure functions of tensors.
+
+Two renderings of one plan. Training keeps all columns and biases the dead keys by
+``log(c + 1e-12)``; inference gathers the rows and columns that are left. A mask comes in the
+format its attention backend uses: ``None`` (plain causal), bool (True = attend), additive float,
+or the 2-D padding mask of flash attention.
+"""
+
+import torch
+from torch import Tensor
+
+KEY_BIAS_EPS = 1e-12
+"""1e-6 leaks attention sinks, 0 gives NaN, 1e-20 hurts bf16 gradients (measured)."""
+
+
+def causal(query_columns: Tensor, key_columns: Tensor, window: int | None = None) -> Tensor:
+    """(B, Q), (B, K) original columns → (B, 1, Q, K) bool: not after, and inside the window.
+
+    A window counts original positions, not cached rows.
+    """
+    distance = query_columns[:, :, None] - key_columns[:, None, :]
+    allowed = distance >= 0
+    if window is not None:
+        allowed &= distance < window
+    return allowed[:, None]
+
+
+def key_bias(kept: Tensor) -> Tensor:
+    """``log(c + 1e-12)`` of ``kept`` (B, K) in fp32, as (B, 1, 1, K)."""
+    return (kept.float() + KEY_BIAS_EPS).log()[:, None, None, :]
+
+
+def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """A bool mask as additive float; an additive one unchanged in ``dtype``."""
+    if mask.dtype != torch.bool:
+        return mask.to(dtype)
+    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(
+        ~mask, torch.finfo(dtype).min
+    )
+
+
+def with_key_bias(mask: Tensor | None, bias: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
+    """Add ``bias`` (B, 1, 1, T) to the mask of a full-length forward; ``columns`` (B, T)."""
+    if mask is None:
+        mask = causal(columns, columns)
+    floor = torch.finfo(dtype).min
+    return (additive(mask, torch.float32) + bias).clamp(min=floor).to(dtype)
+
+
+def take_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index`` (B, K) of ``values`` (B or 1, T, ...) → (B, K, ...)."""
+    values = values.expand(index.shape[0], *values.shape[1:])
+    shape = index.shape + (1,) * (values.dim() - 2)
+    return values.gather(1, index.view(shape).expand(*index.shape, *values.shape[2:]))
+
+
+def take_mask_rows(mask: Tensor, index: Tensor) -> Tensor:
+    """Query rows ``index`` (B, Q) of a 4-D mask (B or 1, h, T, K) → (B, h, Q, K)."""
+    mask = mask.expand(index.shape[0], *mask.shape[1:])
+    rows = index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
+    return mask.gather(2, rows)
+
+
+def take_mask_columns(mask: Tensor, index: Tensor) -> Tensor:
+    """Key columns ``index`` (B, K) of a 4-D mask (B or 1, h, Q, T) → (B, h, Q, K)."""
+    mask = mask.expand(index.shape[0], *mask.shape[1:])
+    columns = index[:, None, None, :].expand(-1, mask.shape[1], mask.shape[2], -1)
+    return mask.gather(3, columns)
+
+
+def forbid_keys(mask: Tensor, valid: Tensor) -> Tensor:
+    """Mask the key columns where ``valid`` (B, K) is False, in the mask's own format."""
+    if mask.dtype == torch.bool:
+        return mask & valid[:, None, None, :]
+    return mask.masked_fill(~valid[:, None, None, :], torch.finfo(mask.dtype).min)
+
+
+def gather_mask(
+    mask: Tensor | None, index: Tensor, valid: Tensor | None, attention: str
+) -> Tensor | None:
+    """The model's own mask over the rows ``index`` (B, K) that are left.
+
+    ``valid`` (B, K) is False at fillers, None where there are none; ``attention`` names the
+    backend. ``None`` stays ``None`` unless fillers must be hidden.
+    """
+    if mask is None:
+        if valid is None:
+            return None
+        return render(causal(index, index) & valid[:, None, None], valid, attention, torch.float32)
+    if mask.dim() == 2:
+        kept = mask.gather(1, index)
+        return kept if valid is None else kept * valid.to(kept.dtype)
+    gathered = take_mask_columns(take_mask_rows(mask, index), index)
+    return gathered if valid is None else forbid_keys(gathered, valid)
+
+
+def render(
+    allowed: Tensor, valid: Tensor | None, attention: str, dtype: torch.dtype
+) -> Tensor | None:
+    """A bool mask (B, h, Q, K) in the format of the backend ``attention``.
+
+    Flash attention takes only the key validity (B, K), or None.
+    """
+    if attention.startswith("flash"):
+        return valid
+    return additive(allowed, dtype) if attention == "eager" else allowed

@@ -1,0 +1,63 @@
+"""What was kept where: pure tensors, savable, replayable by either mode."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from rcp.errors import UserError
+
+
+@dataclass(frozen=True)
+class KeepPlan:
+    """Which original positions are alive from each stage on.
+
+    ``layers``: the pruning layers, ascending. ``alive`` (S, B, T) bool: valid text and surviving
+    image columns after each stage. ``visual`` (B, T) bool: the image columns. ``prompt_end``
+    (B,) long: the column after the last prompt token. ``memory``: what the repair adapter
+    stored, by name, each (B, ...).
+    """
+
+    layers: tuple[int, ...]
+    alive: Tensor
+    visual: Tensor
+    prompt_end: Tensor
+    memory: dict[str, Tensor]
+
+    @property
+    def kept(self) -> Tensor:
+        """(S, B) how many visual tokens each sample has left after each stage."""
+        return (self.alive & self.visual).sum(-1)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file."""
+        tensors = {
+            "layers": torch.tensor(self.layers, dtype=torch.long),
+            "alive": self.alive.contiguous(),
+            "visual": self.visual.contiguous(),
+            "prompt_end": self.prompt_end.contiguous(),
+        }
+        tensors |= {f"memory.{name}": value.contiguous() for name, value in self.memory.items()}
+        save_file(tensors, str(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "KeepPlan":
+        """Read what :meth:`save` wrote."""
+        if not Path(path).is_file():
+            raise UserError(f"There is no plan file '{path}'. Write one with KeepPlan.save first.")
+        with safe_open(str(path), framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        return cls(
+            layers=tuple(tensors["layers"].tolist()),
+            alive=tensors["alive"],
+            visual=tensors["visual"],
+            prompt_end=tensors["prompt_end"],
+            memory={
+                name.removeprefix("memory."): value
+                for name, value in tensors.items()
+                if name.startswith("memory.")
+            },
+        )

@@ -1,0 +1,193 @@
+"""The only trained and saved object: pruners by layer, the repair adapter, the schedule."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from torch import nn
+
+from rcp.backbones import backbone_for
+from rcp.errors import UserError
+from rcp.identity import BaseIdentity
+from rcp.pruners import PRUNERS, Pruner
+from rcp.repair import REPAIRS, RepairAdapter
+from rcp.schedule import Schedule
+
+SELECTIONS = ("top_k", "threshold")
+POSITION_POLICIES = ("keep",)
+
+
+@dataclass
+class StageSpec:
+    """One pruning stage.
+
+    Args:
+        layer: 0-based decoder layer before whose attention tokens are dropped.
+        ratio: Share of the *original* visual tokens alive from here on, in [0, 1].
+        method: Name of a registered pruner.
+        arguments: Keyword arguments of that pruner, plain values.
+    """
+
+    layer: int
+    ratio: float
+    method: str = "rcp"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RepairSpec:
+    """The repair adapter.
+
+    Args:
+        layers: 0-based decoder layers whose output is repaired.
+        method: Name of a registered repair adapter.
+        arguments: Keyword arguments of that adapter, plain values.
+    """
+
+    layers: list[int]
+    method: str = "film"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class PluginSpec:
+    """All that rebuilds a plug-in, in plain values.
+
+    Args:
+        stages: The pruning stages, by rising layer.
+        repair: The repair adapter, or null for none.
+        selection: "top_k" keeps fixed counts, "threshold" keeps z > 0.
+        position_policy: "keep" leaves survivors at their original positions.
+    """
+
+    stages: list[StageSpec]
+    repair: RepairSpec | None = None
+    selection: str = "top_k"
+    position_policy: str = "keep"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "PluginSpec":
+        """The inverse of :meth:`to_dict`; unknown or missing fields are refused by name."""
+        values = dict(values)
+        stages = values.get("stages")
+        if isinstance(stages, list):
+            values["stages"] = [_from_dict(StageSpec, stage) for stage in stages]
+        if values.get("repair") is not None:
+            values["repair"] = _from_dict(RepairSpec, values["repair"])
+        return _from_dict(cls, values)
+
+
+def _from_dict(cls: type, values: Any) -> Any:
+    allowed = [f.name for f in fields(cls)]
+    if not isinstance(values, dict) or (unknown := set(values) - set(allowed)):
+        what = f"the field '{sorted(unknown)[0]}'" if isinstance(values, dict) else repr(values)
+        raise UserError(
+            f"{cls.__name__} has no place for {what}. Its fields are {', '.join(allowed)}. "
+            f"Correct the name."
+        )
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise UserError(f"{cls.__name__} is incomplete: {error}. Add the missing field.") from None
+
+
+class Plugin(nn.Module):
+    """Pruners, repair adapter and schedule for one base model; knows nothing of Hugging Face.
+
+    ``hidden_size`` is the decoder's width D, ``num_layers`` its depth. ``base`` identifies the
+    model it was made for (None: any model of these sizes); ``training_summary`` is free-form
+    plain data that the exported folder carries. Raises ``UserError`` for a spec that cannot be.
+    """
+
+    def __init__(self, spec: PluginSpec, hidden_size: int, num_layers: int) -> None:
+        super().__init__()
+        _check_choice("selection", spec.selection, SELECTIONS)
+        _check_choice("position_policy", spec.position_policy, POSITION_POLICIES)
+        self.spec = spec
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.base: BaseIdentity | None = None
+        self.training_summary: dict[str, Any] = {}
+        self.schedule = Schedule(
+            layers=tuple(stage.layer for stage in spec.stages),
+            ratios=tuple(stage.ratio for stage in spec.stages),
+            num_layers=num_layers,
+        )
+        self.pruners = nn.ModuleDict(
+            {
+                str(stage.layer): _build(PRUNERS, stage.method, (hidden_size,), stage.arguments)
+                for stage in spec.stages
+            }
+        )
+        self.repair: RepairAdapter | None = None
+        if spec.repair is not None:
+            self._check_repair_layers(spec.repair.layers)
+            self.repair = _build(
+                REPAIRS,
+                spec.repair.method,
+                (hidden_size, spec.repair.layers),
+                spec.repair.arguments,
+            )
+        if spec.selection == "threshold":
+            self._check_thresholds()
+
+    @classmethod
+    def for_model(cls, spec: PluginSpec, model: nn.Module) -> "Plugin":
+        """A fresh plug-in of ``model``'s sizes, bound to its identity, on its device, in fp32."""
+        backbone = backbone_for(model)
+        plugin = cls(spec, backbone.hidden_size, len(backbone.layers))
+        plugin.base = BaseIdentity.of(backbone)
+        return plugin.to(next(model.parameters()).device)
+
+    @property
+    def mean_ratio(self) -> float:
+        """Kept share of the visual tokens, mean over layers."""
+        return self.schedule.mean_ratio
+
+    def pruner(self, layer: int) -> Pruner:
+        """The pruner of the stage at ``layer``."""
+        pruner = self.pruners[str(layer)]
+        assert isinstance(pruner, Pruner)
+        return pruner
+
+    def _check_repair_layers(self, layers: list[int]) -> None:
+        if not self.schedule.layers:
+            raise UserError(
+                "A repair adapter without a pruning stage has nothing to repair. Add a stage, or "
+                "set repair to null."
+            )
+        first = self.schedule.layers[0]
+        for layer in layers:
+            if not first <= layer < self.num_layers:
+                raise UserError(
+                    f"Repair layer {layer} is of no use: it must lie between the first pruning "
+                    f"layer and the last decoder layer, {first} to {self.num_layers - 1}. Move it."
+                )
+
+    def _check_thresholds(self) -> None:
+        for stage in self.spec.stages:
+            if not self.pruner(stage.layer).learned:
+                learned = [name for name in PRUNERS.names() if PRUNERS.get(name).learned]
+                raise UserError(
+                    f"The pruner '{stage.method}' at layer {stage.layer} has no learned zero, so "
+                    f"threshold mode means nothing for it. Use selection: top_k, or one of "
+                    f"{', '.join(learned)}."
+                )
+
+
+def _check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise UserError(f"{what} '{value}' is unknown. Choose one of {', '.join(allowed)}.")
+
+
+def _build(registry: Any, name: str, sizes: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
+    try:
+        return registry.get(name)(*sizes, **arguments)
+    except TypeError as error:
+        raise UserError(
+            f"The {registry.kind} '{name}' does not take the arguments {arguments}: {error}. "
+            f"Correct them in the configuration."
+        ) from None

@@ -1,0 +1,50 @@
+"""What every method is: a module that scores, or directly selects, visual tokens."""
+
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from rcp.errors import UserError
+from rcp.registry import Registry
+from rcp.selection import top_k
+from rcp.view import View
+
+PRUNERS = Registry("pruner", "rcp.pruners")
+
+
+class Pruner(nn.Module):
+    """Decides which visual tokens of a :class:`~rcp.view.View` stay.
+
+    A method sets ``name`` and overrides :meth:`forward`; one that does not rank by a score (a
+    diversity method, say) overrides :meth:`select` instead. ``needs`` names the optional fields
+    of the view it reads, ``paper`` its source. Constructor arguments after ``hidden_size`` are
+    keyword-only, plain values: they are what a configuration or an exported folder holds.
+    ``learned`` marks scores that mean something on their own: z > 0 is "keep".
+    """
+
+    name: ClassVar[str] = ""
+    paper: ClassVar[str] = ""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    learned: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        if cls.name:
+            PRUNERS.register(cls.name, cls)
+
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+
+    def forward(self, view: View) -> Tensor:
+        """Scores (B, N) fp32, higher is kept; values at dead slots are ignored."""
+        raise UserError(
+            f"The pruner '{self.name}' selects tokens without scoring them one by one, so it has "
+            f"no threshold mode and no gradient. Use selection: top_k, or a pruner that scores."
+        )
+
+    def select(self, view: View, counts: Tensor) -> Tensor:
+        """Exactly ``counts`` (B,) alive slots of each row: (B, N) bool.
+
+        A row's choice must not depend on the other rows, and must be finite on any finite input.
+        """
+        return top_k(self(view), view.alive, counts)

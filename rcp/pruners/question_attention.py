@@ -1,0 +1,19 @@
+"""Control: top-k by the layer's own attention from the question to each visual token."""
+
+import torch
+from torch import Tensor
+
+from rcp.pruners.base import Pruner
+from rcp.view import View
+
+
+class QuestionAttentionPruner(Pruner):
+    """RCP's starting point and its strongest control: no parameters, the model's own opinion."""
+
+    name = "question_attention"
+    paper = "RCP's intrinsic baseline, arXiv 2604.04972"
+    needs = frozenset({"question_attention"})
+
+    def forward(self, view: View) -> Tensor:
+        assert view.question_attention is not None, "the runner supplies what `needs` names"
+        return torch.log(view.question_attention.float().clamp(min=1e-12))

@@ -1,0 +1,29 @@
+"""Control: random tokens."""
+
+import torch
+from torch import Tensor
+
+from rcp.pruners.base import Pruner
+from rcp.view import View
+
+
+class RandomPruner(Pruner):
+    """Keeps a random subset, drawn by ``seed``, layer and the token's rank in its sample.
+
+    Every sample meets the same draw, so that a choice does not depend on the batch around it;
+    average over seeds. [ours]
+    """
+
+    name = "random"
+    paper = "control"
+
+    def __init__(self, hidden_size: int, *, seed: int = 0) -> None:
+        super().__init__(hidden_size)
+        self.seed = seed
+
+    def forward(self, view: View) -> Tensor:
+        # an integer hash of (seed, layer, rank): the same on every device and in every batch
+        value = view.rank * 2654435761 + self.seed * 40503 + view.layer * 97
+        for shift, factor in ((16, 0x45D9F3B), (15, 0x2C1B3C6D), (16, 0x297A2D39)):
+            value = ((value ^ (value >> shift)) * factor) & 0xFFFFFFFF
+        return value.to(torch.float64).div(2**32).float()

@@ -1,0 +1,54 @@
+"""Names of our own classes: a file's say-so is looked up here, never imported."""
+
+import importlib
+import pkgutil
+from typing import Any
+
+from rcp.errors import UserError
+
+
+class Registry:
+    """Classes of one kind by name; filled by ``__init_subclass__`` of the kind's base class.
+
+    The modules of ``package`` are imported on first use, so that a new method is one new file
+    and nothing else. A class defined outside the package registers itself the same way.
+    """
+
+    def __init__(self, kind: str, package: str) -> None:
+        self.kind = kind
+        self.package = package
+        self._classes: dict[str, type] = {}
+        self._discovered = False
+
+    def register(self, name: str, cls: type) -> None:
+        """Enter ``cls`` under ``name``; a second class of another module is refused."""
+        present = self._classes.get(name)
+        if present is not None and present.__qualname__ != cls.__qualname__:
+            raise UserError(
+                f"Two classes claim the {self.kind} name '{name}': {present.__module__}."
+                f"{present.__qualname__} and {cls.__module__}.{cls.__qualname__}. Rename one."
+            )
+        self._classes[name] = cls
+
+    def names(self) -> list[str]:
+        """All known names, sorted."""
+        self._discover()
+        return sorted(self._classes)
+
+    def get(self, name: str) -> Any:
+        """The class called ``name``; raises ``UserError`` listing what there is."""
+        self._discover()
+        if name not in self._classes:
+            raise UserError(
+                f"There is no {self.kind} called '{name}'. Known: {', '.join(sorted(self._classes))}."
+                f" Choose one of these, or import the module that defines your own first."
+            )
+        return self._classes[name]
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        package = importlib.import_module(self.package)
+        for module in pkgutil.iter_modules(package.__path__):
+            importlib.import_module(f"{self.package}.{module.name}")
+        self._discovered = True

@@ -1,0 +1,27 @@
+"""How a hard choice is softened while training."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Relaxation:
+    """Temperature and noise of the straight-through estimator (RCP §2 [draft]).
+
+    ``temperature`` divides the score inside the sigmoid; ``noise`` scales the logistic noise
+    added to the score, 0 for none; ``generator`` makes the noise repeatable.
+    """
+
+    temperature: float = 1.0
+    noise: float = 0.0
+    generator: torch.Generator | None = None
+
+    def perturb(self, scores: Tensor) -> Tensor:
+        """``scores`` plus logistic noise (difference of two Gumbel draws), same shape, fp32."""
+        if self.noise == 0:
+            return scores
+        uniform = torch.rand(scores.shape, generator=self.generator, device=scores.device)
+        uniform = uniform.clamp(1e-6, 1 - 1e-6)
+        return scores + self.noise * (uniform.log() - (-uniform).log1p())

@@ -1,0 +1,53 @@
+"""What every repair adapter is: it remembers what was dropped and corrects later rows."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from rcp.registry import Registry
+
+REPAIRS = Registry("repair adapter", "rcp.repair")
+
+
+@dataclass(frozen=True)
+class Dropping:
+    """What one stage dropped, over all N slots a sample began with.
+
+    ``alive`` (B, N) bool after the stage, ``exists`` (B, N) bool, ``grid`` (B, N, 2);
+    ``pruned_sum`` (B, D) fp32 sums the normed hidden states of the tokens dropped so far, each
+    taken when it was dropped; ``pruned_count`` (B,) counts them.
+    """
+
+    alive: Tensor
+    exists: Tensor
+    grid: Tensor
+    pruned_sum: Tensor
+    pruned_count: Tensor
+
+
+class RepairAdapter(nn.Module):
+    """Corrects the rows that predict answer tokens, at each of ``layers``.
+
+    A method sets ``name`` and overrides :meth:`remember` and :meth:`forward`. What it remembers
+    is a tensor (B, C) per sample, nothing per token: it lives on the cache of a generation.
+    """
+
+    name: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        if cls.name:
+            REPAIRS.register(cls.name, cls)
+
+    def __init__(self, hidden_size: int, layers: list[int]) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.layers = tuple(layers)
+
+    def remember(self, dropping: Dropping) -> Tensor:
+        """The context (B, C) a stage leaves for the repair layers after it."""
+        raise TypeError(f"{type(self).__name__} must override remember()")
+
+    def forward(self, layer: int, hidden: Tensor, context: Tensor) -> Tensor:
+        """What to add to ``hidden`` (B, A, D), the outputs of ``layer`` on answer rows."""
+        raise TypeError(f"{type(self).__name__} must override forward()")

@@ -1,0 +1,114 @@
+"""Where tokens go and how many stay: ratios per stage, and their mean over the layers."""
+
+from dataclasses import dataclass
+
+from rcp.errors import UserError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Cumulative keep ratios: from layer ``layers[i]`` on, ``ratios[i]`` of the tokens are alive.
+
+    ``num_layers`` is the depth of the decoder. Layers before the first stage keep everything.
+    """
+
+    layers: tuple[int, ...]
+    ratios: tuple[float, ...]
+    num_layers: int
+
+    def __post_init__(self) -> None:
+        if len(self.layers) != len(self.ratios):
+            raise UserError(
+                f"A schedule names {len(self.layers)} layers but {len(self.ratios)} ratios. "
+                f"Give one ratio per pruning layer."
+            )
+        if list(self.layers) != sorted(set(self.layers)):
+            raise UserError(
+                f"Pruning layers {list(self.layers)} must rise. Sort them and name each once."
+            )
+        for layer in self.layers:
+            if not 0 <= layer < self.num_layers:
+                raise UserError(
+                    f"Pruning layer {layer} is outside the model: its decoder has "
+                    f"{self.num_layers} layers, so 0 to {self.num_layers - 1} are allowed. "
+                    f"Choose a layer in that range."
+                )
+        previous = 1.0
+        for ratio in self.ratios:
+            if not 0.0 <= ratio <= previous:
+                raise UserError(
+                    f"Keep ratios {list(self.ratios)} must lie in [0, 1] and never rise, since "
+                    f"nothing comes back once dropped. Lower {ratio} or raise the one before it."
+                )
+            previous = ratio
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """How many layers run before the first stage, then under each stage; sums to the depth."""
+        edges = (0, *self.layers, self.num_layers)
+        return tuple(b - a for a, b in zip(edges, edges[1:]))
+
+    @property
+    def mean_ratio(self) -> float:
+        """Kept share of the visual tokens, mean over the decoder's layers (RCP §4 [computed])."""
+        kept = (1.0, *self.ratios)
+        return sum(n * r for n, r in zip(self.spans, kept)) / self.num_layers
+
+    def count(self, stage: int, tokens: int) -> int:
+        """Tokens of a sample of ``tokens`` alive after ``stage``: max(1, round(ratio * N)).
+
+        A ratio of exactly 0 drops everything.
+        """
+        ratio = self.ratios[stage]
+        if ratio == 0 or tokens == 0:
+            return 0
+        return max(1, int(ratio * tokens + 0.5))
+
+
+def ratio_of(budget: float, tokens: int) -> float:
+    """``budget`` tokens out of ``tokens`` as a ratio; refuses what is impossible."""
+    if not 1 <= budget <= tokens:
+        raise UserError(
+            f"A budget of {budget:g} visual tokens is impossible: this model has {tokens}, so 1 to "
+            f"{tokens} are allowed. Choose a budget in that range."
+        )
+    return budget / tokens
+
+
+def schedule_for(
+    mean_ratio: float, layers: tuple[int, ...], num_layers: int, decay: float | None = None
+) -> Schedule:
+    """A schedule whose layer-weighted mean is ``mean_ratio``, with stages at ``layers``.
+
+    Each stage keeps ``decay`` times what the one before kept. With ``decay`` None the shares fall
+    geometrically so that the last stage keeps a tenth of the first, which is close to the
+    published 64-token row (16.7 → 1.4 %, RCP §1 [draft]); the shape is our decision [ours].
+    Raises ``UserError`` where the layers before the first stage alone cost more than the budget,
+    or where even keeping everything afterwards would not use it up.
+    """
+    first = layers[0]
+    floor = first / num_layers
+    if mean_ratio <= floor:
+        raise UserError(
+            f"A mean of {mean_ratio:.2%} of the visual tokens is out of reach with the first "
+            f"pruning layer at {first}: the {first} layers before it keep everything and cost "
+            f"{floor:.2%} of {num_layers} layers already. Prune earlier, or raise the budget "
+            f"above {floor:.2%}."
+        )
+    if decay is None:
+        decay = 0.1 ** (1 / max(1, len(layers) - 1))
+    shape = [decay**i for i in range(len(layers))]
+    spans = Schedule(layers, tuple(0.0 for _ in layers), num_layers).spans
+    left = mean_ratio * num_layers - first
+    # water-filling: no stage may keep more than everything
+    ratios = [0.0] * len(layers)
+    for i in range(len(layers)):
+        weight = sum(n * s for n, s in zip(spans[1 + i:], shape[i:]))
+        ratio = left * shape[i] / weight
+        if ratio < 1.0:
+            for j in range(i, len(layers)):
+                ratios[j] = left * shape[j] / weight
+            break
+        ratios[i] = 1.0
+        left -= spans[1 + i]
+    return Schedule(layers, tuple(ratios), num_layers)

@@ -1,0 +1,56 @@
+"""Turning scores into a choice of visual tokens: pure functions of tensors."""
+
+import torch
+from torch import Tensor
+
+from rcp.relaxation import Relaxation
+
+LOWEST = torch.finfo(torch.float32).min
+
+
+def top_k(scores: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
+    """Keep the ``counts`` (B,) best alive tokens of every row; ties go to the earlier token.
+
+    ``scores`` (B, N) float, ``alive`` (B, N) bool → (B, N) bool with exactly
+    ``min(counts, alive)`` marks a row, whatever the other rows hold. NaN scores rank last.
+    """
+    scores = torch.nan_to_num(scores.float(), nan=LOWEST, neginf=LOWEST)
+    # alive first, then by score; two stable sorts, because no float is below all others
+    by_score = scores.argsort(dim=1, descending=True, stable=True)
+    by_life = alive.gather(1, by_score).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    order = by_score.gather(1, by_life)
+    slots = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(1, order, slots)
+    return (rank < counts[:, None]) & alive
+
+
+def threshold(scores: Tensor, alive: Tensor) -> Tensor:
+    """Keep the alive tokens whose score is positive: z > 0 (RCP §2 [draft])."""
+    return (scores > 0) & alive
+
+
+def cut(scores: Tensor, keep: Tensor, alive: Tensor) -> Tensor:
+    """Midpoint between the lowest kept and the highest dropped score, (B, 1), detached.
+
+    Where a row keeps all or nothing the cut is the one extreme there is, so that the relaxed
+    gate stays finite. [ours]
+    """
+    scores = scores.detach()
+    lowest_kept = torch.where(keep, scores, torch.inf).amin(1, keepdim=True)
+    highest_dropped = torch.where(alive & ~keep, scores, -torch.inf).amax(1, keepdim=True)
+    lowest_kept = torch.where(lowest_kept.isinf(), highest_dropped, lowest_kept)
+    highest_dropped = torch.where(highest_dropped.isinf(), lowest_kept, highest_dropped)
+    return torch.nan_to_num((lowest_kept + highest_dropped) / 2, neginf=0.0, posinf=0.0)
+
+
+def straight_through(
+    scores: Tensor, keep: Tensor, alive: Tensor, relaxation: Relaxation, *, centred: bool
+) -> Tensor:
+    """Hard ``keep`` in value, sigmoid((scores - t) / τ) in gradient: (B, N) fp32.
+
+    ``centred`` takes t from :func:`cut` (top-k mode [ours]); otherwise t = 0 (threshold mode
+    [draft]). Dead slots are exactly 0 and pass no gradient.
+    """
+    offset = cut(scores, keep, alive) if centred else 0.0
+    gate = torch.sigmoid((scores - offset) / relaxation.temperature) * alive
+    return keep.to(gate.dtype) + (gate - gate.detach())

@@ -1,0 +1,109 @@
+"""What a running generation must remember: it lives on that generation's cache and dies with it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcp.errors import UserError
+from rcp.plan import KeepPlan
+
+ATTRIBUTE = "rcp_state"
+
+
+@dataclass
+class Segment:
+    """Original columns cached by the layers under one stage.
+
+    ``columns`` (B, K) long, ascending; ``valid`` (B, K) bool is False at filler columns, or None
+    where there are none.
+    """
+
+    columns: Tensor
+    valid: Tensor | None
+
+    def extended(self, start: int, count: int) -> "Segment":
+        """With the ``count`` columns from ``start`` on appended, all kept."""
+        new = torch.arange(start, start + count, device=self.columns.device)
+        new = new.expand(len(self.columns), -1)
+        return self.joined(Segment(new, None))
+
+    def joined(self, new: "Segment") -> "Segment":
+        """With the columns of ``new`` appended."""
+        valid = None
+        if self.valid is not None or new.valid is not None:
+            valid = torch.cat([self.validity(), new.validity()], dim=1)
+        return Segment(torch.cat([self.columns, new.columns], dim=1), valid)
+
+    def validity(self) -> Tensor:
+        """``valid`` as a tensor, whatever it is."""
+        if self.valid is None:
+            return torch.ones_like(self.columns, dtype=torch.bool)
+        return self.valid
+
+
+@dataclass
+class GenerationState:
+    """``length``: original columns seen so far. ``segments``: one a stage, None where nothing was
+    dropped yet. ``contexts``: repair context by stage, (B, C). ``has_images`` (B, 1) bool.
+    ``owner`` tells plug-ins apart; an id, so that copying a cache does not copy weights."""
+
+    owner: int
+    length: int
+    segments: list[Segment | None]
+    contexts: dict[int, Tensor]
+    has_images: Tensor
+    plan: KeepPlan | None
+
+
+def state_of(cache: Any, owner: int) -> GenerationState | None:
+    """The state on ``cache``; None for an empty cache.
+
+    Refuses a cache that was filled without this plug-in.
+    """
+    if cache is None or cache.get_seq_length() == 0:
+        return None
+    state = getattr(cache, ATTRIBUTE, None)
+    if state is None or state.owner != owner:
+        raise UserError(
+            f"This cache holds {cache.get_seq_length()} tokens that were not run under this "
+            f"plug-in, so it is unknown which of them were dropped. Start with an empty cache "
+            f"while the plug-in is attached."
+        )
+    return state
+
+
+def plan_of(cache: Any) -> KeepPlan:
+    """The keep plan of the generation that filled ``cache``.
+
+    Raises ``UserError`` if no pruned prefill has run on it.
+    """
+    state = getattr(cache, ATTRIBUTE, None)
+    if state is None or state.plan is None:
+        raise UserError(
+            "This cache carries no keep plan: no image has been pruned on it. Run a prefill with "
+            'images while a plug-in is attached in "drop" mode.'
+        )
+    return state.plan
+
+
+def report_original_length(cache: Any, length: int) -> None:
+    """Let a cache whose first layer is pruned report ``length`` original columns.
+
+    Models and ``generate`` compute positions and slices from the first layer's length. The
+    correction sits on that cache layer as a subclass, so that it survives a deep copy.
+    """
+    layer = cache.layers[0]
+    if not hasattr(layer, "removed_columns"):
+        kind = type(layer)
+        layer.__class__ = type(f"Pruned{kind.__name__}", (_PrunedLength, kind), {})
+        layer.removed_columns = 0
+    layer.removed_columns += length - layer.get_seq_length()
+
+
+class _PrunedLength:
+    removed_columns: int
+
+    def get_seq_length(self) -> int:
+        return super().get_seq_length() + self.removed_columns  # type: ignore[misc]

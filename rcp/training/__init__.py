@@ -1,0 +1,1 @@
+"""Training of plug-ins; the only package that imports Lightning."""

@@ -1,0 +1,168 @@
+"""From loaded samples to the tensors a vision-language model takes."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from transformers import ProcessorMixin
+
+from rcp.errors import UserError
+from rcp.losses import IGNORED
+from rcp.training.conversations import PLACEHOLDER, LoadedSample, Sample
+
+logger = logging.getLogger(__name__)
+
+
+class Batch(TypedDict):
+    """``inputs`` are the model's keyword arguments, whatever its processor returns.
+
+    ``labels`` (B, T) long: answer tokens and the end-of-sequence token, ``IGNORED`` elsewhere;
+    all ``IGNORED`` where the batch holds prompts only. Rows are padded on the left, so that
+    answers end in the last column and ``generate`` can go on from it.
+    """
+
+    inputs: dict[str, Tensor]
+    labels: Tensor
+    ids: list[str]
+    question_types: list[str]
+    answers: list[str]
+
+
+class ConversationCollator:
+    """Renders samples with the processor's chat template, tokenises and labels them.
+
+    With ``with_answers`` the answer and the end-of-sequence token follow the prompt (training);
+    without, rows end where the model would start to answer (generation). A sample longer than
+    ``max_length`` tokens, image tokens included, is left out of its batch with a warning that
+    names it: cutting it could cut image tokens.
+    """
+
+    def __init__(
+        self, processor: ProcessorMixin, max_length: int = 1024, with_answers: bool = True
+    ) -> None:
+        self.processor = processor
+        self.max_length = max_length
+        self.with_answers = with_answers
+
+    def __call__(self, items: Sequence[LoadedSample]) -> Batch:
+        inputs = self._process(items)
+        lengths = inputs["attention_mask"].sum(1).tolist()
+        fitting = [item for item, n in zip(items, lengths) if n <= self.max_length]
+        if len(fitting) < len(items):
+            self._report_too_long(items, lengths)
+            inputs = self._process(fitting)
+        samples = [item.sample for item in fitting]
+        return Batch(
+            inputs=inputs,
+            labels=self._labels(inputs["input_ids"], samples),
+            ids=[sample.id for sample in samples],
+            question_types=[sample.question_type for sample in samples],
+            answers=[sample.answer for sample in samples],
+        )
+
+    def _process(self, items: Sequence[LoadedSample]) -> dict[str, Tensor]:
+        texts = [self._prompt(item.sample) + self._continuation(item.sample) for item in items]
+        images = [image for item in items for image in item.images]
+        encoded = self.processor(
+            text=texts,
+            images=images or None,
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=self._adds_special_tokens(texts[0]),
+        )
+        return dict(encoded)
+
+    def _labels(self, input_ids: Tensor, samples: Sequence[Sample]) -> Tensor:
+        labels = torch.full_like(input_ids, IGNORED)
+        if not self.with_answers:
+            return labels
+        for row, sample in enumerate(samples):
+            answer = torch.tensor(self._answer_tokens(sample))
+            if not torch.equal(input_ids[row, -len(answer) :], answer):
+                raise UserError(
+                    f"The tokens of the answer to sample '{sample.id}' ({sample.answer!r}) are not "
+                    f"the last ones that {type(self.processor).__name__} returns, so that it is "
+                    "unclear which tokens to train on. Give the processor's tokenizer no "
+                    "end-of-sequence token of its own to append, or another answer."
+                )
+            labels[row, -len(answer) :] = answer
+        return labels
+
+    def _answer_tokens(self, sample: Sample) -> list[int]:
+        """Token ids after the prompt: what the answer adds, provided it changes no prompt token."""
+        prompt = self._prompt(sample)
+        tokens = [
+            self.processor.tokenizer(
+                text, add_special_tokens=self._adds_special_tokens(text)
+            ).input_ids
+            for text in (prompt, prompt + self._continuation(sample))
+        ]
+        length = len(tokens[0])
+        if tokens[1][:length] != tokens[0]:
+            raise UserError(
+                f"The answer to sample '{sample.id}' ({sample.answer!r}) changes how its prompt is "
+                "tokenised, so that training would not see the prompt that generation sees. "
+                "Correct the chat template so that the generation prompt ends on a token boundary."
+            )
+        return tokens[1][length:]
+
+    def _prompt(self, sample: Sample) -> str:
+        return self._render(sample, answered=False)
+
+    def _continuation(self, sample: Sample) -> str:
+        """The text that the model should generate, as the chat template writes it."""
+        if not self.with_answers:
+            return ""
+        prompt, whole = self._prompt(sample), self._render(sample, answered=True)
+        if not whole.startswith(prompt):
+            raise UserError(
+                f"The chat template of {type(self.processor).__name__} writes a prompt for sample "
+                f"'{sample.id}' that is not how the answered conversation begins, so that training "
+                "would not see what generation sees. Give the processor a chat template whose "
+                "generation prompt is the start of an assistant turn."
+            )
+        end = self.processor.tokenizer.eos_token
+        answer = whole[len(prompt) :].rstrip()
+        return answer if answer.endswith(end) else answer + end
+
+    def _render(self, sample: Sample, answered: bool) -> str:
+        messages = [{"role": "user", "content": _content(sample.question)}]
+        if answered:
+            answer = [{"type": "text", "text": sample.answer}]
+            messages.append({"role": "assistant", "content": answer})
+        return self.processor.apply_chat_template(messages, add_generation_prompt=not answered)
+
+    def _adds_special_tokens(self, text: str) -> bool:
+        """Chat templates may write the begin-of-sequence token themselves; never have it twice."""
+        begin = self.processor.tokenizer.bos_token
+        return begin is None or not text.startswith(begin)
+
+    def _report_too_long(self, items: Sequence[LoadedSample], lengths: Sequence[int]) -> None:
+        for item, length in zip(items, lengths):
+            if length > self.max_length:
+                logger.warning(
+                    "Sample '%s' has %d tokens, more than data.max_length = %d: left out.",
+                    item.sample.id,
+                    length,
+                    self.max_length,
+                )
+        if min(lengths) > self.max_length:
+            raise UserError(
+                f"All {len(items)} samples of a batch (the first is '{items[0].sample.id}') have "
+                f"more than {self.max_length} tokens, image tokens included. Raise "
+                "data.max_length or shorten the texts."
+            )
+
+
+def _content(question: str) -> list[dict[str, Any]]:
+    """A question with placeholders as the content list of a chat message."""
+    content: list[dict[str, Any]] = []
+    for number, text in enumerate(question.split(PLACEHOLDER)):
+        if number:
+            content.append({"type": "image"})
+        if text.strip():
+            content.append({"type": "text", "text": text.strip()})
+    return content

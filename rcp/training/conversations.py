@@ -1,0 +1,160 @@
+"""Reader of LLaVA-style conversation files: JSON plus image files on disk."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import Dataset
+
+from rcp.errors import UserError
+
+PLACEHOLDER = "<image>"
+"""Marks the place of an image in the text of a question."""
+
+NO_TYPE = "untyped"
+"""Question type of a sample that names none."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One question with its answer, as read from the file; images are still paths.
+
+    ``question`` holds one ``PLACEHOLDER`` per image, in the order of ``images``.
+    """
+
+    id: str
+    images: tuple[Path, ...]
+    question: str
+    answer: str
+    question_type: str
+
+
+@dataclass(frozen=True)
+class LoadedSample:
+    """A :class:`Sample` with its images decoded to RGB."""
+
+    sample: Sample
+    images: tuple[Image.Image, ...]
+
+
+class ConversationDataset(Dataset[LoadedSample]):
+    """Map-style data set over one conversation file.
+
+    The file is a JSON list of ``{"id", "image": path or list of paths, "conversations": [{"from":
+    "human" | "gpt", "value"}, ...], "question_type" (optional)}``. Paths are relative to
+    ``image_folder``, by default the folder of the file. Rows without ``image`` are text only.
+
+    Of each conversation the first question and its answer are used, and no other turn: in
+    training all turns share one pruning, so that a later question would tell the pruner of the
+    first one what will be asked.
+
+    The file is checked as a whole when it is opened; images are decoded when an item is read,
+    which is in the workers of a data loader.
+    """
+
+    def __init__(self, path: str | Path, image_folder: str | Path | None = None) -> None:
+        self.path = Path(path)
+        self.samples = read_conversations(self.path, image_folder)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> LoadedSample:
+        sample = self.samples[index]
+        return LoadedSample(sample, tuple(_decode(path, sample.id) for path in sample.images))
+
+    @property
+    def question_types(self) -> tuple[str, ...]:
+        """The question types that occur, sorted."""
+        return tuple(sorted({sample.question_type for sample in self.samples}))
+
+
+def read_conversations(path: Path, image_folder: str | Path | None = None) -> list[Sample]:
+    """All samples of a conversation file, checked; see :class:`ConversationDataset`."""
+    if not path.is_file():
+        raise UserError(
+            f"There is no conversation file '{path}'. Give the path of a LLaVA-style JSON file; "
+            "the embedded data are written by 'python -m data.generate'."
+        )
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"'{path}' is not valid JSON ({error}). Give a JSON list of conversations; if the "
+            "file was cut short, make it again."
+        ) from error
+    if not isinstance(rows, list) or not rows:
+        raise UserError(
+            f"'{path}' holds {'an empty list' if rows == [] else type(rows).__name__}, but a "
+            "non-empty JSON list of conversations is needed. See data/README.md for the format."
+        )
+    folder = path.parent if image_folder is None else Path(image_folder)
+    samples = [_read_row(row, number, path, folder) for number, row in enumerate(rows)]
+    _check_images_exist(samples)
+    return samples
+
+
+def _read_row(row: Any, number: int, path: Path, folder: Path) -> Sample:
+    name = str(row.get("id", number)) if isinstance(row, dict) else str(number)
+    turns = row.get("conversations") if isinstance(row, dict) else None
+    if not isinstance(turns, list) or len(turns) < 2:
+        raise UserError(
+            f"Sample '{name}' of '{path}' has no conversation: 'conversations' must be a list of "
+            "a human and a gpt turn at least. Remove the sample or complete it."
+        )
+    question, answer = _text(turns[0], "human", name, path), _text(turns[1], "gpt", name, path)
+    images = row.get("image") or []
+    images = [images] if isinstance(images, str) else images
+    placeholders = question.count(PLACEHOLDER)
+    if placeholders != len(images):
+        raise UserError(
+            f"The question of sample '{name}' of '{path}' has {placeholders} '{PLACEHOLDER}' "
+            f"placeholder(s), but the sample has {len(images)} image(s). Each image needs exactly "
+            f"one '{PLACEHOLDER}' in the first human turn; correct the question or the image list."
+        )
+    return Sample(
+        id=name,
+        images=tuple(folder / image for image in images),
+        question=question,
+        answer=answer.strip(),
+        question_type=str(row.get("question_type") or NO_TYPE),
+    )
+
+
+def _text(turn: Any, speaker: str, name: str, path: Path) -> str:
+    """The text of one turn, which must be the speaker's and not empty."""
+    said = turn.get("value") if isinstance(turn, dict) and turn.get("from") == speaker else None
+    if not isinstance(said, str) or not said.strip():
+        raise UserError(
+            f"Sample '{name}' of '{path}' does not open with a 'human' turn followed by a 'gpt' "
+            f"turn, each with a non-empty 'value': the '{speaker}' turn reads {turn!r}. Correct "
+            "or remove the sample."
+        )
+    return said
+
+
+def _check_images_exist(samples: Sequence[Sample]) -> None:
+    checked: set[Path] = set()
+    for sample in samples:
+        for image in sample.images:
+            if image not in checked and not image.is_file():
+                raise UserError(
+                    f"Sample '{sample.id}' names the image '{image}', which does not exist. Paths "
+                    "are relative to the image folder, by default the folder of the conversation "
+                    "file: put the file there or give the right image folder."
+                )
+            checked.add(image)
+
+
+def _decode(path: Path, name: str) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            return image.convert("RGB")
+    except OSError as error:
+        raise UserError(
+            f"The image '{path}' of sample '{name}' cannot be read ({error}). Replace the file "
+            "or remove the sample from the conversation file."
+        ) from error

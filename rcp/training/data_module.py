@@ -1,0 +1,80 @@
+"""Training and validation batches from conversation files."""
+
+import pytorch_lightning as pl
+from torch import Generator
+from torch.utils.data import DataLoader
+from transformers import ProcessorMixin
+
+from rcp.errors import UserError
+from rcp.training.collator import Batch, ConversationCollator
+from rcp.training.conversations import ConversationDataset
+
+
+class ConversationDataModule(pl.LightningDataModule):
+    """LLaVA-style conversation files as batches.
+
+    Args:
+        train: JSON file of conversations to train on; image paths are relative to its folder
+        val: JSON file of conversations to validate on
+        image_folder: folder that image paths are relative to, in place of the files' own
+        batch_size: samples per training step and process
+        val_batch_size: samples per validation step and process
+        max_length: longest allowed sample in tokens, image tokens included; longer ones are left
+            out with a warning that names them
+        num_workers: processes that decode images
+        seed: order of the training samples
+    """
+
+    def __init__(
+        self,
+        train: str,
+        val: str,
+        image_folder: str | None = None,
+        batch_size: int = 32,
+        val_batch_size: int = 32,
+        max_length: int = 1024,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
+            if value < 1:
+                raise UserError(f"data.{name} is {value}: give a whole number of at least 1.")
+        self.batch_size = batch_size
+        self.val_batch_size = val_batch_size
+        self.max_length = max_length
+        self.num_workers = num_workers
+        self.seed = seed
+        self.train_dataset = ConversationDataset(train, image_folder)
+        self.val_dataset = ConversationDataset(val, image_folder)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        # Its own generator: the order must not depend on what the model draws.
+        epoch = self.trainer.current_epoch if self.trainer else 0
+        return DataLoader(
+            self.train_dataset,
+            batch_size=self.batch_size,
+            shuffle=True,
+            generator=Generator().manual_seed(self.seed + epoch),
+            num_workers=self.num_workers,
+            collate_fn=self._collator(with_answers=True),
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return DataLoader(
+            self.val_dataset,
+            batch_size=self.val_batch_size,
+            num_workers=self.num_workers,
+            collate_fn=self._collator(with_answers=False),
+        )
+
+    def _collator(self, with_answers: bool) -> ConversationCollator:
+        return ConversationCollator(self._processor, self.max_length, with_answers)
+
+    @property
+    def _processor(self) -> ProcessorMixin:
+        """The processor of the model that is being trained: one source for both."""
+        if self.trainer is None:
+            raise RuntimeError("the data module must be attached to a trainer to know the model")
+        return self.trainer.lightning_module.processor

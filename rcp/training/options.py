@@ -1,0 +1,107 @@
+"""What a user may say about a run, and how it becomes a plug-in's specification."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from rcp.backbones import Backbone
+from rcp.errors import UserError
+from rcp.losses import MomentForm
+from rcp.plugin import PluginSpec, RepairSpec, StageSpec
+from rcp.schedule import ratio_of, schedule_for
+
+
+@dataclass
+class PluginOptions:
+    """The plug-in to train: either ``stages``, or ``budget`` and ``layers``.
+
+    Attributes:
+        stages: the pruning stages one by one, each with its layer and cumulative keep ratio
+        budget: visual tokens kept, mean over the decoder's layers; below 1 it is a share of them
+        layers: 0-based decoder layers that share the budget, each a pruning stage
+        method: name of the registered pruner used where the budget describes the stages
+        arguments: keyword arguments of that pruner
+        repair: the repair adapter, or null for none
+        selection: "top_k" keeps fixed counts, "threshold" the tokens that score above zero
+    """
+
+    stages: list[StageSpec] | None = None
+    budget: float | None = None
+    layers: list[int] | None = None
+    method: str = "rcp"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    repair: RepairSpec | None = None
+    selection: str = "top_k"
+
+    def spec_for(self, backbone: Backbone) -> PluginSpec:
+        """The specification for a model with these facts; refuses what cannot be."""
+        by_budget = self.budget is not None and bool(self.layers)
+        if (self.stages is None) != by_budget or (self.budget is None) != (self.layers is None):
+            given = [n for n in ("stages", "budget", "layers") if getattr(self, n) is not None]
+            raise UserError(
+                f"The pruning stages are described by {' and '.join(given) or 'nothing'}. Give "
+                "either plugin.stages (layer and ratio of each), or both plugin.budget and "
+                "plugin.layers (at least one layer)."
+            )
+        stages = self.stages if self.stages is not None else self._stages_by_budget(backbone)
+        return PluginSpec(stages=stages, repair=self.repair, selection=self.selection)
+
+    def _stages_by_budget(self, backbone: Backbone) -> list[StageSpec]:
+        assert self.budget is not None and self.layers is not None
+        ratio = _mean_ratio(self.budget, backbone.visual_tokens)
+        schedule = schedule_for(ratio, tuple(self.layers), len(backbone.layers))
+        return [
+            StageSpec(layer, kept, self.method, dict(self.arguments))
+            for layer, kept in zip(schedule.layers, schedule.ratios)
+        ]
+
+
+@dataclass
+class LossOptions:
+    """Weights and forms of the loss terms; the weights are the paper's. [draft]
+
+    Attributes:
+        task: weight of the cross-entropy on answer tokens
+        repair: weight of the gap between student and teacher statistics at the repair layers
+        budget: weight of the distance to the token budget; threshold selection only, as with
+            top_k the budget is met by construction
+        distillation: weight of the KL divergence to the teacher's answers, 0 for none
+        variance: weight of the variance gap within the repair term
+        normalised: repair gap in units of the teacher's own spread
+        form: "moments" compares variances, "w2" standard deviations
+    """
+
+    task: float = 1.5
+    repair: float = 3.0
+    budget: float = 200.0
+    distillation: float = 0.0
+    variance: float = 3.0
+    normalised: bool = True
+    form: MomentForm = "moments"
+
+
+@dataclass
+class OptimizerOptions:
+    """AdamW on the plug-in's parameters. [draft]
+
+    Attributes:
+        learning_rate: the highest learning rate, reached after the warm-up
+        weight_decay: decoupled weight decay
+        warmup: share of the steps over which the learning rate rises from 0
+        floor: share of the learning rate that is left at the last step of the cosine
+    """
+
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    floor: float = 0.1
+
+
+def _mean_ratio(budget: float, visual_tokens: int | None) -> float:
+    if 0 < budget < 1:
+        return budget
+    if visual_tokens is None:
+        raise UserError(
+            f"A budget of {budget:g} tokens says nothing about this model, whose number of visual "
+            "tokens varies with the image. Give plugin.budget as a share between 0 and 1."
+        )
+    return ratio_of(budget, visual_tokens)
