@@ -1,4 +1,4 @@
-"""Train, export and attach plug-ins that prune the visual tokens of frozen vision-language models."""
+"""Train, export and attach plug-ins that prune visual tokens of frozen vision-language models."""
 
 from rcp.attach import Handle, attach
 from rcp.errors import UserError
@@ -12,8 +12,6 @@ from rcp.schedule import Schedule, schedule_for
 from rcp.state import plan_of
 from rcp.version import __version__
 from rcp.view import View
-
-
 
 __all__ = [
     "Handle",

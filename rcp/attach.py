@@ -111,7 +111,7 @@ class Handle:
 
     def _place_plugin(self) -> None:
         plugin, layers = self.setup.plugin, self.setup.backbone.layers
-        modules = [(plugin.pruner(at), at) for at in plugin.schedule.layers]
+        modules: list[tuple[nn.Module, int]] = [(plugin.pruner(at), at) for at in plugin.schedule.layers]
         if plugin.repair is not None:
             modules.append((plugin.repair, plugin.repair.layers[0]))
         for module, layer in modules:

@@ -69,8 +69,12 @@ class BaseIdentity:
 @torch.no_grad()
 def _samples(backbone: Backbone) -> dict[str, list[float]]:
     embedding = backbone.model.get_input_embeddings().weight
-    norms = {"first norm": backbone.layers[0].input_layernorm, "final norm": backbone.decoder.norm}
-    tensors: dict[str, Tensor] = {name: norm.weight for name, norm in norms.items()}
+    first: Any = backbone.layers[0]
+    decoder: Any = backbone.decoder
+    tensors: dict[str, Tensor] = {
+        "first norm": first.input_layernorm.weight,
+        "final norm": decoder.norm.weight,
+    }
     if embedding.numel():
         rows = torch.arange(1, 5, device=embedding.device) * len(embedding) // 6
         tensors["embedding"] = embedding[rows, :8]

@@ -82,8 +82,8 @@ def load_plugin(path: str | Path) -> Plugin:
         plugin.training_summary = description["training"]
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"'{path / DESCRIPTION}' is damaged: {type(error).__name__} {error}. Export the plug-in "
-            f"again."
+            f"'{path / DESCRIPTION}' is damaged: {type(error).__name__} {error}. Export the "
+            f"plug-in again."
         ) from None
     _load_weights(plugin, path / WEIGHTS)
     return plugin.eval()

@@ -39,9 +39,10 @@ class Registry:
         """The class called ``name``; raises ``UserError`` listing what there is."""
         self._discover()
         if name not in self._classes:
+            known = ", ".join(sorted(self._classes))
             raise UserError(
-                f"There is no {self.kind} called '{name}'. Known: {', '.join(sorted(self._classes))}."
-                f" Choose one of these, or import the module that defines your own first."
+                f"There is no {self.kind} called '{name}'. Known: {known}. Choose one of these, or "
+                f"import the module that defines your own first."
             )
         return self._classes[name]
 

@@ -96,14 +96,16 @@ def report_original_length(cache: Any, length: int) -> None:
     """
     layer = cache.layers[0]
     if not hasattr(layer, "removed_columns"):
-        kind = type(layer)
-        layer.__class__ = type(f"Pruned{kind.__name__}", (_PrunedLength, kind), {})
+        layer.__class__ = _pruned(type(layer))
         layer.removed_columns = 0
     layer.removed_columns += length - layer.get_seq_length()
 
 
-class _PrunedLength:
-    removed_columns: int
+def _pruned(kind: type) -> type:
+    class PrunedLayer(kind):  # type: ignore[misc, valid-type]
+        removed_columns: int
 
-    def get_seq_length(self) -> int:
-        return super().get_seq_length() + self.removed_columns  # type: ignore[misc]
+        def get_seq_length(self) -> int:
+            return super().get_seq_length() + self.removed_columns
+
+    return PrunedLayer

@@ -82,4 +82,3 @@ class SoftForward(Forward):
             cached = own, with_key_bias(own, self.bias, self.columns, dtype)
             self.masks[id(own)] = cached
         return cached[1]
-

@@ -1,0 +1,32 @@
+"""Shared fixtures: one thread, fixed seeds, a tiny random LLaVA and its inputs."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+from torch import nn
+
+from tests.tiny import tiny_inputs, tiny_llava_model
+
+
+@pytest.fixture(autouse=True)
+def _deterministic():
+    torch.manual_seed(0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny_llava() -> nn.Module:
+    """A random LLaVA: 6 layers, width 48, grouped keys, 16 visual tokens an image."""
+    return tiny_llava_model()
+
+
+@pytest.fixture
+def inputs() -> dict[str, torch.Tensor]:
+    """Two left-padded rows, one image each."""
+    return tiny_inputs()

@@ -1,0 +1,57 @@
+"""Budgets, schedules and their means."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rcp.errors import UserError
+from rcp.schedule import Schedule, ratio_of, schedule_for
+
+
+@pytest.mark.parametrize(
+    "layers, percent, mean_tokens",
+    [
+        ((4, 14, 24), (60.21, 7.47, 1.56), 192),
+        ((4, 14, 24), (25.84, 4.13, 1.54), 128),
+        ((1, 13, 25), (16.72, 4.59, 1.44), 64),
+    ],
+)
+def test_the_published_retention_gives_the_published_budget(layers, percent, mean_tokens):
+    """RCP's table (rcp.md section 1): the layer-weighted mean is the budget, within 3 %."""
+    schedule = Schedule(layers, tuple(p / 100 for p in percent), 32)
+    assert schedule.mean_ratio * 576 == pytest.approx(mean_tokens, rel=0.03)
+
+
+@given(
+    first=st.integers(0, 3),
+    gaps=st.lists(st.integers(1, 6), min_size=0, max_size=3),
+    budget=st.floats(0.01, 0.99),
+)
+def test_a_schedule_spends_exactly_its_budget(first, gaps, budget):
+    layers = [first]
+    for gap in gaps:
+        layers.append(layers[-1] + gap)
+    if budget <= first / 24:
+        with pytest.raises(UserError, match="out of reach"):
+            schedule_for(budget, tuple(layers), 24)
+        return
+    schedule = schedule_for(budget, tuple(layers), 24)
+    assert schedule.mean_ratio == pytest.approx(budget)
+    assert list(schedule.ratios) == sorted(schedule.ratios, reverse=True)
+
+
+def test_sixty_four_tokens_behind_layer_four_is_explained():
+    with pytest.raises(UserError, match="first pruning layer at 4"):
+        schedule_for(64 / 576, (4, 14, 24), 32)
+
+
+def test_counts_round_half_up_and_keep_at_least_one():
+    schedule = Schedule((0, 1, 2), (0.5, 0.001, 0.0), 4)
+    assert [schedule.count(stage, 5) for stage in range(3)] == [3, 1, 0]
+    assert schedule.count(0, 0) == 0
+
+
+@pytest.mark.parametrize("budget", [0, 577, -1])
+def test_an_impossible_budget_is_refused(budget):
+    with pytest.raises(UserError, match="1 to 576"):
+        ratio_of(budget, 576)

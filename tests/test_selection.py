@@ -1,0 +1,120 @@
+"""The selection contract, for every pruner there is (design invariant 4)."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rcp.pruners import PRUNERS
+from rcp.relaxation import Relaxation
+from rcp.selection import straight_through, threshold, top_k
+from rcp.view import View
+from tests.tiny import RCP_ARGUMENTS
+
+ARGUMENTS = {"rcp": RCP_ARGUMENTS}
+WIDTH = 8
+
+
+def make_view(batch, tokens, kind, seed):
+    generator = torch.Generator().manual_seed(seed)
+    visual = torch.randn(batch, tokens, WIDTH, generator=generator)
+    attention = torch.rand(batch, tokens, generator=generator)
+    if kind == "duplicates":
+        visual[:] = visual[:, :1]
+        attention[:] = attention[:, :1]
+    if kind == "zeros":
+        visual.zero_()
+        attention.zero_()
+    rank = torch.arange(tokens).expand(batch, tokens)
+    side = int(tokens**0.5 + 0.999)
+    grid = torch.stack([rank // side, rank % side], -1) / max(1, side - 1) * 2 - 1
+    return View(
+        layer=1,
+        visual=visual,
+        alive=torch.ones(batch, tokens, dtype=torch.bool),
+        question=torch.randn(batch, 3, WIDTH, generator=generator),
+        question_valid=torch.ones(batch, 3, dtype=torch.bool),
+        rank=rank,
+        image_index=torch.zeros(batch, tokens, dtype=torch.long),
+        grid=grid,
+        question_attention=attention,
+    )
+
+
+def narrowed(view, rows, slots=None):
+    """The same tokens in a smaller view: some rows, some slots."""
+    def cut(tensor, per_slot):
+        if tensor is None:
+            return None
+        tensor = tensor[rows]
+        return tensor[:, slots] if per_slot and slots is not None else tensor
+
+    per_slot = {"visual", "alive", "rank", "image_index", "grid", "question_attention"}
+    values = {
+        name: value if name == "layer" else cut(value, name in per_slot)
+        for name, value in vars(view).items()
+    }
+    return View(**values)
+
+
+def build(name):
+    torch.manual_seed(0)
+    return PRUNERS.get(name)(WIDTH, **ARGUMENTS.get(name, {})).eval()
+
+
+@pytest.mark.parametrize("name", PRUNERS.names())
+@settings(max_examples=25, deadline=None)
+@given(
+    tokens=st.integers(1, 40),
+    share=st.floats(0, 1),
+    kind=st.sampled_from(["random", "duplicates", "zeros"]),
+    seed=st.integers(0, 1000),
+)
+def test_exactly_k_alive_tokens_whatever_the_neighbours(name, tokens, share, kind, seed):
+    view = make_view(3, tokens, kind, seed)
+    dead = torch.rand(3, tokens, generator=torch.Generator().manual_seed(seed)) < 0.3
+    dead[:, 0] = False
+    view = View(**vars(view) | {"alive": ~dead})
+    pruner = build(name)
+    counts = torch.tensor([1, int(share * tokens), tokens]).clamp(min=1)
+    counts = torch.minimum(counts, view.alive.sum(1))
+    with torch.no_grad():
+        keep = pruner.select(view, counts)
+        assert keep.dtype == torch.bool and not (keep & ~view.alive).any()
+        assert torch.equal(keep.sum(1), counts)
+        for row in range(3):
+            alone = pruner.select(narrowed(view, [row]), counts[row:row + 1])
+            assert torch.equal(alone[0], keep[row]), "a choice depends on its batch neighbours"
+            alive = view.alive[row].nonzero()[:, 0]
+            compact = narrowed(view, [row], alive)
+            chosen = pruner.select(compact, counts[row:row + 1])
+            assert torch.equal(chosen[0], keep[row, alive]), "a choice depends on dead tokens"
+
+
+def test_top_k_survives_nan_infinities_and_ties():
+    scores = torch.tensor([[float("nan"), float("-inf"), float("inf"), 1.0, 1.0, 1.0]])
+    alive = torch.tensor([[True, True, True, True, True, False]])
+    assert top_k(scores, alive, torch.tensor([2])).tolist() == [[False, False, True, True, False,
+                                                                False]]
+    assert top_k(scores, alive, torch.tensor([5])).sum() == 5
+
+
+def test_straight_through_is_hard_in_value_and_sigmoid_in_gradient():
+    scores = torch.tensor([[2.0, 1.0, -1.0, 5.0]], requires_grad=True)
+    alive = torch.tensor([[True, True, True, False]])
+    keep = top_k(scores.detach(), alive, torch.tensor([1]))
+    soft = straight_through(scores, keep, alive, Relaxation(temperature=0.5), centred=True)
+    assert torch.equal(soft, keep.float())
+    soft.sum().backward()
+    gate = torch.sigmoid((torch.tensor([2.0, 1.0, -1.0]) - 1.5) / 0.5)
+    expected = gate * (1 - gate) / 0.5
+    assert torch.allclose(scores.grad[0, :3], expected) and scores.grad[0, 3] == 0
+
+
+def test_threshold_and_noise():
+    scores = torch.zeros(2, 4000)
+    alive = torch.ones(2, 4000, dtype=torch.bool)
+    assert not threshold(scores, alive).any()
+    noisy = Relaxation(noise=1.0, generator=torch.Generator().manual_seed(0)).perturb(scores)
+    assert abs(noisy.mean()) < 0.1 and abs(noisy.std() - 3.14159 / 3**0.5) < 0.1  # logistic
+    assert Relaxation(noise=0.0).perturb(scores) is scores
