@@ -1,0 +1,17 @@
+"""A tiny random model and inputs for it, for every supported family.
+
+``FAMILIES`` maps a name to a function that builds the case. A backbone without a case here makes
+``test_families.py`` fail.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+
+from .case import Case, Sample
+
+FAMILIES: dict[str, Callable[[], Case]] = {}
+for _module in pkgutil.iter_modules(__path__):
+    FAMILIES |= getattr(importlib.import_module(f"{__name__}.{_module.name}"), "CASES", {})
+
+__all__ = ["FAMILIES", "Case", "Sample"]
