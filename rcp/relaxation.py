@@ -11,12 +11,15 @@ class Relaxation:
     """Temperature and noise of the straight-through estimator (RCP §2 [draft]).
 
     ``temperature`` divides the score inside the sigmoid; ``noise`` scales the logistic noise
-    added to the score, 0 for none; ``generator`` makes the noise repeatable.
+    added to the score, 0 for none; ``generator`` makes the noise repeatable. ``margin``, if given,
+    drops the tokens ranked beyond ``margin`` times a stage's count physically while training
+    too: their gradient is negligible, and they cost most of the time. [ours]
     """
 
     temperature: float = 1.0
     noise: float = 0.0
     generator: torch.Generator | None = None
+    margin: float | None = None
 
     def perturb(self, scores: Tensor) -> Tensor:
         """``scores`` plus logistic noise (difference of two Gumbel draws), same shape, fp32."""

@@ -59,6 +59,30 @@ def test_a_threshold_plugin_keeps_ragged_counts_and_still_agrees(tiny_llava):
     assert len(set(kept[-1].tolist())) > 1, "counts should differ between the rows"
 
 
+@pytest.mark.parametrize("selection", ["top_k", "threshold"])
+def test_a_margin_leaves_values_alone_and_gradients_of_near_tokens(tiny_llava, selection):
+    """Tokens far below the cut weigh 1e-12: dropping them in training changes speed alone."""
+    inputs = tiny_inputs(questions=(5, 9, 6), images=(1, 2, 0))
+    plugin = reference_plugin("rcp", tiny_llava, selection=selection, ratios=(0.4, 0.2))
+    logits, gradients, tokens = {}, {}, {}
+    for margin in (None, 100.0, 1.5):
+        relaxation = rcp.Relaxation(temperature=0.5, margin=margin)
+        with rcp.attach(tiny_llava, plugin, "soft", relaxation=relaxation) as handle:
+            with handle.trace() as trace:
+                logits[margin] = tiny_llava(**inputs).logits[text_rows(inputs)]
+        plugin.zero_grad()
+        logits[margin].square().sum().backward()
+        gradients[margin] = torch.cat([p.grad.flatten() for p in plugin.parameters()])
+        tokens[margin] = trace.plan.alive
+    for margin in (100.0, 1.5):
+        assert (logits[margin] - logits[None]).abs().max() < PARITY
+        assert torch.equal(tokens[margin], tokens[None])
+    # everything within the margin: the same gradient; tokens beyond it: a similar one
+    scale = gradients[None].abs().max()
+    assert (gradients[100.0] - gradients[None]).abs().max() < 1e-4 * scale
+    assert torch.cosine_similarity(gradients[1.5], gradients[None], dim=0) > 0.9
+
+
 @pytest.mark.parametrize("plugin_name", REFERENCE_SPECS)
 def test_keep_all_is_the_model_itself(tiny_llava, plugin_name, inputs):
     changes = {"repair": ()} if plugin_name == "rcp" else {}

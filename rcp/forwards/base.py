@@ -31,8 +31,8 @@ class Setup:
 
 
 class Forward:
-    """One forward of the model. The hooks call :meth:`before_layer`, :meth:`after_layer` and
-    :meth:`finish` in this order; a mode overrides what it changes."""
+    """One forward of the model. The hooks call :meth:`enter`, :meth:`before_layer`,
+    :meth:`after_layer` and :meth:`finish` in this order; a mode overrides what it changes."""
 
     def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
         self.backbone = setup.backbone
@@ -49,6 +49,7 @@ class Forward:
         ]
         self.counts = counts
         self.device_counts = torch.tensor(counts, dtype=torch.long, device=device)
+        self.text_counts = [v - n for v, n in zip(tokens.valid_counts, tokens.visual_counts)]
         self.slots = Slots.of(tokens)
         self.alive = tokens.visual_valid  # over all slots, whatever self.slots has become
         self.contexts: dict[int, Tensor] = {}
@@ -59,6 +60,16 @@ class Forward:
             trace.restart()
             trace.visual_valid = tokens.visual_valid
             trace.answer_rows = tokens.answer
+
+    def enter(self, arguments: Arguments) -> Arguments:
+        """Called with the decoder's keyword arguments; returns what it shall get instead."""
+        embeds, positions = arguments.get("inputs_embeds"), arguments.get("position_ids")
+        if self.tokens.has_images and embeds is not None:
+            places = self.backbone.places(self.tokens.image, embeds, positions)
+            if places is not None:
+                self.tokens = self.tokens.placed(places.index, places.grid)
+                self.slots = Slots.of(self.tokens)
+        return arguments
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -130,11 +141,11 @@ class Forward:
         change = torch.where((valid & self.has_images)[..., None], change.to(hidden), 0)
         return hidden.scatter_add(1, rows[..., None].expand_as(change), change)
 
-    def record_answers(self, layer: int, hidden: Tensor) -> None:
-        """Put the answer rows of a full-length ``hidden`` (B, T, D) on the trace."""
+    def record_answers(self, layer: int, hidden: Tensor, rows: Tensor) -> None:
+        """Put the answer rows of ``hidden`` (B, R, D), found at ``rows`` (B, A), on the trace."""
         repair = self.plugin.repair
         if self.trace is not None and repair is not None and layer in repair.layers:
-            self.trace.answer_states[layer] = hidden[self.tokens.answer]
+            self.trace.answer_states[layer] = take_rows(hidden, rows)[self.tokens.answer_valid]
 
     def plan(self) -> KeepPlan:
         """What was decided in this forward."""

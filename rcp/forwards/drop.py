@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rcp.forwards.base import Arguments, Forward, Setup
+from rcp.forwards.rows import Rows
 from rcp.forwards.stage import Place
 from rcp.forwards.trace import Trace
 from rcp.masking import (
@@ -13,12 +14,10 @@ from rcp.masking import (
     forbid_keys,
     gather_mask,
     render,
-    take_mask_columns,
-    take_mask_rows,
     take_rows,
 )
 from rcp.state import ATTRIBUTE, GenerationState, Segment, report_original_length
-from rcp.tokens import TokenMap, columns_of
+from rcp.tokens import TokenMap
 
 
 class DropForward(Forward):
@@ -45,17 +44,21 @@ class DropForward(Forward):
         self.past_length = past.length if past is not None else 0
         self.padding = padding
         self.length = tokens.image.shape[1]
-        self.index: Tensor | None = None  # (B, K) columns of this forward that are left
-        self.filler_free: Tensor | None = None  # (B, K) bool, None where no filler is among them
+        self.rows = Rows(self.length)
         self.segments: list[Segment | None] = list(past.segments) if past is not None else []
         self.segments += [None] * (len(self.schedule.layers) - len(self.segments))
         if past is not None:
             self.contexts = dict(past.contexts)
             self.has_images = self.has_images | past.has_images
         self.cache: Any = None
+        self.additions: list[Tensor] = []  # (B, T, D) each, to add to the first layers' outputs
         self.masks: dict[tuple[int, int, int | None], tuple[Any, Tensor | None]] = {}
 
     # -- hooks ---------------------------------------------------------------------------------
+
+    def enter(self, arguments: Arguments) -> Arguments:
+        arguments, self.additions = self.backbone.take_additions(super().enter(arguments))
+        return arguments
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -65,27 +68,22 @@ class DropForward(Forward):
         if stage is not None:
             hidden = self._enter(stage, layer, hidden, arguments)
         under = self._stage_over(layer)
-        if under is None or (self.index is None and self.segments[under] is None):
+        if under is None or (self.rows.index is None and self.segments[under] is None):
             return hidden, arguments
         arguments = dict(arguments)
         arguments["attention_mask"] = self._mask(under, layer, arguments, hidden.dtype)
         # flash attention takes gaps in position ids for document borders; the rotary embedding,
         # their only other use, is handed over ready-made
         arguments["position_ids"] = None
-        if self.index is not None:
-            cos, sin = arguments["position_embeddings"]
-            arguments["position_embeddings"] = take_rows(cos, self.index), take_rows(
-                sin, self.index
-            )
+        arguments["position_embeddings"] = self.rows.take_rope(arguments["position_embeddings"])
         return hidden, arguments
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
-        rows = self._locate(self.tokens.answer_columns)
+        rows = self.rows.locate(self.tokens.answer_columns)
         hidden = self.repair_rows(layer, hidden, rows, self.tokens.answer_valid)
-        if self.index is None:
-            self.record_answers(layer, hidden)
-        else:
-            self.record_answers(layer, self._scattered(hidden))
+        if layer < len(self.additions):
+            hidden = hidden + self.rows.take(self.additions[layer].to(hidden.device))
+        self.record_answers(layer, hidden, rows)
         return hidden
 
     def finish(self, hidden: Tensor) -> Tensor:
@@ -94,7 +92,7 @@ class DropForward(Forward):
             self.trace.plan = self.plan()
         if self.cache is not None:
             self._leave_state()
-        return hidden if self.index is None else self._scattered(hidden)
+        return self.rows.scattered(hidden)
 
     # -- pruning -------------------------------------------------------------------------------
 
@@ -113,16 +111,11 @@ class DropForward(Forward):
             self.trace.kept.append(self.alive.float())
         if counts == before:
             return hidden  # nothing went: bit for bit the model's own path
-        rest = [v - n for v, n in zip(self.tokens.valid_counts, self.tokens.visual_counts)]
-        left = [n + k for n, k in zip(rest, counts)]
-        index, real = columns_of(self.stages_alive[-1], max(left))
-        order = index.argsort(1)
-        index, real = index.gather(1, order), real.gather(1, order)
-        hidden = take_rows(hidden, self._locate(index))
-        self.index = index
-        self.filler_free = real if min(left) < max(left) else None
+        before_rows = self.rows
+        left = [text + n for text, n in zip(self.text_counts, counts)]
+        self.rows = Rows.kept(self.stages_alive[-1], left)
         self.masks.clear()
-        return hidden
+        return take_rows(hidden, before_rows.locate(self.rows.columns(hidden)))
 
     def counts_before(self, stage: int) -> list[int]:
         """Visual tokens of each sample alive when ``stage`` begins."""
@@ -135,44 +128,23 @@ class DropForward(Forward):
         return self.counts[stage]
 
     def _place(self, layer: int, hidden: Tensor, arguments: Arguments) -> Place:
-        cos, sin = arguments["position_embeddings"]
         mask = arguments["attention_mask"]
         if mask is not None and mask.dim() == 2:
             mask = None  # flash attention's padding mask; `alive` says the same
-        columns = torch.arange(self.length, device=hidden.device).expand(len(hidden), -1)
         if mask is not None:
-            mask = mask[..., -self.length:]  # keys of this forward; older images stay out of it
-        alive = self.tokens.valid
-        if self.index is not None:
-            columns, alive = self.index, self.stages_alive[-1].gather(1, self.index)
-            cos, sin = take_rows(cos, self.index), take_rows(sin, self.index)
-            if mask is not None:
-                mask = take_mask_columns(take_mask_rows(mask, self.index), self.index)
+            mask = mask[..., -self.length :]  # keys of this forward; older images stay out of it
+        columns = self.rows.columns(hidden)
+        alive = self.stages_alive[-1] if self.stages_alive else self.tokens.valid
         return Place(
             layer=layer,
             hidden=hidden,
-            rope=(cos, sin),
-            mask=mask,
+            rope=self.rows.take_rope(arguments["position_embeddings"]),
+            mask=self.rows.take_mask(mask),
             columns=columns,
-            alive=alive,
-            visual=self._locate(self.slots.columns),
-            question=self._locate(self.tokens.question_columns),
+            alive=alive.gather(1, columns),
+            visual=self.rows.locate(self.slots.columns),
+            question=self.rows.locate(self.tokens.question_columns),
         )
-
-    def _locate(self, columns: Tensor) -> Tensor:
-        """Where the original ``columns`` (B, X) are among the rows left; 0 where they are gone."""
-        if self.index is None:
-            return columns
-        rows = torch.arange(self.index.shape[1], device=columns.device).expand_as(self.index)
-        where = torch.zeros(len(rows), self.length, dtype=torch.long, device=columns.device)
-        return where.scatter(1, self.index, rows).gather(1, columns)
-
-    def _scattered(self, hidden: Tensor) -> Tensor:
-        assert self.index is not None
-        if self.filler_free is not None:
-            hidden = torch.where(self.filler_free[..., None], hidden, 0)
-        full = hidden.new_zeros(len(hidden), self.length, hidden.shape[-1])
-        return full.scatter(1, self.index[..., None].expand_as(hidden), hidden)
 
     # -- masks ---------------------------------------------------------------------------------
 
@@ -189,7 +161,7 @@ class DropForward(Forward):
         key = id(own), stage, window
         if key not in self.masks:
             if self.past is None:
-                mask = gather_mask(own, self.index, self.filler_free, self.backbone.attention)
+                mask = gather_mask(own, self.rows.index, self.rows.real, self.backbone.attention)
             else:
                 mask = self._mask_over_past(stage, layer, own, window, dtype)
             self.masks[key] = own, mask  # `own` held, or its id could be given to another
@@ -219,8 +191,7 @@ class DropForward(Forward):
             block = own[..., -self.length:]
             if block.dtype != torch.bool:
                 block = block > torch.finfo(block.dtype).min / 2
-            if self.index is not None:
-                block = take_mask_columns(take_mask_rows(block, self.index), self.index)
+            block = self.rows.take_mask(block)
             allowed = allowed.expand(-1, block.shape[1], -1, -1).clone()
             allowed[..., -new:] = block
         if valid is not None:
@@ -228,7 +199,7 @@ class DropForward(Forward):
         return render(allowed, valid, self.backbone.attention, dtype)
 
     def _new_rows(self) -> int:
-        return self.length if self.index is None else self.index.shape[1]
+        return self.length if self.rows.index is None else self.rows.index.shape[1]
 
     def _is_sliding(self, layer: int) -> bool:
         layers = self.cache.layers
@@ -239,15 +210,15 @@ class DropForward(Forward):
     def _segment(self, stage: int) -> Segment | None:
         """The columns that the layers under ``stage`` hold after this forward."""
         before = self.past.segments[stage] if self.past is not None else None
-        if before is None and self.index is None:
+        if before is None and self.rows.index is None:
             return None
         batch, device = self.tokens.image.shape[0], self.tokens.image.device
         if before is None:
             empty = torch.zeros(batch, 0, dtype=torch.long, device=device)
             before = Segment(empty, None).extended(0, self.past_length)
-        if self.index is None:
+        if self.rows.index is None:
             return before.extended(self.past_length, self.length)
-        return before.joined(Segment(self.index + self.past_length, self.filler_free))
+        return before.joined(Segment(self.rows.index + self.past_length, self.rows.real))
 
     def _leave_state(self) -> None:
         length = self.past_length + self.length

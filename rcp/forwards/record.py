@@ -9,5 +9,5 @@ class RecordForward(Forward):
     """Runs the frozen model as it is."""
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
-        self.record_answers(layer, hidden)
+        self.record_answers(layer, hidden, self.tokens.answer_columns)
         return hidden

@@ -1,68 +1,82 @@
-"""The training forward: all columns stay, dead keys are biased away, gradients flow."""
+"""The training forward: dropped keys are biased away, so that gradients reach the choice."""
 
 import torch
 from torch import Tensor
 
 from rcp.forwards.base import Arguments, Forward, Setup
+from rcp.forwards.rows import Rows
 from rcp.forwards.stage import Choice, Place
 from rcp.forwards.trace import Trace
-from rcp.masking import key_bias, with_key_bias
+from rcp.masking import forbid_keys, key_bias, take_rows, with_key_bias
+from rcp.selection import top_k
 from rcp.tokens import TokenMap
 
 
 class SoftForward(Forward):
-    """Masks by ``log(c + 1e-12)`` on the key columns of a stage's layer and all later ones."""
+    """Masks by ``log(c + 1e-12)`` on the key columns of a stage's layer and all later ones.
+
+    With a margin, tokens ranked beyond ``margin`` times a stage's count are physically gone: they
+    are too far below the cut for their gradient to matter, and cost most of the time. [ours]
+    """
 
     def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
         super().__init__(setup, tokens, trace)
-        self.kept = tokens.visual_valid.float()
+        self.kept = tokens.visual_valid.float()  # c over all slots, with gradient
+        self.rows = Rows(tokens.image.shape[1])
         self.bias: Tensor | None = None
         self.masks: dict[int, tuple[Tensor | None, Tensor]] = {}
-        length = tokens.image.shape[1]
-        self.columns = torch.arange(length, device=tokens.image.device).expand_as(tokens.image)
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
     ) -> tuple[Tensor, Arguments]:
         stage = self.stage_at(layer)
         if stage is not None and self.tokens.has_images:
-            self._prune(stage, layer, hidden, arguments)
+            hidden = self._prune(stage, layer, hidden, arguments)
         if self.bias is None:
             return hidden, arguments
-        return hidden, arguments | {"attention_mask": self._mask(arguments, hidden.dtype)}
+        changed = {
+            "attention_mask": self._mask(arguments, hidden),
+            "position_embeddings": self.rows.take_rope(arguments["position_embeddings"]),
+        }
+        return hidden, arguments | changed
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
-        tokens = self.tokens
-        hidden = self.repair_rows(layer, hidden, tokens.answer_columns, tokens.answer_valid)
-        self.record_answers(layer, hidden)
+        rows = self.rows.locate(self.tokens.answer_columns)
+        hidden = self.repair_rows(layer, hidden, rows, self.tokens.answer_valid)
+        self.record_answers(layer, hidden, rows)
         return hidden
 
     def finish(self, hidden: Tensor) -> Tensor:
         if self.trace is not None:
             self.trace.plan = self.plan()
-        return hidden
+        return self.rows.scattered(hidden)
 
-    def _prune(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> None:
-        tokens = self.tokens
+    def _prune(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
         # own mask and alive keys, not the bias: a score must not see a gradient of older masks
-        alive = self.stages_alive[-1] if self.stages_alive else tokens.valid
+        columns = self.rows.columns(hidden)
+        alive = self.stages_alive[-1] if self.stages_alive else self.tokens.valid
         place = Place(
             layer=layer,
             hidden=hidden,
-            rope=arguments["position_embeddings"],
-            mask=arguments["attention_mask"],
-            columns=self.columns,
-            alive=alive,
-            visual=self.slots.columns,
-            question=tokens.question_columns,
+            rope=self.rows.take_rope(arguments["position_embeddings"]),
+            mask=self.rows.take_mask(arguments["attention_mask"]),
+            columns=columns,
+            alive=alive.gather(1, columns),
+            visual=self.rows.locate(self.slots.columns),
+            question=self.rows.locate(self.tokens.question_columns),
         )
         choice = self.decide(stage, place)
-        self.slots = self.slots.masked(choice.keep)
         self._weigh(choice)
+        margin = self.relaxation.margin if self.relaxation is not None else None
+        if margin is None or choice.scores is None:
+            self.slots = self.slots.masked(choice.keep)
+            return hidden
+        return self._drop_far(choice, margin, hidden)
 
     def _weigh(self, choice: Choice) -> None:
         mask = choice.keep.float() if choice.soft is None else choice.soft
-        self.kept = self.kept * mask
+        over_all = torch.zeros_like(self.kept).scatter(1, self.slots.rank, mask)
+        self.kept = self.kept * over_all
         tokens = self.tokens
         weight = torch.where(tokens.visual_valid, self.kept, 1.0)
         ones = torch.ones(tokens.image.shape, device=weight.device)
@@ -73,12 +87,33 @@ class SoftForward(Forward):
             if choice.scores is not None:
                 self.trace.scores.append(choice.scores)
 
-    def _mask(self, arguments: Arguments, dtype: torch.dtype) -> Tensor:
+    def _drop_far(self, choice: Choice, margin: float, hidden: Tensor) -> Tensor:
+        """Take the rows of tokens far below the cut out of the rest of the forward."""
+        assert choice.scores is not None
+        near_counts = (choice.keep.sum(1) * margin).ceil().long()
+        near = choice.keep | top_k(choice.scores.detach(), self.slots.alive, near_counts)
+        near_slots = torch.zeros_like(self.alive).scatter(1, self.slots.rank, near)
+        near_columns = torch.zeros_like(self.tokens.image).scatter(
+            1, self.tokens.visual_columns, near_slots
+        )
+        kept_counts, near_counts = torch.stack([choice.keep.sum(1), near.sum(1)]).tolist()
+        keep = self.tokens.valid & (~self.tokens.image | near_columns)
+        before = self.rows
+        self.rows = Rows.kept(keep, [text + n for text, n in zip(self.text_counts, near_counts)])
+        self.slots = self.slots.compacted(choice.keep, max(kept_counts))
+        return take_rows(hidden, before.locate(self.rows.columns(hidden)))
+
+    def _mask(self, arguments: Arguments, hidden: Tensor) -> Tensor:
         own = arguments["attention_mask"]
         cached = self.masks.get(id(own))
         if cached is None:
             assert self.bias is not None
+            columns = self.rows.columns(hidden)
+            bias = self.bias.gather(3, columns[:, None, None])
+            mask = with_key_bias(self.rows.take_mask(own), bias, columns, hidden.dtype)
+            if self.rows.real is not None:
+                mask = forbid_keys(mask, self.rows.real)
             # the own mask is kept beside the result, or its id could be given to another
-            cached = own, with_key_bias(own, self.bias, self.columns, dtype)
+            cached = own, mask
             self.masks[id(own)] = cached
         return cached[1]

@@ -1,0 +1,43 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+RUN := runs/quickstart
+
+.PHONY: quickstart test lint benchmark data
+
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[train,eval,dev]"
+	touch $(READY)
+
+# Scenes and questions as image files and LLaVA-style JSON; made once.
+runs/data/train: | $(READY)
+	$(BIN)/python -m data.generate --output $@ --split train --n 4000
+runs/data/validation: | $(READY)
+	$(BIN)/python -m data.generate --output $@ --split validation --n 400
+runs/data/test: | $(READY)
+	$(BIN)/python -m data.generate --output $@ --split test --n 2000
+data: runs/data/train runs/data/validation runs/data/test
+
+# Train a plug-in for two minutes, export it, and evaluate it with the tokens physically gone.
+quickstart: $(READY) data
+	rm -rf $(RUN)
+	$(BIN)/python train.py --config quickstart.yaml --run_folder $(RUN)
+	$(BIN)/python export.py --checkpoint $(RUN)/best.ckpt --output $(RUN)/plugin
+	$(BIN)/python evaluate.py --plugin $(RUN)/plugin --data runs/data/test --limit 300
+
+test: $(READY)
+	$(BIN)/python -m pytest -q
+
+lint: $(READY)
+	$(BIN)/flake8
+	$(BIN)/isort --check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+# configs/rcp_tiny.yaml in full: three seeds, two budgets, 2 000 test questions (hours, resumable).
+benchmark: $(READY) data
+	$(BIN)/python -m benchmarks.tiny
