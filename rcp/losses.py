@@ -90,7 +90,8 @@ def repair_loss(
         variance_gap = ((variance_s + EPSILON).log() - (variance_t + EPSILON).log()).square()
     else:
         variance_gap = (variance_s - variance_t).square()
-    return mean_gap.mean() + variance_weight * variance_gap.mean()
+    # a single row has no spread to compare by
+    return (mean_gap.mean() + variance_weight * variance_gap.mean()) * (sums[-1].detach() >= 2)
 
 
 def mean_kept_ratio(

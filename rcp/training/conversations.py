@@ -77,7 +77,7 @@ def read_conversations(path: Path, image_folder: str | Path | None = None) -> li
     if not path.is_file():
         raise UserError(
             f"There is no conversation file '{path}'. Give the path of a LLaVA-style JSON file; "
-            "the embedded data are written by 'python -m data.generate'."
+            "the embedded data are written by 'make data', or 'python -m data.generate --help'."
         )
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))

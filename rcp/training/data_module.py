@@ -1,8 +1,9 @@
 """Training and validation batches from conversation files."""
 
+from typing import Any
+
 import pytorch_lightning as pl
-from torch import Generator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 from transformers import ProcessorMixin
 
 from rcp.errors import UserError
@@ -48,14 +49,31 @@ class ConversationDataModule(pl.LightningDataModule):
         self.train_dataset = ConversationDataset(train, image_folder)
         self.val_dataset = ConversationDataset(val, image_folder)
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What is trained on, in plain values."""
+        return {
+            "train": str(self.train_dataset.path),
+            "samples": len(self.train_dataset),
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+        }
+
     def train_dataloader(self) -> DataLoader[Batch]:
-        # Its own generator: the order must not depend on what the model draws.
-        epoch = self.trainer.current_epoch if self.trainer else 0
+        assert self.trainer is not None
+        # Also in one process: its order depends on seed and epoch alone, so that a resumed run
+        # sees what an uninterrupted one would have seen.
+        sampler = DistributedSampler(
+            self.train_dataset,
+            num_replicas=self.trainer.world_size,
+            rank=self.trainer.global_rank,
+            shuffle=True,
+            seed=self.seed,
+        )
         return DataLoader(
             self.train_dataset,
             batch_size=self.batch_size,
-            shuffle=True,
-            generator=Generator().manual_seed(self.seed + epoch),
+            sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=self._collator(with_answers=True),
             persistent_workers=self.num_workers > 0,

@@ -20,6 +20,6 @@ def load_frozen(base: str, dtype: BaseDtype) -> tuple[PreTrainedModel, Processor
         raise UserError(
             f"The base model '{base}' cannot be loaded ({str(error).splitlines()[0]}). Give the "
             "folder of a Hugging Face vision-language model with its processor, or the id of one "
-            "on the hub, as model.base."
+            "on the hub, and start from the folder that relative paths count from."
         ) from error
     return model.eval().requires_grad_(False), processor

@@ -1,0 +1,131 @@
+"""The command line of train.py: LightningCLI with its one subcommand, `fit`, implied."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from jsonargparse import ArgumentError
+from pytorch_lightning.cli import LightningCLI
+
+from rcp.errors import UserError
+from rcp.training.checkpoint import check_resumable, read_checkpoint
+from rcp.training.data_module import ConversationDataModule
+from rcp.training.plugin_training import PluginTraining
+from rcp.training.run_folder import SaveRun, callbacks, loggers, refuse_existing_run
+
+CONFIGS = Path("configs")
+
+
+class TrainingCLI(LightningCLI):
+    """One run: parse, refuse what cannot work, measure the start, train."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {"fit": LightningCLI.subcommands()["fit"]}
+
+    def add_arguments_to_parser(self, parser: Any) -> None:
+        parser.add_argument(
+            "--run_folder",
+            type=str,
+            default="runs/rcp",
+            help="new folder for configuration, logs, best.ckpt and last.ckpt of this run",
+        )
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        self.config = parser.parse_args(args)
+
+    def before_instantiate_classes(self) -> None:
+        _refuse_half_precision(str(self.config.fit.trainer.precision))
+        if self.config.fit.ckpt_path is None:
+            refuse_existing_run(self._folder)
+        else:
+            read_checkpoint(Path(self.config.fit.ckpt_path))
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        chosen = self.config_init.fit.trainer
+        if chosen.logger is None:
+            kwargs["logger"] = loggers(self._folder)
+        kwargs["callbacks"] = [*callbacks(self._folder), *(chosen.callbacks or [])]
+        kwargs["default_root_dir"] = self._folder
+        return super().instantiate_trainer(**kwargs)
+
+    def before_fit(self) -> None:
+        """The last checks, and the accuracy that training starts from."""
+        _refuse_single_samples(self.model, self.datamodule, self.trainer)
+        if self.config.fit.ckpt_path is None:
+            self.trainer.validate(self.model, self.datamodule, verbose=False)
+        else:
+            check_resumable(read_checkpoint(Path(self.config.fit.ckpt_path)), self.model.plugin)
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.config.fit.run_folder)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Train as ``arguments`` say; raises ``UserError`` for what cannot be."""
+    parser = {"exit_on_error": False}
+    try:
+        TrainingCLI(
+            PluginTraining,
+            ConversationDataModule,
+            save_config_callback=SaveRun,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_kwargs={**parser, "fit": parser},
+            args=["fit", *_with_config_paths(arguments)],
+        )
+    except ArgumentError as error:
+        raise UserError(_paragraph(error)) from error
+
+
+def _paragraph(error: ArgumentError) -> str:
+    """The parser's complaint in one paragraph, without the implied subcommand."""
+    complaint = " ".join(str(error).split()).replace("fit.", "").replace("Subcommand 'fit' ", "train.py ")
+    return (
+        f"{complaint}. Correct it in the configuration or on the command line; "
+        "'python train.py --help' lists every field with its type."
+    )
+
+
+def _with_config_paths(arguments: Sequence[str]) -> list[str]:
+    """The arguments, each bare name of a configuration replaced by its path in configs/."""
+    found = list(arguments)
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            found[index] = f"--config={_config_path(argument.removeprefix('--config='))}"
+        elif index and arguments[index - 1] == "--config":
+            found[index] = str(_config_path(argument))
+    return found
+
+
+def _config_path(name: str) -> Path:
+    for path in (Path(name), CONFIGS / name):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml"))) or "none"
+    raise UserError(
+        f"There is no configuration '{name}', neither as a path nor in configs/. In configs/ there "
+        f"are: {known}. Name one of these or give the path of your own."
+    )
+
+
+def _refuse_half_precision(precision: str) -> None:
+    if precision.startswith("16"):
+        raise UserError(
+            f"trainer.precision is {precision}, but training in fp16 is not possible: masked keys "
+            "are weighted by 1e-12, which fp16 cannot hold. Use bf16-mixed or 32-true."
+        )
+
+
+def _refuse_single_samples(
+    training: PluginTraining, data: ConversationDataModule, trainer: pl.Trainer
+) -> None:
+    if "repair" in training.weights and data.batch_size * trainer.world_size < 2:
+        raise UserError(
+            "data.batch_size is 1 in a single process, but the repair loss compares means and "
+            "variances over the answer rows of a batch, which one sample of one to three rows "
+            "does not have. Use a batch of at least 2 (better 32), more processes, or "
+            "model.loss.repair 0."
+        )

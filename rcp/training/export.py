@@ -1,0 +1,78 @@
+"""From a training checkpoint to a plug-in folder that is known to load."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers import ProcessorMixin
+
+from rcp.attach import attach
+from rcp.errors import UserError
+from rcp.io import load_plugin, save_plugin
+from rcp.plugin import Plugin
+from rcp.training.checkpoint import base_dtype, read_checkpoint, rebuild_plugin
+from rcp.training.collator import ConversationCollator
+from rcp.training.conversations import PLACEHOLDER, LoadedSample, Sample
+from rcp.training.frozen import load_frozen
+
+
+def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -> Plugin:
+    """Write the plug-in of ``checkpoint`` as the folder ``output`` and return it.
+
+    The folder appears only after what was written has been read back and gives the same logits
+    on the base model. Raises ``UserError`` for an existing ``output`` (unless ``overwrite``), a
+    checkpoint that cannot be read, or a base model that cannot be loaded.
+    """
+    if output.exists() and not overwrite:
+        raise UserError(
+            f"'{output}' exists already. Name another folder with --output, or replace it with "
+            "--overwrite."
+        )
+    content = read_checkpoint(checkpoint)
+    plugin = rebuild_plugin(content)
+    assert plugin.base is not None
+    model, processor = load_frozen(plugin.base.name_or_path, base_dtype(content))
+    inputs = _check_inputs(processor)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        written = workplace / output.name
+        save_plugin(plugin, written)
+        _verify(model, inputs, plugin, load_plugin(written))
+        if output.exists():
+            os.rename(output, workplace / "replaced")
+        os.rename(written, output)
+    finally:
+        shutil.rmtree(workplace)
+    return plugin
+
+
+def _verify(model: nn.Module, inputs: dict[str, Tensor], trained: Plugin, read: Plugin) -> None:
+    """Refuse unless both plug-ins hold the same weights and give the same logits."""
+    same = all(
+        torch.equal(value, read.state_dict()[name]) for name, value in trained.state_dict().items()
+    )
+    if not same or not torch.equal(_logits(model, inputs, trained), _logits(model, inputs, read)):
+        raise RuntimeError("the exported folder does not read back as the plug-in of the checkpoint")
+
+
+@torch.inference_mode()
+def _logits(model: nn.Module, inputs: dict[str, Tensor], plugin: Plugin) -> Tensor:
+    with attach(model, plugin, "drop"):
+        return model(**inputs).logits
+
+
+def _check_inputs(processor: ProcessorMixin) -> dict[str, Tensor]:
+    """Two prompts with an image of noise each, the same every time."""
+    generator = torch.Generator().manual_seed(0)
+    items = []
+    for number in range(2):
+        pixels = torch.randint(0, 256, (224, 224, 3), generator=generator, dtype=torch.uint8)
+        question = f"{PLACEHOLDER}\nWhat is in the image?" + " Answer in one word." * number
+        sample = Sample(str(number), (), question, "", "")
+        items.append(LoadedSample(sample, (Image.fromarray(pixels.numpy()),)))
+    return ConversationCollator(processor, max_length=2**20, with_answers=False)(items)["inputs"]

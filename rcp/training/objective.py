@@ -1,0 +1,95 @@
+"""From the forwards of student and teacher to the named terms of the loss."""
+
+import torch
+from torch import Tensor, nn
+
+from rcp import losses
+from rcp.forwards.trace import Trace
+from rcp.plugin import Plugin
+from rcp.training.collator import Batch
+from rcp.training.options import LossOptions
+
+Outcome = tuple[Tensor | None, Trace]
+"""Logits (B, C, V) and what the forward saw."""
+
+
+def term_weights(options: LossOptions, plugin: Plugin) -> dict[str, float]:
+    """The terms that apply to this plug-in, with their weights; those of weight 0 are left out."""
+    weights = {"task": options.task, "distillation": options.distillation}
+    if plugin.repair is not None:
+        weights["repair"] = options.repair
+    if plugin.spec.selection == "threshold":
+        weights["budget"] = options.budget
+    return {name: weight for name, weight in weights.items() if weight != 0}
+
+
+def answer_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits (B, C, V) of the last C columns and labels (B, C) of the same columns.
+
+    C reaches from the first row of the batch that predicts an answer token to the end: all other
+    rows would cost vocabulary-sized memory for nothing.
+    """
+    labels = batch["labels"]
+    length = labels.shape[1]
+    columns = int((length - (labels != losses.IGNORED).any(0).int().argmax()).item()) + 1
+    window = labels[:, -columns:]
+    # The model needs the labels of all columns to know where the prompt ends, and would compute
+    # its own loss from them; `shift_labels` keeps that to the columns there are logits for.
+    shifted = nn.functional.pad(window, (0, 1), value=losses.IGNORED)[:, 1:]
+    output = model(
+        **batch["inputs"],
+        labels=labels,
+        shift_labels=shifted.contiguous(),
+        logits_to_keep=columns,
+        use_cache=False,
+    )
+    return output.logits, window
+
+
+def loss_terms(
+    plugin: Plugin,
+    options: LossOptions,
+    student: tuple[Tensor, Trace],
+    teacher: Outcome,
+    labels: Tensor,
+    budget: float,
+    reduce: losses.Reduce | None,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The unweighted terms by name, and the mean kept ratio over layers.
+
+    ``labels`` (B, C) belong to the columns of the logits; ``budget`` is the present target of
+    the mean kept ratio.
+    """
+    weights = term_weights(options, plugin)
+    logits, seen = student
+    teacher_logits, teacher_seen = teacher
+    terms = {"task": losses.task_loss(logits, labels, reduce=reduce)}
+    if "repair" in weights:
+        gaps = [
+            losses.repair_loss(
+                seen.answer_states[layer],
+                teacher_seen.answer_states[layer],
+                variance_weight=options.variance,
+                normalised=options.normalised,
+                form=options.form,
+                reduce=reduce,
+            )
+            for layer in sorted(teacher_seen.answer_states)
+        ]
+        terms["repair"] = torch.stack(gaps).mean()
+    if "distillation" in weights:
+        assert teacher_logits is not None
+        terms["distillation"] = losses.distillation_loss(
+            logits, teacher_logits, labels, reduce=reduce
+        )
+    assert seen.visual_valid is not None
+    mean_ratio = losses.mean_kept_ratio(
+        seen.kept,
+        seen.visual_valid,
+        plugin.schedule.layers[: len(seen.kept)],
+        plugin.num_layers,
+        reduce=reduce,
+    )
+    if "budget" in weights:
+        terms["budget"] = losses.budget_loss(mean_ratio, budget)
+    return {name: term for name, term in terms.items() if name in weights}, mean_ratio

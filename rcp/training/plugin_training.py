@@ -1,0 +1,235 @@
+"""The training of one plug-in around one frozen model."""
+
+import copy
+from dataclasses import asdict
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from rcp.attach import attach
+from rcp.backbones import backbone_for
+from rcp.errors import UserError
+from rcp.forwards.trace import Trace
+from rcp.losses import Reduce
+from rcp.plugin import Plugin
+from rcp.relaxation import Relaxation
+from rcp.training import checkpoint as checkpoints
+from rcp.training.collator import Batch
+from rcp.training.distributed import all_reduce_sum, is_distributed
+from rcp.training.exact_match import ExactMatch
+from rcp.training.frozen import BaseDtype, load_frozen
+from rcp.training.gradient_shares import gradient_shares
+from rcp.training.objective import answer_logits, loss_terms, term_weights
+from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
+from rcp.training.schedules import TemperatureSchedule, budget_target, learning_rate_factor
+
+
+class PluginTraining(pl.LightningModule):
+    """Trains a plug-in of pruners and a repair adapter; the model around it stays frozen.
+
+    Each step runs the frozen model twice: as it is (the teacher, without gradient) and with the
+    plug-in masking tokens softly (the student). Validation generates with the tokens really
+    dropped, as inference does.
+
+    Args:
+        base: folder or hub id of the frozen vision-language model
+        plugin: the pruning stages, their budget and the repair adapter
+        dtype: precision the frozen model is loaded in; the plug-in itself is kept in float32
+        loss: weights and forms of the loss terms
+        temperature: temperature and noise of the soft selection over the run
+        optimizer: learning rate, its schedule and the weight decay
+        budget_warmup: share of the steps over which the budget target falls from 1 to the
+            plug-in's mean ratio; threshold selection only
+        max_new_tokens: length of the answers generated in validation
+        gradient_shares_every: steps between two measurements of each term's share of the
+            gradient, which cost one backward pass a term; 0 for never
+    """
+
+    def __init__(
+        self,
+        base: str,
+        plugin: PluginOptions,
+        dtype: BaseDtype = "float32",
+        loss: LossOptions = LossOptions(),
+        temperature: TemperatureSchedule = TemperatureSchedule(),
+        optimizer: OptimizerOptions = OptimizerOptions(),
+        budget_warmup: float = 0.1,
+        max_new_tokens: int = 8,
+        gradient_shares_every: int = 100,
+    ) -> None:
+        super().__init__()
+        self.base_dtype = dtype
+        self.model, self.processor = load_frozen(base, dtype)
+        self.plugin = Plugin.for_model(plugin.spec_for(backbone_for(self.model)), self.model)
+        if not any(True for _ in self.plugin.parameters()):
+            methods = sorted({stage.method for stage in self.plugin.spec.stages})
+            raise UserError(
+                f"Nothing can be trained: the pruners ({', '.join(methods)}) have no parameters "
+                "and there is no repair adapter. Give model.plugin.repair, or a learned pruner."
+            )
+        self.loss = loss
+        self.temperature = temperature
+        self.optimizer = optimizer
+        self.budget_warmup = budget_warmup
+        self.max_new_tokens = max_new_tokens
+        self.gradient_shares_every = gradient_shares_every
+        self.weights = term_weights(loss, self.plugin)
+        self.results: dict[str, float] = {}
+        self.strict_loading = False  # a checkpoint holds the plug-in only
+
+    # -- training ------------------------------------------------------------------------------
+
+    def train(self, mode: bool = True) -> "PluginTraining":
+        """Training mode for the plug-in; dropout in the frozen model stays off."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def on_fit_start(self) -> None:
+        self.train()
+        self._seed = torch.initial_seed()
+
+    @property
+    def progress(self) -> float:
+        """Share of all optimiser steps that are done."""
+        return self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        # A step's noise and dropout depend on its number alone, so a resumed run repeats them.
+        torch.manual_seed((self._seed + self.global_step * 4096 + self.global_rank) % 2**63)
+        teacher_logits, teacher = self._teacher(batch)
+        relaxation = Relaxation(
+            self.temperature.temperature_at(self.progress), self.temperature.noise_at(self.progress)
+        )
+        with attach(self.model, self.plugin, "soft", relaxation=relaxation) as handle:
+            with handle.trace() as student:
+                logits, labels = answer_logits(self.model, batch)
+        target = budget_target(self.progress, self.plugin.mean_ratio, self.budget_warmup)
+        terms, mean_ratio = loss_terms(
+            self.plugin,
+            self.loss,
+            (logits, student),
+            (teacher_logits, teacher),
+            labels,
+            target,
+            self._reduce,
+        )
+        weighted = {name: self.weights[name] * term for name, term in terms.items()}
+        loss = torch.stack(list(weighted.values())).sum() + self._touch()
+        self._log_step(terms, weighted, loss, student)
+        self.log("train/mean_ratio", mean_ratio.detach())
+        self.log("train/temperature", relaxation.temperature)
+        self.log("train/noise", relaxation.noise)
+        return loss
+
+    def _teacher(self, batch: Batch) -> tuple[Tensor | None, Trace]:
+        """The frozen model's own logits and statistics, where a term asks for them."""
+        if self.plugin.repair is None and "distillation" not in self.weights:
+            return None, Trace()
+        with torch.no_grad(), attach(self.model, self.plugin, "record") as handle:
+            with handle.trace() as trace:
+                logits, _ = answer_logits(self.model, batch)
+        return logits, trace
+
+    @property
+    def _reduce(self) -> Reduce | None:
+        return all_reduce_sum if is_distributed() else None
+
+    def _touch(self) -> Tensor:
+        """Zero, but a function of every parameter.
+
+        Data-parallel training waits for the gradient of each one, and a batch without images
+        uses none.
+        """
+        return torch.stack([parameter.sum() for parameter in self.plugin.parameters()]).sum() * 0
+
+    def _log_step(
+        self,
+        terms: dict[str, Tensor],
+        weighted: dict[str, Tensor],
+        loss: Tensor,
+        student: Trace,
+    ) -> None:
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        for name, term in terms.items():
+            self.log(f"train/{name}", term.detach())
+        for layer, kept in zip(self.plugin.schedule.layers, student.kept):
+            self.log(f"train/kept_from_layer_{layer}", kept.detach().sum(1).mean())
+        every = self.gradient_shares_every
+        if every and self.global_step % every == 0:
+            shares = gradient_shares(weighted, list(self.plugin.parameters()))
+            for name, share in shares.items():
+                self.log(f"train/gradient_share_{name}", share)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        options = self.optimizer
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        optimizer = torch.optim.AdamW(
+            self.plugin.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer,
+            lambda step: learning_rate_factor(step / steps, options.warmup, options.floor),
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    # -- validation ----------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        types = self.trainer.datamodule.val_dataset.question_types  # type: ignore[attr-defined]
+        self._pruned = ExactMatch(types).to(self.device)
+        self._full = None if "full_accuracy" in self.results else ExactMatch(types).to(self.device)
+        # A copy: "drop" casts to the model's dtype, which must not happen to the trained weights.
+        self._deployed = [copy.deepcopy(self.plugin).eval()]  # in a list, so as not to be a part
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        with attach(self.model, self._deployed[0], "drop"):
+            self._score(self._pruned, batch)
+        if self._full is not None:
+            self._score(self._full, batch)
+
+    def on_validation_epoch_end(self) -> None:
+        scores = dict(self._pruned.compute())
+        if self._full is not None:
+            scores |= {f"full_{name}": value for name, value in self._full.compute().items()}
+        for name, value in scores.items():
+            self.log(f"val/{name}", value, prog_bar=name == "accuracy")
+        if not self.trainer.sanity_checking:
+            self.results |= {name: round(float(value), 6) for name, value in scores.items()}
+
+    def _score(self, metric: ExactMatch, batch: Batch) -> None:
+        tokenizer = self.processor.tokenizer
+        prompt = batch["inputs"]["input_ids"].shape[1]
+        tokens = self.model.generate(
+            **batch["inputs"],
+            do_sample=False,
+            max_new_tokens=self.max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        predictions = tokenizer.batch_decode(tokens[:, prompt:], skip_special_tokens=True)
+        metric.update(predictions, batch["answers"], batch["question_types"])
+
+    # -- checkpoints ---------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoints.keep_plugin_only(checkpoint, self.plugin, self.base_dtype, self._summary())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoints.check_resumable(checkpoint, self.plugin)
+        self.results = dict(checkpoint[checkpoints.ENTRY]["training_summary"]["results"])
+
+    def _summary(self) -> dict[str, Any]:
+        """What the exported folder says of this training, in plain values."""
+        return {
+            "steps": self.global_step,
+            "data": dict(self.trainer.datamodule.summary),  # type: ignore[attr-defined]
+            "loss": asdict(self.loss),
+            "temperature": asdict(self.temperature),
+            "optimizer": asdict(self.optimizer),
+            "results": dict(self.results),
+        }

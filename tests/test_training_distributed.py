@@ -1,0 +1,75 @@
+"""Two processes with half a batch each see the loss and gradient of one with the whole batch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch import Tensor
+
+from rcp.losses import IGNORED, Reduce, budget_loss, mean_kept_ratio, repair_loss, task_loss
+from rcp.training.distributed import all_reduce_sum
+
+LAYERS, DEPTH = [1, 3], 5
+
+
+def whole_batch() -> dict[str, Tensor]:
+    """Five samples; the last two have no answer token, the last no image."""
+    generator = torch.Generator().manual_seed(5)
+    labels = torch.full((5, 4), IGNORED)
+    labels[0, 1:], labels[1, 3], labels[2, 2:] = torch.tensor([1, 2, 3]), 4, torch.tensor([5, 0])
+    valid = torch.ones(5, 6, dtype=torch.bool)
+    valid[1, 4:], valid[4] = False, False
+    return {
+        "features": torch.randn(5, 4, 3, generator=generator),
+        "teacher": torch.randn(5, 4, 6, generator=generator) + 1,
+        "labels": labels,
+        "valid": valid,
+        "visual": torch.randn(5, 6, 3, generator=generator),
+    }
+
+
+def loss_of(batch: dict[str, Tensor], weight: Tensor, reduce: Reduce | None) -> Tensor:
+    """All reduced terms of a model with one (6, 3) parameter."""
+    logits = batch["features"] @ weight.T
+    answer = torch.zeros_like(batch["labels"], dtype=torch.bool)
+    answer[:, :-1] = batch["labels"][:, 1:] != IGNORED
+    kept = (batch["visual"] @ weight[0]).sigmoid()
+    ratio = mean_kept_ratio([kept, kept * kept], batch["valid"], LAYERS, DEPTH, reduce=reduce)
+    return (
+        task_loss(logits, batch["labels"], reduce=reduce)
+        + repair_loss(logits[answer], batch["teacher"][answer], reduce=reduce)
+        + 7 * budget_loss(ratio, 0.3)
+    )
+
+
+def initial_weight() -> Tensor:
+    return torch.linspace(-1, 1, 18).view(6, 3).requires_grad_()
+
+
+def rank_main(rank: int, split: int, folder: str) -> None:
+    """Loss and the mean over ranks of the gradient, as data-parallel training takes it."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", f"file://{folder}/meet", rank=rank, world_size=2)
+    part = slice(0, split) if rank == 0 else slice(split, None)
+    weight = initial_weight()
+    loss = loss_of({name: value[part] for name, value in whole_batch().items()}, weight,
+                   all_reduce_sum)
+    loss.backward()
+    dist.all_reduce(weight.grad)
+    torch.save((loss.detach(), weight.grad / 2), f"{folder}/{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("split", [3, 2])
+def test_two_processes_equal_one(split: int, tmp_path: Path):
+    """Split 3 gives the second rank no answer row at all; both splits are uneven."""
+    mp.spawn(rank_main, args=(split, str(tmp_path)), nprocs=2)
+    weight = initial_weight()
+    loss = loss_of(whole_batch(), weight, None)
+    loss.backward()
+    for rank in range(2):
+        theirs, gradient = torch.load(tmp_path / f"{rank}.pt")
+        torch.testing.assert_close(theirs, loss.detach())
+        torch.testing.assert_close(gradient, weight.grad)
