@@ -1,0 +1,58 @@
+"""Promises about the package as a whole."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import rcp
+from rcp.pruners import PRUNERS
+from tests.tiny import attention_spec
+
+
+def test_importing_rcp_stays_light():
+    heavy = ("transformers", "pytorch_lightning", "lightning", "deepspeed", "datasets", "peft")
+    code = f"import sys, rcp; print([m for m in {heavy} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def method_in_a_file(tmp_path, monkeypatch):
+    """A method that lives in one file outside the package."""
+    (tmp_path / "norm_pruner.py").write_text(
+        "from rcp import Pruner\n"
+        "class NormPruner(Pruner):\n"
+        "    name = 'norm'\n"
+        "    paper = 'an example'\n"
+        "    def forward(self, view):\n"
+        "        return view.visual.float().norm(dim=-1)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    import norm_pruner  # type: ignore[import-not-found]
+
+    yield norm_pruner
+    PRUNERS._classes.pop("norm")
+
+
+def test_a_new_method_is_one_file(method_in_a_file, tiny_llava, inputs, tmp_path):
+    assert "norm" in PRUNERS.names()
+    spec = attention_spec()
+    for stage in spec.stages:
+        stage.method = "norm"
+    plugin = rcp.Plugin.for_model(spec, tiny_llava)
+    rcp.save_plugin(plugin, tmp_path / "plugin")
+    with torch.no_grad(), rcp.attach(tiny_llava, rcp.load_plugin(tmp_path / "plugin"), "drop"):
+        cache = tiny_llava(**inputs).past_key_values
+    assert rcp.plan_of(cache).kept.tolist() == [[8, 8], [3, 3]]
+
+
+def test_an_unknown_name_lists_the_known_ones():
+    with pytest.raises(rcp.UserError, match="question_attention.*Choose one"):
+        PRUNERS.get("os.system")
+
+
+def test_two_classes_of_one_name_are_refused():
+    with pytest.raises(rcp.UserError, match="Rename one"):
+        type("Impostor", (rcp.Pruner,), {"name": "rcp"})
