@@ -111,7 +111,8 @@ class Handle:
 
     def _place_plugin(self) -> None:
         plugin, layers = self.setup.plugin, self.setup.backbone.layers
-        modules: list[tuple[nn.Module, int]] = [(plugin.pruner(at), at) for at in plugin.schedule.layers]
+        modules: list[tuple[nn.Module, int]] = []
+        modules += [(plugin.pruner(at), at) for at in plugin.schedule.layers]
         if plugin.repair is not None:
             modules.append((plugin.repair, plugin.repair.layers[0]))
         for module, layer in modules:
@@ -127,7 +128,9 @@ class Handle:
                 before, after = self._layer_hooks(index)
                 self._hook(layer.register_forward_pre_hook(before, with_kwargs=True))
                 self._hook(layer.register_forward_hook(after))
-            self._hook(backbone.decoder.register_forward_hook(self._finish))
+            decoder = backbone.decoder
+            self._hook(decoder.register_forward_pre_hook(self._enter, with_kwargs=True))
+            self._hook(decoder.register_forward_hook(self._finish))
             self._hook(model.register_forward_hook(self._end, always_call=True))
         except BaseException:
             self.remove()
@@ -144,6 +147,12 @@ class Handle:
         call = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
         call |= call.pop("kwargs", {})
         self._local.forward = self._new_forward(call)
+
+    def _enter(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        running = self._running
+        return None if running is None else (args, running.enter(kwargs))
 
     def _layer_hooks(self, index: int) -> tuple[Any, Any]:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -205,7 +214,8 @@ class Handle:
         valid: Tensor,
     ) -> TokenMap:
         carries_images = any(
-            call.get(name) is not None for name in ("pixel_values", "mm_encoder_outputs")
+            call.get(name) is not None
+            for name in ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
         )
         if past is not None and not carries_images:
             return continuation_map(valid)

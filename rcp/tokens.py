@@ -1,6 +1,6 @@
 """Which rows of a batch are image, question, answer: built once per forward."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -40,6 +40,15 @@ class TokenMap:
     @property
     def has_images(self) -> bool:
         return max(self.visual_counts, default=0) > 0
+
+    def placed(self, index: Tensor, grid: Tensor) -> "TokenMap":
+        """With the images ``index`` (B, T) and places ``grid`` (B, T, 2) of a family that knows."""
+        columns = self.visual_columns
+        return replace(
+            self,
+            image_index=index.gather(1, columns),
+            grid=grid.gather(1, columns[..., None].expand(-1, -1, 2)),
+        )
 
 
 def columns_of(mask: Tensor, width: int) -> tuple[Tensor, Tensor]:

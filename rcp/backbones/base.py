@@ -6,8 +6,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from rcp.backbones.places import Places
+from rcp.backbones.refused import REFUSED
 from rcp.errors import UserError
 from rcp.registry import Registry
+
+Arguments = dict[str, Any]
+Rope = tuple[Tensor, Tensor]
 
 BACKBONES = Registry("model family", "rcp.backbones")
 
@@ -19,25 +24,27 @@ class Backbone:
 
     A subclass names its ``model_types`` (``config.model_type``) and overrides what differs.
     Modules are called, never their weights read: under ZeRO-3 a parameter is empty outside its
-    own module's ``forward``.
+    own module's ``forward``. ``title`` and ``limits`` are what the table of families shows;
+    ``bidirectional`` says that prompt rows may attend to later ones.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
-    first_layer: ClassVar[int] = 0
+    title: ClassVar[str] = ""
     limits: ClassVar[str] = ""
+    bidirectional: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         for model_type in cls.model_types:
             BACKBONES.register(model_type, cls)
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model: Any = model
-        self.config: Any = model.config
-        self.text_config: Any = model.config.get_text_config()
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.config = model.config
+        self.text_config = model.config.get_text_config()
         self._refuse_layer_types()
 
     @property
-    def decoder(self) -> nn.Module:
+    def decoder(self) -> Any:
         """The module that owns the decoder layers."""
         return self.model.get_decoder()
 
@@ -68,46 +75,73 @@ class Backbone:
 
     def image_rows(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """(B, T) bool: which columns hold image features, found as the host finds them."""
+        found = [getattr(self.config, name, None) for name in ("image_token_id", "video_token_id")]
+        tokens = [token for token in found if token is not None]
         if input_ids is not None:
-            return input_ids == self.config.image_token_id
-        token = torch.tensor(self.config.image_token_id, device=inputs_embeds.device)
-        return (inputs_embeds == self.model.get_input_embeddings()(token)).all(-1)
+            return torch.stack([input_ids == token for token in tokens]).any(0)
+        assert inputs_embeds is not None
+        ids = torch.tensor(tokens, device=inputs_embeds.device)
+        placeholders = self.model.get_input_embeddings()(ids).to(inputs_embeds)
+        return torch.stack([(inputs_embeds == row).all(-1) for row in placeholders]).any(0)
+
+    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places | None:
+        """Which image each visual column belongs to, and its row and column there.
+
+        ``image`` (B, T) bool; ``embeds`` (B, T, D) and ``positions`` (axes, B, T) are what the
+        decoder is given. None stands for the default: a run of visual columns is an image, and a
+        square one if its length allows.
+        """
+        return None
+
+    def take_additions(self, arguments: Arguments) -> tuple[Arguments, list[Tensor]]:
+        """Take out of the decoder's ``arguments`` what it would add to rows between layers.
+
+        Returns the arguments left and one (B, T, D) for each of the first layers' outputs.
+        """
+        return arguments, []
 
     def input_norm(self, layer: int, hidden: Tensor) -> Tensor:
         """Layer ``layer``'s input norm of ``hidden`` (B, T, D)."""
-        return self.layers[layer].input_layernorm(hidden)
+        decoder_layer: Any = self.layers[layer]
+        return decoder_layer.input_layernorm(hidden)
 
     def qk(
         self,
         layer: int,
         question: Tensor,
         rows: Tensor,
-        question_rope: tuple[Tensor, Tensor],
-        rows_rope: tuple[Tensor, Tensor],
+        question_rope: Rope,
+        rows_rope: Rope,
     ) -> tuple[Tensor, Tensor]:
         """Rotated queries of ``question`` (B, Q, D) and keys of ``rows`` (B, R, D).
 
         Both are normed inputs of ``layer``; each rope is the (cos, sin) of those rows, (B, ., d).
         Returns (B, H, Q, d) and (B, H_kv, R, d), equal to what the layer's attention computes.
         """
-        attention = self.layers[layer].self_attn
-        query = self._heads(attention, "q", question)
-        key = self._heads(attention, "k", rows)
-        # the family's own rotary function, which lives beside its attention class
-        rotate = inspect.getmodule(type(attention)).apply_rotary_pos_emb  # type: ignore[union-attr]
-        query, _ = rotate(query, query, *question_rope)
-        key, _ = rotate(key, key, *rows_rope)
+        attention = self._attention(layer)
+        query = self.rotated(layer, self._heads(attention, "q", question), question_rope)
+        key = self.rotated(layer, self._heads(attention, "k", rows), rows_rope)
         return query, key
+
+    def rotated(self, layer: int, heads: Tensor, rope: Rope) -> Tensor:
+        """``heads`` (B, H, R, d) turned by ``rope`` as the layer's attention does it."""
+        # the family's own function lives beside its attention class
+        module: Any = inspect.getmodule(type(self._attention(layer)))
+        return module.apply_rotary_pos_emb(heads, heads, *rope)[0]
 
     def attention_logits(self, layer: int, query: Tensor, key: Tensor) -> Tensor:
         """Scaled (and soft-capped) products of :meth:`qk`: (B, H, Q, R), before the mask."""
-        attention = self.layers[layer].self_attn
+        attention = self._attention(layer)
         key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
         logits = (query @ key.transpose(-1, -2)).float() * attention.scaling
         cap = getattr(self.text_config, "attn_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def _heads(self, attention: nn.Module, which: str, rows: Tensor) -> Tensor:
+    def _attention(self, layer: int) -> Any:
+        decoder_layer: Any = self.layers[layer]
+        return decoder_layer.self_attn
+
+    def _heads(self, attention: Any, which: str, rows: Tensor) -> Tensor:
         projected = getattr(attention, f"{which}_proj")(rows)
         projected = projected.unflatten(-1, (-1, attention.head_dim))
         norm = getattr(attention, f"{which}_norm", None)
@@ -130,6 +164,11 @@ def backbone_for(model: nn.Module) -> Backbone:
     """The facts of ``model``'s family; raises ``UserError`` for a family we do not know."""
     config = getattr(model, "config", None)
     model_type = getattr(config, "model_type", None)
+    if model_type in REFUSED:
+        raise UserError(
+            f"{type(model).__name__} {REFUSED[model_type]}. Supported families: "
+            f"{', '.join(BACKBONES.names())}. Choose a model of one of these."
+        )
     if model_type not in BACKBONES.names():
         raise UserError(
             f"{type(model).__name__} (model type '{model_type}') is not a family this version "

@@ -1,15 +1,24 @@
-"""LLaVA-1.5: a CLIP-like tower, a projector and any decoder of full or sliding attention."""
+"""LLaVA-1.5: a CLIP-like or Pixtral tower and any decoder of full or sliding attention."""
+
+from torch import Tensor
 
 from rcp.backbones.base import Backbone
+from rcp.backbones.places import Places, broken_rows
 
 
 class Llava(Backbone):
     model_types = ("llava",)
+    title = "LLaVA-1.5, Pixtral"
+
+    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places | None:
+        if self.config.vision_config.model_type == "pixtral":
+            return broken_rows(image, embeds)
+        return None
 
     @property
     def visual_tokens(self) -> int | None:
         vision = self.config.vision_config
-        if not hasattr(vision, "patch_size") or not isinstance(vision.image_size, int):
+        if vision.model_type == "pixtral":
             return None
         side = vision.image_size // vision.patch_size
         return side * side + (self.config.vision_feature_select_strategy == "full")

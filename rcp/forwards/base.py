@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rcp.backbones import Backbone
+from rcp.forwards.rows import Rows
 from rcp.forwards.slots import Slots
 from rcp.forwards.stage import Choice, Place, choose, look
 from rcp.forwards.trace import Trace
@@ -53,6 +54,7 @@ class Forward:
         self.slots = Slots.of(tokens)
         self.alive = tokens.visual_valid  # over all slots, whatever self.slots has become
         self.contexts: dict[int, Tensor] = {}
+        self.additions: list[Tensor] = []  # (B, T, D) each, to add to the first layers' outputs
         self.has_images = tokens.visual_valid.any(1, keepdim=True)
         self.stages_alive: list[Tensor] = []
         self.pruned_sum: Tensor | None = None
@@ -70,6 +72,17 @@ class Forward:
                 self.tokens = self.tokens.placed(places.index, places.grid)
                 self.slots = Slots.of(self.tokens)
         return arguments
+
+    def take_additions(self, arguments: Arguments) -> Arguments:
+        """Take over what the decoder would add between layers at rows that may be gone."""
+        arguments, self.additions = self.backbone.take_additions(arguments)
+        return arguments
+
+    def add(self, layer: int, hidden: Tensor, rows: Rows) -> Tensor:
+        """What the decoder itself would have added to the output of ``layer``."""
+        if layer >= len(self.additions):
+            return hidden
+        return hidden + rows.take(self.additions[layer].to(hidden.device))
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments

@@ -51,14 +51,12 @@ class DropForward(Forward):
             self.contexts = dict(past.contexts)
             self.has_images = self.has_images | past.has_images
         self.cache: Any = None
-        self.additions: list[Tensor] = []  # (B, T, D) each, to add to the first layers' outputs
         self.masks: dict[tuple[int, int, int | None], tuple[Any, Tensor | None]] = {}
 
     # -- hooks ---------------------------------------------------------------------------------
 
     def enter(self, arguments: Arguments) -> Arguments:
-        arguments, self.additions = self.backbone.take_additions(super().enter(arguments))
-        return arguments
+        return self.take_additions(super().enter(arguments))
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -81,8 +79,7 @@ class DropForward(Forward):
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         rows = self.rows.locate(self.tokens.answer_columns)
         hidden = self.repair_rows(layer, hidden, rows, self.tokens.answer_valid)
-        if layer < len(self.additions):
-            hidden = hidden + self.rows.take(self.additions[layer].to(hidden.device))
+        hidden = self.add(layer, hidden, self.rows)
         self.record_answers(layer, hidden, rows)
         return hidden
 
@@ -161,6 +158,7 @@ class DropForward(Forward):
         key = id(own), stage, window
         if key not in self.masks:
             if self.past is None:
+                assert self.rows.index is not None  # or nothing was dropped yet
                 mask = gather_mask(own, self.rows.index, self.rows.real, self.backbone.attention)
             else:
                 mask = self._mask_over_past(stage, layer, own, window, dtype)
@@ -172,7 +170,7 @@ class DropForward(Forward):
     ) -> Tensor | None:
         keys = self.segments[stage]
         assert keys is not None
-        new = keys.columns.shape[1] if self.past is None else self._new_rows()
+        new = self.length if self.rows.index is None else self.rows.index.shape[1]
         columns, valid = keys.columns, keys.valid
         if self.padding is not None:
             padding = self.padding.bool().gather(1, columns)
@@ -188,18 +186,15 @@ class DropForward(Forward):
         allowed = causal(queries, columns, window)
         if own is not None and own.dim() == 4 and self.tokens.has_images:
             # the model's own rule among the new rows: images may see themselves both ways
-            block = own[..., -self.length:]
+            block = self.rows.take_mask(own[..., -self.length :])
+            assert block is not None
             if block.dtype != torch.bool:
                 block = block > torch.finfo(block.dtype).min / 2
-            block = self.rows.take_mask(block)
-            allowed = allowed.expand(-1, block.shape[1], -1, -1).clone()
-            allowed[..., -new:] = block
+            over_past = allowed[..., :-new].expand(-1, block.shape[1], -1, -1)
+            allowed = torch.cat([over_past, block], dim=-1)
         if valid is not None:
             allowed = forbid_keys(allowed, valid)
         return render(allowed, valid, self.backbone.attention, dtype)
-
-    def _new_rows(self) -> int:
-        return self.length if self.rows.index is None else self.rows.index.shape[1]
 
     def _is_sliding(self, layer: int) -> bool:
         layers = self.cache.layers

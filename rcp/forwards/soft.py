@@ -26,6 +26,9 @@ class SoftForward(Forward):
         self.bias: Tensor | None = None
         self.masks: dict[int, tuple[Tensor | None, Tensor]] = {}
 
+    def enter(self, arguments: Arguments) -> Arguments:
+        return self.take_additions(super().enter(arguments))
+
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
     ) -> tuple[Tensor, Arguments]:
@@ -43,6 +46,7 @@ class SoftForward(Forward):
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         rows = self.rows.locate(self.tokens.answer_columns)
         hidden = self.repair_rows(layer, hidden, rows, self.tokens.answer_valid)
+        hidden = self.add(layer, hidden, self.rows)
         self.record_answers(layer, hidden, rows)
         return hidden
 

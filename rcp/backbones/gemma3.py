@@ -1,0 +1,14 @@
+"""Gemma 3: two masks and two rotary sets by layer type, images that see themselves both ways."""
+
+from rcp.backbones.base import Backbone
+
+
+class Gemma3(Backbone):
+    model_types = ("gemma3",)
+    title = "Gemma 3"
+    limits = "window layers save memory only while the window does not bind"
+    bidirectional = True
+
+    @property
+    def visual_tokens(self) -> int:
+        return self.config.mm_tokens_per_image

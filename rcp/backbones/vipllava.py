@@ -1,0 +1,13 @@
+"""ViP-LLaVA: LLaVA over several tower layers."""
+
+from rcp.backbones.base import Backbone
+
+
+class VipLlava(Backbone):
+    model_types = ("vipllava",)
+    title = "ViP-LLaVA"
+
+    @property
+    def visual_tokens(self) -> int:
+        vision = self.config.vision_config
+        return (vision.image_size // vision.patch_size) ** 2
