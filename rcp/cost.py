@@ -1,0 +1,85 @@
+"""What a prefill costs: floating-point operations and cache bytes, from a decoder's sizes alone.
+
+One multiply-add counts as two operations. Counted are matrix products, as torch's
+``FlopCounterMode`` counts them: projections, attention, MLP and output head. Norms, activations
+and rotary embeddings are left out; they are well below one percent.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DecoderFacts:
+    """Sizes of a decoder-only language model.
+
+    ``head_dim`` need not be ``hidden / heads``. ``gated``: the MLP has three matrices, not two.
+    ``windows``: per layer, the sliding window in tokens, None for full attention.
+    """
+
+    hidden: int
+    intermediate: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocab: int
+    gated: bool
+    windows: tuple[int | None, ...]
+
+    @property
+    def layers(self) -> int:
+        return len(self.windows)
+
+
+def layer_flops(facts: DecoderFacts, rows: int) -> int:
+    """FLOPs of one decoder layer on ``rows`` tokens that attend to each other.
+
+    The full square of attention is counted, as dense kernels under a causal or sliding mask
+    compute it and as torch counts it for those that skip half of it.
+    """
+    queries, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+    projections = 2 * rows * facts.hidden * (2 * queries + 2 * keys)
+    attention = 2 * 2 * rows * rows * queries
+    matrices = 3 if facts.gated else 2
+    mlp = 2 * rows * facts.hidden * facts.intermediate * matrices
+    return projections + attention + mlp
+
+
+def prefill_flops(facts: DecoderFacts, rows: Sequence[int], logits: int = 1) -> int:
+    """FLOPs of the decoder and its output head in one prefill.
+
+    ``rows``: tokens present in each layer. ``logits``: rows the output head is applied to; a
+    generation needs the last one only.
+    """
+    head = 2 * logits * facts.hidden * facts.vocab
+    return sum(layer_flops(facts, count) for count in rows) + head
+
+
+def kv_bytes(facts: DecoderFacts, rows: Sequence[int], value_bytes: int) -> list[int]:
+    """Bytes of keys and values that each layer caches after a prefill over ``rows`` tokens.
+
+    ``value_bytes``: bytes of one number, 4 in fp32 and 2 in bf16. A layer with a sliding window
+    caches all but one of its tokens at most: the newest query brings its own key.
+    """
+    held = [
+        count if window is None else min(count, window - 1)
+        for count, window in zip(rows, facts.windows, strict=True)
+    ]
+    return [2 * facts.kv_heads * facts.head_dim * count * value_bytes for count in held]
+
+
+def paper_prefill_flops(hidden: int, intermediate: int, rows: Sequence[int]) -> int:
+    """Sum over layers of ``2s·4h² + 4s²h + 6shm``: the formula that pruning papers print.
+
+    s tokens, width h, gated MLP of width m. Multi-head attention without grouped keys, heads as
+    wide as the model, no output head, no plug-in (RCP §6 [computed], to compare with published
+    percentages). Everything else in this package is counted by :func:`prefill_flops`.
+    """
+    return sum(
+        2 * s * 4 * hidden**2 + 4 * s**2 * hidden + 6 * s * hidden * intermediate for s in rows
+    )
+
+
+def per_layer(spans: Sequence[int], values: Sequence[int]) -> list[int]:
+    """``values[i]`` repeated ``spans[i]`` times: what holds under each stage, by layer."""
+    return [value for span, value in zip(spans, values, strict=True) for _ in range(span)]

@@ -1,0 +1,144 @@
+"""The command line of evaluate.py."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from rcp.backbones import backbone_for
+from rcp.conversations import ConversationDataset
+from rcp.errors import UserError
+from rcp.evaluation import tables
+from rcp.evaluation.base_model import load_base
+from rcp.evaluation.comparison import compare
+from rcp.evaluation.contestants import Contestant
+from rcp.evaluation.entrants import compared, exported, training_free
+from rcp.evaluation.generation import Questions
+from rcp.evaluation.rows import write_rows
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports bad arguments like any other bad input: one paragraph, no usage dump."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message[0].upper()}{message[1:]}. See evaluate.py --help.")
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Evaluate as ``arguments`` say, print the table and write the rows.
+
+    Raises ``UserError`` for what cannot be; then nothing is written.
+    """
+    options = parser().parse_args(arguments)
+    _check(options)
+    dataset = ConversationDataset(_data_file(options.data), options.image_folder)
+    entrants = exported(options.plugin) if options.plugin else []
+    others = compared(options.compare)
+    model, processor = load_base(_base(options, entrants), options.dtype, options.device)
+    if options.pruner:
+        entrants = training_free(options.pruner, options.budget, options.layers, model)
+    for contestant in [*entrants, *others]:
+        with contestant.attached(model):  # refuses another base before the work begins
+            pass
+    questions = Questions(
+        backbone_for(model),
+        processor,
+        dataset,
+        limit=options.limit,
+        batch_size=options.batch_size,
+        max_new_tokens=options.max_new_tokens,
+    )
+    report = compare(
+        questions, entrants, others, controls=options.controls, seeds=options.seeds
+    )
+    print(tables.text(tables.summary(report.rows)), end="\n\n")
+    print(tables.text(tables.by_type(report.rows)), end="\n\n")
+    print("\n".join(report.notes))
+    write_rows(report.rows, options.output)
+    print(f"Rows written to {options.output}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options, each explained."""
+    found = Parser(
+        prog="evaluate.py",
+        description="Answer questions with the tokens physically dropped: a plug-in, the full "
+        "model, and controls at the same cost.",
+    )
+    add = found.add_argument
+    add("--plugin", type=Path, nargs="+", metavar="DIR",
+        help="exported plug-in; several are seeds of one method and share a row")
+    add("--pruner", metavar="NAME",
+        help="a pruner that needs no training, in place of --plugin (python -m rcp pruners)")
+    add("--budget", type=float, metavar="K",
+        help="with --pruner: visual tokens, mean over layers; below 1 a share of them")
+    add("--layers", type=int, nargs="+", default=[0], metavar="L",
+        help="with --pruner: 0-based decoder layers that prune (default: 0, before the decoder)")
+    add("--compare", nargs="+", default=[], metavar="NAME=DIR",
+        help="further exported plug-ins, each NAME a row of its own")
+    add("--base", metavar="MODEL",
+        help="folder or hub id of the frozen model (default: the one the plug-in names)")
+    add("--data", type=Path, required=True, metavar="FILE",
+        help="LLaVA-style conversation JSON, or a folder that holds one")
+    add("--image-folder", type=Path, metavar="DIR",
+        help="folder that image paths are relative to (default: the data file's)")
+    add("--limit", type=int, metavar="N", help="only the first N questions")
+    add("--batch-size", type=int, default=32, metavar="B")
+    add("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
+    add("--seeds", type=int, default=3, metavar="S", help="draws of each random control")
+    add("--controls", action=argparse.BooleanOptionalAction, default=True,
+        help="also evaluate the controls and the blank image")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+        help="precision of the base model")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--output", type=Path, default=Path("evaluation.json"), metavar="JSON",
+        help="where the rows go (default: %(default)s)")
+    return found
+
+
+def _check(options: argparse.Namespace) -> None:
+    if bool(options.plugin) == bool(options.pruner):
+        given = "both --plugin and --pruner are" if options.plugin else "neither is"
+        raise UserError(
+            f"Exactly one of --plugin and --pruner says what to evaluate, but {given} given. Name "
+            "a folder written by export.py with --plugin, or a pruner with --pruner and --budget."
+        )
+    if (options.pruner is None) != (options.budget is None):
+        raise UserError(
+            "--pruner and --budget belong together: a plug-in carries its budget, a pruner by "
+            "itself has none. Give both, or neither with --plugin."
+        )
+    for name in ("limit", "batch_size", "max_new_tokens", "seeds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is {value}: give a whole number of at least 1.")
+    if options.output.is_dir():
+        raise UserError(f"--output '{options.output}' is a folder: give the name of a JSON file.")
+
+
+def _base(options: argparse.Namespace, entrants: Sequence[Contestant]) -> str:
+    if options.base is not None:
+        return options.base
+    plugin = entrants[0].plugin if entrants else None
+    if plugin is None or plugin.base is None or not plugin.base.name_or_path:
+        raise UserError(
+            "It is not known which model to evaluate: neither --base nor a plug-in that names "
+            "its base is given. Add --base with the folder or hub id of a vision-language model."
+        )
+    return plugin.base.name_or_path
+
+
+def _data_file(path: Path) -> Path:
+    """``path`` itself, or the one JSON file in that folder."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.json"))
+    if len(found) != 1:
+        raise UserError(
+            f"The folder '{path}' holds {len(found)} JSON files, so it is unclear which one are "
+            "the questions. Name the file itself with --data."
+        )
+    return found[0]

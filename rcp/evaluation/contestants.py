@@ -1,0 +1,103 @@
+"""Who takes part: a plug-in, a control, or the model as it is."""
+
+import copy
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from rcp.attach import attach
+from rcp.conversations import Batch, LoadedSample
+from rcp.plugin import Plugin, PluginSpec, StageSpec
+from rcp.pruners import PRUNERS
+from rcp.schedule import Schedule
+
+FULL = "full"
+BLANK_IMAGE = "blank_image"
+
+Prepare = Callable[[Sequence[LoadedSample]], Batch]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to answer the questions; contestants of one ``method`` are its seeds.
+
+    ``plugin``: attached in drop mode, None for the model as it is. ``prepare``: makes its own
+    batches, encoded images included, None for the ones all others share.
+    """
+
+    method: str
+    plugin: Plugin | None = None
+    prepare: Prepare | None = None
+
+    @contextmanager
+    def attached(self, model: nn.Module) -> Iterator[None]:
+        """``model`` as this contestant uses it."""
+        if self.plugin is None:
+            yield
+            return
+        with attach(model, self.plugin, "drop"):
+            yield
+
+
+def method_of(plugin: Plugin) -> str:
+    """The name a plug-in goes by: its first stage's pruner."""
+    return next((stage.method for stage in plugin.spec.stages), "keep_all")
+
+
+def schedule_controls(
+    plugin: Plugin, schedule: Schedule, model: nn.Module, seeds: int
+) -> list[Contestant]:
+    """Controls that keep as many tokens as ``plugin``, layer by layer.
+
+    Random tokens (``seeds`` draws), the top-k of the model's own question attention, a uniform
+    grid, and the plug-in itself with the question zeroed, where its pruner can be blinded.
+    """
+    controls = [
+        Contestant("random", _training_free("random", schedule, model, seed=seed))
+        for seed in range(seeds)
+    ]
+    controls += [
+        Contestant(method, _training_free(method, schedule, model))
+        for method in ("uniform", "question_attention")
+    ]
+    return [control for control in controls if control.method != method_of(plugin)]
+
+
+def blinded(contestant: Contestant) -> Contestant | None:
+    """The same plug-in, weights and all, with the question zeroed; None if it cannot be."""
+    plugin = contestant.plugin
+    assert plugin is not None
+    for stage in plugin.spec.stages:
+        if "blind" not in inspect.signature(PRUNERS.get(stage.method)).parameters:
+            return None
+    spec = copy.deepcopy(plugin.spec)
+    for stage in spec.stages:
+        stage.arguments["blind"] = True
+    blind = Plugin(spec, plugin.hidden_size, plugin.num_layers)
+    blind.load_state_dict(plugin.state_dict())
+    blind.base = plugin.base
+    return replace(contestant, method=f"{contestant.method}_blind", plugin=blind.eval())
+
+
+def input_controls(ratio: float, model: nn.Module, num_layers: int, seeds: int) -> list[Contestant]:
+    """Controls that spend the mean ``ratio`` before the decoder: all layers see the same tokens."""
+    schedule = Schedule((0,), (ratio,), num_layers)
+    controls = [
+        Contestant("random_input", _training_free("random", schedule, model, seed=seed))
+        for seed in range(seeds)
+    ]
+    return [
+        *controls,
+        Contestant("uniform_input", _training_free("uniform", schedule, model)),
+    ]
+
+
+def _training_free(method: str, schedule: Schedule, model: nn.Module, **arguments: int) -> Plugin:
+    stages = [
+        StageSpec(layer, ratio, method, dict(arguments))
+        for layer, ratio in zip(schedule.layers, schedule.ratios)
+    ]
+    return Plugin.for_model(PluginSpec(stages=stages), model).eval()

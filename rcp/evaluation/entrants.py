@@ -1,0 +1,74 @@
+"""Whom a command line asks to evaluate: exported folders, or a pruner without training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from rcp.backbones import backbone_for
+from rcp.errors import UserError
+from rcp.evaluation.contestants import Contestant, method_of
+from rcp.io import load_plugin
+from rcp.plugin import Plugin, PluginSpec, StageSpec
+from rcp.pruners import PRUNERS
+from rcp.schedule import ratio_of, schedule_for
+
+
+def exported(folders: Sequence[Path], name: str | None = None) -> list[Contestant]:
+    """Plug-ins of one method, trained with different seeds; ``name`` replaces the method's."""
+    plugins = [load_plugin(folder) for folder in folders]
+    for folder, plugin in zip(folders, plugins):
+        if plugin.schedule != plugins[0].schedule:
+            raise UserError(
+                f"'{folder}' keeps {plugin.schedule.ratios} from layers {plugin.schedule.layers}, "
+                f"'{folders[0]}' keeps {plugins[0].schedule.ratios} from layers "
+                f"{plugins[0].schedule.layers}. Only seeds of one method at one schedule make a "
+                "common mean: evaluate the others by themselves."
+            )
+    return [Contestant(name or method_of(plugin), plugin) for plugin in plugins]
+
+
+def compared(arguments: Sequence[str]) -> list[Contestant]:
+    """Plug-ins given as NAME=FOLDER; equal names are seeds of one method."""
+    folders: dict[str, list[Path]] = {}
+    for argument in arguments:
+        name, separator, folder = argument.partition("=")
+        if not (name and separator and folder):
+            raise UserError(
+                f"--compare {argument} names no plug-in. Write NAME=FOLDER, as in "
+                "random_repair=runs/random_repair/plugin."
+            )
+        folders.setdefault(name, []).append(Path(folder))
+    return [contestant for name, paths in folders.items() for contestant in exported(paths, name)]
+
+
+def training_free(
+    name: str, budget: float, layers: Sequence[int], model: nn.Module
+) -> list[Contestant]:
+    """The pruner ``name`` at ``layers``, ``budget`` tokens on average over the decoder's layers.
+
+    A budget below 1 is a share of the visual tokens.
+    """
+    if any(True for _ in PRUNERS.get(name)(1).parameters()):
+        free = [known for known in PRUNERS.names() if not PRUNERS.get(known).learned]
+        raise UserError(
+            f"The pruner '{name}' has weights to train. Give a folder written by export.py with "
+            f"--plugin, or one that needs no training: {', '.join(free)}."
+        )
+    backbone = backbone_for(model)
+    schedule = schedule_for(
+        _mean_ratio(budget, backbone.visual_tokens), tuple(layers), len(backbone.layers)
+    )
+    stages = [StageSpec(at, ratio, name) for at, ratio in zip(schedule.layers, schedule.ratios)]
+    return [Contestant(name, Plugin.for_model(PluginSpec(stages=stages), model).eval())]
+
+
+def _mean_ratio(budget: float, visual_tokens: int | None) -> float:
+    if 0 < budget < 1:
+        return budget
+    if visual_tokens is None:
+        raise UserError(
+            f"--budget {budget:g} tokens says nothing about this model, whose number of visual "
+            "tokens varies with the image. Give a share between 0 and 1."
+        )
+    return ratio_of(budget, visual_tokens)

@@ -1,0 +1,100 @@
+"""Answers by greedy ``generate``, and what the cache held when the prefill ended."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+from tqdm import tqdm
+from transformers import DynamicCache, LogitsProcessor
+
+from rcp.backbones import Backbone
+from rcp.conversations import Batch, ConversationDataset, LoadedSample
+from rcp.evaluation.contestants import Contestant
+from rcp.evaluation.facts import decoder_facts
+from rcp.evaluation.occupancy import Occupancy
+from rcp.evaluation.preparation import Preparation
+from rcp.evaluation.tally import Tally
+
+
+class Questions:
+    """The first ``limit`` samples of a data set, answered batch by batch."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        processor: Any,
+        dataset: ConversationDataset,
+        *,
+        limit: int | None = None,
+        batch_size: int = 32,
+        max_new_tokens: int = 16,
+    ) -> None:
+        self.backbone = backbone
+        self.processor = processor
+        self.dataset = dataset
+        self.count = len(dataset) if limit is None else min(limit, len(dataset))
+        self.batch_size = batch_size
+        self.max_new_tokens = max_new_tokens
+        self.prepare = Preparation(backbone.model, processor)
+        self.types = sorted({s.question_type for s in dataset.samples[: self.count]})
+
+    def first(self, count: int) -> list[LoadedSample]:
+        """The first samples, at most ``count``."""
+        return [self.dataset[index] for index in range(min(count, self.count))]
+
+    def answer(self, contestants: Sequence[Contestant]) -> list[Tally]:
+        """Let every contestant answer every question, side by side on each batch."""
+        facts = decoder_facts(self.backbone)
+        tallies = [Tally(facts, self.types) for _ in contestants]
+        for samples in self._batches(f"{len(contestants)} contestants"):
+            shared = self.prepare(samples)
+            for contestant, tally in zip(contestants, tallies):
+                own = contestant.prepare
+                batch = shared if own is None else own(samples)
+                with contestant.attached(self.backbone.model):
+                    self._answer(batch, tally, pruned=contestant.plugin is not None)
+        return tallies
+
+    def _batches(self, what: str) -> Iterator[list[LoadedSample]]:
+        starts = range(0, self.count, self.batch_size)
+        for start in tqdm(starts, desc=what, unit="batch"):
+            end = min(start + self.batch_size, self.count)
+            yield [self.dataset[index] for index in range(start, end)]
+
+    def _answer(self, batch: Batch, tally: Tally, pruned: bool) -> None:
+        model, tokenizer = self.backbone.model, self.processor.tokenizer
+        inputs = batch["inputs"]
+        cache = DynamicCache(config=model.config)
+        end_of_prefill = EndOfPrefill(cache)
+        tokens = model.generate(
+            **inputs,
+            past_key_values=cache,
+            logits_processor=[end_of_prefill],
+            do_sample=False,
+            num_beams=1,
+            max_new_tokens=self.max_new_tokens,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        occupancy = Occupancy.of(self.backbone, inputs, cache if pruned else None)
+        tally.add(occupancy, end_of_prefill.kv_bytes)
+        new = tokens[:, inputs["input_ids"].shape[1]:]
+        said = tokenizer.batch_decode(new, skip_special_tokens=True)
+        tally.metric.update(said, batch["answers"], batch["question_types"])
+
+
+class EndOfPrefill(LogitsProcessor):
+    """Reads the cache's size when the first logits arrive; changes nothing."""
+
+    def __init__(self, cache: DynamicCache) -> None:
+        self.cache = cache
+        self.kv_bytes = 0
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        if self.kv_bytes == 0:
+            self.kv_bytes = sum(allocated_bytes(self.cache))
+        return scores
+
+
+def allocated_bytes(cache: Any) -> list[int]:
+    """Bytes of keys and values in each layer of a filled ``cache``."""
+    return [layer.keys.nbytes + layer.values.nbytes for layer in cache.layers]

@@ -1,0 +1,101 @@
+"""Prefills measured: their time, interleaved, and the operations they run."""
+
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from rcp.backbones import Backbone
+from rcp.conversations import LoadedSample
+from rcp.cost import prefill_flops
+from rcp.evaluation.contestants import Contestant
+from rcp.evaluation.facts import decoder_facts
+from rcp.evaluation.occupancy import Occupancy
+from rcp.evaluation.preparation import Preparation
+
+WARM_UP = 2
+
+
+@torch.no_grad()
+def speedups(
+    preparation: Preparation,
+    contestants: Sequence[Contestant],
+    samples: Sequence[LoadedSample],
+    rounds: int,
+) -> list[float]:
+    """Prefill time of the first contestant over that of each, by position.
+
+    Image encoding is left out (where the model can take encoded images), selection by the plug-in
+    is in. Contestants take turns within each round, so that a change of the machine's pace meets
+    all of them; the median over rounds of the ratio within a round is returned.
+    """
+    model = preparation.model
+    inputs = [_inputs(preparation, contestant, samples) for contestant in contestants]
+    ratios: list[list[float]] = [[] for _ in contestants]
+    for number in range(-WARM_UP, rounds):
+        seconds = []
+        for contestant, own in zip(contestants, inputs):
+            with contestant.attached(model):
+                seconds.append(_seconds(model, own))
+        if number >= 0:
+            for measured, taken in zip(ratios, seconds):
+                measured.append(seconds[0] / taken)
+    return [statistics.median(measured) for measured in ratios]
+
+
+@torch.no_grad()
+def extra_flops(
+    preparation: Preparation, contestant: Contestant, backbone: Backbone, sample: LoadedSample
+) -> int:
+    """FLOPs that torch counts in a prefill of ``sample`` beyond those of the decoder and its head.
+
+    For a contestant with a plug-in that is the plug-in's own work, and the vision tower's where
+    the model encodes images during the prefill.
+    """
+    inputs = _inputs(preparation, contestant, [sample])
+    with contestant.attached(backbone.model), _flop_counter() as counter:
+        cache = _prefill(backbone.model, inputs)
+    occupancy = Occupancy.of(backbone, inputs, cache if contestant.plugin is not None else None)
+    return counter.get_total_flops() - prefill_flops(decoder_facts(backbone), occupancy.rows[0])
+
+
+def encoder_flops(preparation: Preparation, sample: LoadedSample) -> int:
+    """FLOPs of encoding the images of ``sample``; 0 where that is part of the prefill."""
+    with _flop_counter() as counter:
+        preparation([sample])
+    return counter.get_total_flops()
+
+
+@contextmanager
+def _flop_counter() -> Iterator[FlopCounterMode]:
+    # the plain attention kernel: the counter does not know the fused ones of every device
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        yield counter
+
+
+def _inputs(
+    preparation: Preparation, contestant: Contestant, samples: Sequence[LoadedSample]
+) -> dict[str, Any]:
+    return (contestant.prepare or preparation)(samples)["inputs"]
+
+
+def _prefill(model: Any, inputs: dict[str, Any]) -> Any:
+    return model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+
+
+def _seconds(model: Any, inputs: dict[str, Any]) -> float:
+    _synchronise(model.device)
+    start = time.perf_counter()
+    _prefill(model, inputs)
+    _synchronise(model.device)
+    return time.perf_counter() - start
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

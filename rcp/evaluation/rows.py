@@ -1,0 +1,83 @@
+"""One line of the result for each method."""
+
+import json
+import os
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rcp.evaluation.tally import Tally
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method's accuracy and cost, mean over its seeds and over samples.
+
+    ``accuracy``: share of exact matches; ``accuracy_std``: sample standard deviation over seeds,
+    0 where there is one. ``by_type``: accuracy of each question type. ``retained``: accuracy over
+    the full model's. ``mean_tokens``: visual tokens, mean over decoder layers; ``entering_tokens``:
+    those that enter the first layer. ``flops``: one prefill of the decoder, its head and the
+    plug-in. ``kv_bytes``: cache allocated at the end of prefill. ``prefill_speedup``: the full
+    model's time over the method's. ``seeds``: how many; ``n``: questions.
+    """
+
+    method: str
+    accuracy: float
+    accuracy_std: float
+    by_type: dict[str, float]
+    retained: float
+    mean_tokens: float
+    entering_tokens: float
+    flops: float
+    kv_bytes: float
+    prefill_speedup: float
+    seeds: int
+    n: int
+
+
+def pooled(
+    method: str, tallies: Sequence[Tally], full: Tally, plugin_flops: float, speedup: float
+) -> Row:
+    """The row of ``method``: one tally for each of its seeds."""
+    accuracies = [tally.accuracy for tally in tallies]
+    accuracy = statistics.fmean(accuracies)
+    by_type = [tally.by_type for tally in tallies]
+    return Row(
+        method=method,
+        accuracy=round(accuracy, 6),
+        accuracy_std=round(statistics.stdev(accuracies), 6) if len(tallies) > 1 else 0.0,
+        by_type={
+            kind: round(statistics.fmean(types[kind] for types in by_type), 6)
+            for kind in by_type[0]
+        },
+        retained=round(accuracy / full.accuracy, 6) if full.accuracy else 0.0,
+        mean_tokens=round(statistics.fmean(tally.mean_tokens for tally in tallies), 4),
+        entering_tokens=round(statistics.fmean(tally.visual[0] for tally in tallies), 4),
+        flops=round(statistics.fmean(tally.flops for tally in tallies) + plugin_flops),
+        kv_bytes=round(statistics.fmean(tally.kv_bytes for tally in tallies)),
+        prefill_speedup=round(speedup, 3),
+        seeds=len(tallies),
+        n=tallies[0].samples,
+    )
+
+
+def write_rows(rows: Sequence[Row], path: Path) -> None:
+    """Write ``rows`` as a JSON list; the file appears whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump([asdict(row) for row in rows], file, indent=2)
+            file.write("\n")
+        os.chmod(unfinished, 0o644)
+        os.replace(unfinished, path)
+    except BaseException:
+        os.unlink(unfinished)
+        raise
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The inverse of :func:`write_rows`."""
+    return [Row(**row) for row in json.loads(path.read_text())]
