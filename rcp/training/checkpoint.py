@@ -58,16 +58,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint at ``path``, read without running any code it may carry."""
     if not path.is_file():
         raise UserError(
-            f"There is no checkpoint '{path}'. Give one that train.py wrote: best.ckpt or last.ckpt "
-            "in the 'checkpoints' folder of a run."
+            f"There is no checkpoint '{path}'. Give one that train.py wrote: best.ckpt or last.ckpt"
+            " "
+            "in the folder of a run."
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise UserError(
             f"The checkpoint '{path}' cannot be read ({type(error).__name__}: it is damaged, cut "
-            "short or no checkpoint). Give another one of the run's 'checkpoints' folder, or "
-            "train again."
+            "short or no checkpoint). Give another one of the run's folder, or train again."
         ) from error
     _entry(checkpoint, f"'{path}'")
     return checkpoint
@@ -97,6 +97,6 @@ def _entry(checkpoint: Any, name: str) -> dict[str, Any]:
         found = "no plug-in" if entry is None else f"format version {entry.get('format_version')}"
         raise UserError(
             f"{name[0].upper()}{name[1:]} holds {found}, but a checkpoint of train.py with format "
-            f"version {FORMAT_VERSION} is needed. Give one from the 'checkpoints' folder of a run."
+            f"version {FORMAT_VERSION} is needed. Give best.ckpt or last.ckpt of a run's folder."
         )
     return entry

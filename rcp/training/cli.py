@@ -12,7 +12,7 @@ from rcp.errors import UserError
 from rcp.training.checkpoint import check_resumable, read_checkpoint
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.run_folder import SaveRun, callbacks, loggers, refuse_existing_run
+from rcp.training.run_folder import LAST, SaveRun, callbacks, loggers, refuse_existing_run
 
 CONFIGS = Path("configs")
 
@@ -58,6 +58,10 @@ class TrainingCLI(LightningCLI):
         else:
             check_resumable(read_checkpoint(Path(self.config.fit.ckpt_path)), self.model.plugin)
 
+    def after_fit(self) -> None:
+        """The end of training need not be a validation."""
+        self.trainer.save_checkpoint(self._folder / f"{LAST}.ckpt")
+
     @property
     def _folder(self) -> Path:
         return Path(self.config.fit.run_folder)
@@ -71,6 +75,7 @@ def run(arguments: Sequence[str]) -> None:
             PluginTraining,
             ConversationDataModule,
             save_config_callback=SaveRun,
+            save_config_kwargs={"save_to_log_dir": False},
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={**parser, "fit": parser},
@@ -82,7 +87,8 @@ def run(arguments: Sequence[str]) -> None:
 
 def _paragraph(error: ArgumentError) -> str:
     """The parser's complaint in one paragraph, without the implied subcommand."""
-    complaint = " ".join(str(error).split()).replace("fit.", "").replace("Subcommand 'fit' ", "train.py ")
+    complaint = " ".join(str(error).split())
+    complaint = complaint.replace("fit.", "").replace("Subcommand 'fit'", "The configuration")
     return (
         f"{complaint}. Correct it in the configuration or on the command line; "
         "'python train.py --help' lists every field with its type."

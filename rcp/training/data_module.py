@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 from transformers import ProcessorMixin
 
+from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.errors import UserError
-from rcp.training.collator import Batch, ConversationCollator
-from rcp.training.conversations import ConversationDataset
+from rcp.training.sampler import ResumableSampler
 
 
 class ConversationDataModule(pl.LightningDataModule):
@@ -59,16 +59,16 @@ class ConversationDataModule(pl.LightningDataModule):
             "seed": self.seed,
         }
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        # Also in one process: its order depends on seed and epoch alone, so that a resumed run
-        # sees what an uninterrupted one would have seen.
-        sampler = DistributedSampler(
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        sampler = ResumableSampler(
             self.train_dataset,
+            self.batch_size,
+            self.seed,
+            batches_done=lambda: progress.total.completed,
             num_replicas=self.trainer.world_size,
             rank=self.trainer.global_rank,
-            shuffle=True,
-            seed=self.seed,
         )
         return DataLoader(
             self.train_dataset,
@@ -79,7 +79,7 @@ class ConversationDataModule(pl.LightningDataModule):
             persistent_workers=self.num_workers > 0,
         )
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(
             self.val_dataset,
             batch_size=self.val_batch_size,
@@ -95,4 +95,6 @@ class ConversationDataModule(pl.LightningDataModule):
         """The processor of the model that is being trained: one source for both."""
         if self.trainer is None:
             raise RuntimeError("the data module must be attached to a trainer to know the model")
-        return self.trainer.lightning_module.processor
+        processor = self.trainer.lightning_module.processor
+        assert isinstance(processor, ProcessorMixin)
+        return processor

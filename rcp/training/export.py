@@ -11,12 +11,11 @@ from torch import Tensor, nn
 from transformers import ProcessorMixin
 
 from rcp.attach import attach
+from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError
 from rcp.io import load_plugin, save_plugin
 from rcp.plugin import Plugin
 from rcp.training.checkpoint import base_dtype, read_checkpoint, rebuild_plugin
-from rcp.training.collator import ConversationCollator
-from rcp.training.conversations import PLACEHOLDER, LoadedSample, Sample
 from rcp.training.frozen import load_frozen
 
 
@@ -57,7 +56,7 @@ def _verify(model: nn.Module, inputs: dict[str, Tensor], trained: Plugin, read: 
         torch.equal(value, read.state_dict()[name]) for name, value in trained.state_dict().items()
     )
     if not same or not torch.equal(_logits(model, inputs, trained), _logits(model, inputs, read)):
-        raise RuntimeError("the exported folder does not read back as the plug-in of the checkpoint")
+        raise RuntimeError("the exported folder does not read back as the checkpoint's plug-in")
 
 
 @torch.inference_mode()

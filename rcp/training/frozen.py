@@ -3,8 +3,7 @@
 from typing import Literal
 
 import torch
-from transformers import (AutoModelForImageTextToText, AutoProcessor, PreTrainedModel,
-                          ProcessorMixin)
+from transformers import AutoModelForImageTextToText, AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from rcp.errors import UserError
 

@@ -13,7 +13,11 @@ def gradient_shares(
 
     Leaves the graph intact and ``.grad`` untouched; costs one backward pass a term.
     """
-    norms = {name: _norm(term, parameters) for name, term in terms.items() if term.requires_grad}
+    norms = {
+        name: _norm(term, parameters) for name, term in terms.items() if term.requires_grad
+    }
+    if not norms:
+        return {}  # nothing was pruned and nothing repaired
     total = torch.stack(list(norms.values())).sum().clamp(min=1e-20)
     return {name: norm / total for name, norm in norms.items()}
 

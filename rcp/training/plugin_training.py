@@ -10,15 +10,15 @@ from torch import Tensor
 
 from rcp.attach import attach
 from rcp.backbones import backbone_for
+from rcp.conversations import Batch
 from rcp.errors import UserError
+from rcp.evaluation.exact_match import ExactMatch
 from rcp.forwards.trace import Trace
 from rcp.losses import Reduce
 from rcp.plugin import Plugin
 from rcp.relaxation import Relaxation
 from rcp.training import checkpoint as checkpoints
-from rcp.training.collator import Batch
 from rcp.training.distributed import all_reduce_sum, is_distributed
-from rcp.training.exact_match import ExactMatch
 from rcp.training.frozen import BaseDtype, load_frozen
 from rcp.training.gradient_shares import gradient_shares
 from rcp.training.objective import answer_logits, loss_terms, term_weights
@@ -43,6 +43,8 @@ class PluginTraining(pl.LightningModule):
         budget_warmup: share of the steps over which the budget target falls from 1 to the
             plug-in's mean ratio; threshold selection only
         max_new_tokens: length of the answers generated in validation
+        margin: in training too, drop the tokens ranked beyond this multiple of a stage's count
+            instead of masking them, which saves much of the time; null masks them all
         gradient_shares_every: steps between two measurements of each term's share of the
             gradient, which cost one backward pass a term; 0 for never
     """
@@ -57,6 +59,7 @@ class PluginTraining(pl.LightningModule):
         optimizer: OptimizerOptions = OptimizerOptions(),
         budget_warmup: float = 0.1,
         max_new_tokens: int = 8,
+        margin: float | None = None,
         gradient_shares_every: int = 100,
     ) -> None:
         super().__init__()
@@ -74,6 +77,7 @@ class PluginTraining(pl.LightningModule):
         self.optimizer = optimizer
         self.budget_warmup = budget_warmup
         self.max_new_tokens = max_new_tokens
+        self.margin = margin
         self.gradient_shares_every = gradient_shares_every
         self.weights = term_weights(loss, self.plugin)
         self.results: dict[str, float] = {}
@@ -101,7 +105,9 @@ class PluginTraining(pl.LightningModule):
         torch.manual_seed((self._seed + self.global_step * 4096 + self.global_rank) % 2**63)
         teacher_logits, teacher = self._teacher(batch)
         relaxation = Relaxation(
-            self.temperature.temperature_at(self.progress), self.temperature.noise_at(self.progress)
+            self.temperature.temperature_at(self.progress),
+            self.temperature.noise_at(self.progress),
+            margin=self.margin,
         )
         with attach(self.model, self.plugin, "soft", relaxation=relaxation) as handle:
             with handle.trace() as student:
@@ -163,7 +169,7 @@ class PluginTraining(pl.LightningModule):
             for name, share in shares.items():
                 self.log(f"train/gradient_share_{name}", share)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         options = self.optimizer
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         optimizer = torch.optim.AdamW(
@@ -205,7 +211,8 @@ class PluginTraining(pl.LightningModule):
     def _score(self, metric: ExactMatch, batch: Batch) -> None:
         tokenizer = self.processor.tokenizer
         prompt = batch["inputs"]["input_ids"].shape[1]
-        tokens = self.model.generate(
+        generate: Any = self.model.generate
+        tokens = generate(
             **batch["inputs"],
             do_sample=False,
             max_new_tokens=self.max_new_tokens,

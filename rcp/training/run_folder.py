@@ -40,24 +40,21 @@ def loggers(folder: Path) -> list[Logger]:
 
 def callbacks(folder: Path) -> list[Callback]:
     """Checkpoints at every validation, the best by accuracy with the tokens dropped."""
+    after_validation: dict[str, Any] = {
+        "enable_version_counter": False,
+        "save_on_train_epoch_end": False,
+    }
     return [
         ModelCheckpoint(
-            folder,
-            filename=BEST,
-            monitor="val/accuracy",
-            mode="max",
-            enable_version_counter=False,
+            folder, filename=BEST, monitor="val/accuracy", mode="max", **after_validation
         ),
-        ModelCheckpoint(folder, filename=LAST, enable_version_counter=False),
+        ModelCheckpoint(folder, filename=LAST, **after_validation),
         LearningRateMonitor(logging_interval="step"),
     ]
 
 
 class SaveRun(SaveConfigCallback):
     """Writes config.yaml and run.json when training starts, not before."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, save_to_log_dir=False, **kwargs)
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage == "fit":
@@ -66,9 +63,7 @@ class SaveRun(SaveConfigCallback):
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        self.parser.save(
-            self.config, folder / self.config_filename, skip_none=False, overwrite=True
-        )
+        self.parser.save(self.config, folder / self.config_filename, overwrite=True)
         (folder / "run.json").write_text(json.dumps(_facts(), indent=2) + "\n")
 
 

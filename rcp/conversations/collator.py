@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from rcp.conversations.reader import PLACEHOLDER, LoadedSample, Sample
 from rcp.errors import UserError
 from rcp.losses import IGNORED
-from rcp.training.conversations import PLACEHOLDER, LoadedSample, Sample
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ class ConversationCollator:
         return answer if answer.endswith(end) else answer + end
 
     def _render(self, sample: Sample, answered: bool) -> str:
-        messages = [{"role": "user", "content": _content(sample.question)}]
+        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(sample.question)}]
         if answered:
             answer = [{"type": "text", "text": sample.answer}]
             messages.append({"role": "assistant", "content": answer})

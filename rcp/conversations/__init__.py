@@ -1,0 +1,13 @@
+"""Conversation files and their batches, for training and evaluation alike."""
+
+from rcp.conversations.collator import Batch, ConversationCollator
+from rcp.conversations.reader import PLACEHOLDER, ConversationDataset, LoadedSample, Sample
+
+__all__ = [
+    "PLACEHOLDER",
+    "Batch",
+    "ConversationCollator",
+    "ConversationDataset",
+    "LoadedSample",
+    "Sample",
+]

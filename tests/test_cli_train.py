@@ -1,0 +1,187 @@
+"""train.py and export.py as a user runs them: what works, and how bad input is told."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import export
+import train
+from tests.tiny_base import conversation, write_conversations
+
+pytest_plugins = ["tests.training_fixtures"]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+FILM = {"inner": 8, "side": 4, "channels": 4}
+RCP = {"inner": 8, "queries": 4, "heads": 2}
+
+
+@pytest.fixture
+def config(base_folder: Path, conversations: Path, tmp_path: Path) -> Path:
+    """A configuration that trains two steps into ``tmp_path / "run"``."""
+    values = {
+        "run_folder": str(tmp_path / "run"),
+        "model": {
+            "base": str(base_folder),
+            "plugin": {
+                "stages": [{"layer": 1, "ratio": 0.25, "method": "rcp", "arguments": RCP}],
+                "repair": {"layers": [3], "arguments": FILM},
+            },
+            "max_new_tokens": 2,
+        },
+        "data": {"train": str(conversations), "val": str(conversations), "batch_size": 4},
+        "trainer": {
+            "max_steps": 2,
+            "accelerator": "cpu",
+            "log_every_n_steps": 1,
+            "enable_progress_bar": False,
+        },
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def test_train_resume_and_export(config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run = tmp_path / "run"
+    assert train.main(["--config", str(config)]) == 0
+    names = {path.name for path in run.iterdir()}
+    assert {"config.yaml", "run.json", "best.ckpt", "last.ckpt", "logs", "tensorboard"} == names
+    logged = (run / "logs" / "version_0" / "metrics.csv").read_text()
+    for name in ("train/task", "train/repair", "train/kept_from_layer_1", "train/temperature",
+                 "train/gradient_share_task", "val/accuracy_counting", "val/full_accuracy"):
+        assert name in logged.splitlines()[0], name
+
+    more = ["--ckpt_path", str(run / "last.ckpt"), "--trainer.max_steps", "4"]
+    assert train.main(["--config", str(config), *more]) == 0
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4
+
+    to_plugin = ["--checkpoint", str(run / "best.ckpt"), "--output", str(tmp_path / "plugin")]
+    assert export.main(to_plugin) == 0
+    assert "Read back with equal logits" in capsys.readouterr().out
+    assert export.main(to_plugin) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert export.main([*to_plugin, "--overwrite"]) == 0
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+BAD_ARGUMENTS = {
+    "does not accept option 'model.temprature": ["--config", "{folder}/unknown.yaml"],
+    "unrecognized arguments: --model.temprature.start": ["--model.temprature.start", "1"],
+    "There is no configuration 'nothing.yaml'": ["--config", "nothing.yaml"],
+    'data.batch_size": Expected a <class \'int\'>': ["--data.batch_size", "many"],
+    "temperature.start is -1": ["--model.temperature.start", "-1"],
+    "There is no checkpoint 'gone.ckpt'": ["--ckpt_path", "gone.ckpt"],
+    "budget of 17": ["--model.plugin.stages", "null", "--model.plugin.budget", "17",
+                     "--model.plugin.layers", "[1]"],
+    "out of reach": ["--model.plugin.stages", "null", "--model.plugin.budget", "2",
+                     "--model.plugin.layers", "[1]"],
+    "Pruning layer 9": ["--model.plugin.stages", "[{{layer: 9, ratio: 0.5}}]"],
+    "no pruner called 'magic'": [
+        "--model.plugin.stages", "[{{layer: 1, ratio: 0.5, method: magic}}]"
+    ],
+    "no conversation file": ["--data.train", "gone.json"],
+    "base model .* cannot be loaded": ["--model.base", "{folder}/gone"],
+    "batch_size is 1 in a single process": ["--data.batch_size", "1"],
+    "precision is 16-mixed": ["--trainer.precision", "16-mixed"],
+    "images/0.png' of sample 'sample-0' cannot be read": ["--data.train", "{folder}/bad.json"],
+}
+
+
+@pytest.mark.parametrize("complaint", BAD_ARGUMENTS)
+def test_bad_input_is_one_paragraph_and_leaves_nothing(
+    complaint: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    unknown = yaml.safe_load(config.read_text())
+    unknown["model"]["temprature"] = {"start": 1.0}
+    (tmp_path / "unknown.yaml").write_text(yaml.safe_dump(unknown))
+    write_conversations(tmp_path / "bad.json", [conversation(0)] * 8)
+    (tmp_path / "images" / "0.png").write_bytes(b"no image")
+    arguments = [part.format(folder=tmp_path) for part in BAD_ARGUMENTS[complaint]]
+    assert train.main(["--config", str(config), *arguments]) == 2
+    assert_one_paragraph(capsys.readouterr().err, "train.py", complaint)
+    if "cannot be read" not in complaint:  # that one is found when training is under way
+        assert not (tmp_path / "run").exists()
+
+
+def assert_one_paragraph(error: str, script: str, complaint: str) -> None:
+    paragraph = error[error.index(f"{script}: ") :]
+    assert len(paragraph.strip().splitlines()) == 1 and "Traceback" not in error
+    assert re.search(complaint, paragraph), paragraph
+
+
+def test_an_existing_run_is_not_overwritten(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("an earlier run")
+    assert train.main(["--config", str(config)]) == 2
+    assert_one_paragraph(capsys.readouterr().err, "train.py", "already holds a run")
+    assert (tmp_path / "run" / "config.yaml").read_text() == "an earlier run"
+
+
+def test_a_checkpoint_of_another_plugin_is_refused(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    assert train.main(["--config", str(config)]) == 0
+    other = ["--model.plugin.stages", "[{layer: 2, ratio: 0.25}]"]
+    checkpoint = ["--ckpt_path", str(tmp_path / "run" / "last.ckpt")]
+    assert train.main(["--config", str(config), *other, *checkpoint]) == 2
+    assert_one_paragraph(capsys.readouterr().err, "train.py", "another plug-in: its stages")
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (None, "There is no checkpoint"),
+        (b"PK\x03\x04 cut short", "cannot be read"),
+        ({"state_dict": {}}, "holds no plug-in"),
+    ],
+)
+def test_export_refuses_bad_checkpoints(
+    content: object, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    path = tmp_path / "some.ckpt"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        torch.save(content, path)
+    output = tmp_path / "out" / "plugin"
+    assert export.main(["--checkpoint", str(path), "--output", str(output)]) == 2
+    assert_one_paragraph(capsys.readouterr().err, "export.py", complaint)
+    assert not output.parent.exists()
+
+
+def test_the_process_itself_ends_without_a_traceback():
+    process = subprocess.run(
+        [sys.executable, "train.py", "--config", "nothing.yaml"],
+        cwd=ROOT, capture_output=True, text=True, timeout=120,
+    )
+    assert process.returncode == 2
+    assert process.stderr.startswith("train.py: There is no configuration 'nothing.yaml'")
+    assert len(process.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.name for path in CONFIGS])
+def test_every_shipped_configuration_parses(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(SystemExit) as end:
+        train.main(["--config", path.name, "--print_config"])
+    assert end.value.code in (0, None)
+    assert "run_folder: runs/" in capsys.readouterr().out
+
+
+def test_help_explains_every_field_of_ours(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        train.main(["--help"])
+    text = capsys.readouterr().out
+    for field in ("--run_folder", "--model.plugin.budget", "--model.loss.repair", "--data.train"):
+        assert field in text

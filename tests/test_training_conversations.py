@@ -1,0 +1,172 @@
+"""Conversation files: what is read, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from rcp import UserError
+from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample, Sample
+from rcp.losses import IGNORED
+from tests.tiny_base import TOKENS, conversation, make_processor, write_conversations
+
+pytest_plugins = ["tests.training_fixtures"]
+
+
+def said(*turns: tuple[str, str]) -> list[dict[str, str]]:
+    return [{"from": speaker, "value": value} for speaker, value in turns]
+
+
+def test_the_first_turn_and_no_other_is_read(tmp_path: Path):
+    turns = said(("human", "<image>\nhow many ?"), ("gpt", "two"))
+    turns += said(("human", "is the red dark ?"), ("gpt", "red"))
+    rows = [conversation(0), conversation(1, conversations=turns)]
+    dataset = ConversationDataset(write_conversations(tmp_path / "all.json", rows))
+    item = dataset[1]
+    assert (item.sample.question, item.sample.answer) == ("<image>\nhow many ?", "two")
+    assert item.images[0].size == (20, 24) and item.images[0].mode == "RGB"
+    assert dataset.question_types == ("attribute", "counting")
+
+
+def test_text_only_rows_several_images_and_an_image_folder_are_read(tmp_path: Path):
+    rows = [
+        {"conversations": said(("human", "how many ?"), ("gpt", "two"))},
+        conversation(
+            1,
+            image=["images/0.png", "images/1.png"],
+            conversations=said(("human", "<image><image>\nhow many ?"), ("gpt", "two")),
+        ),
+    ]
+    write_conversations(tmp_path / "elsewhere" / "all.json", rows)
+    moved = (tmp_path / "elsewhere" / "all.json").rename(tmp_path / "moved.json")
+    dataset = ConversationDataset(moved, tmp_path / "elsewhere")
+    assert [len(item.images) for item in dataset] == [0, 2]
+    assert dataset.samples[0].id == "0"
+
+
+BAD_ROWS = {
+    "names the image '.*gone.png', which does not exist": {"image": "images/gone.png"},
+    "has 0 '<image>' placeholder.* has 1 image": {
+        "conversations": said(("human", "how many ?"), ("gpt", "two"))
+    },
+    "has 1 '<image>' placeholder.* has 2 image": {"image": ["images/0.png", "images/1.png"]},
+    "has 1 '<image>' placeholder.* has 0 image": {"image": None},
+    "has no conversation": {"conversations": []},
+    "does not open with a 'human' turn": {
+        "conversations": said(("gpt", "two"), ("human", "<image> how many ?"))
+    },
+    "the 'gpt' turn reads": {"conversations": said(("human", "<image> how many ?"), ("gpt", " "))},
+}
+
+
+@pytest.mark.parametrize("complaint", BAD_ROWS)
+def test_a_bad_row_is_refused_with_its_id(complaint: str, tmp_path: Path):
+    rows = [conversation(0), conversation(7, **BAD_ROWS[complaint])]
+    path = write_conversations(tmp_path / "all.json", rows)
+    with pytest.raises(UserError, match=complaint) as refusal:
+        ConversationDataset(path)
+    assert "'sample-7'" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[{]", "is not valid JSON"),
+        ("[]", "holds an empty list"),
+        ('{"id": 1}', "holds dict"),
+        ('["a"]', "Sample '0' .* has no conversation"),
+    ],
+)
+def test_a_bad_file_is_refused(text: str, complaint: str, tmp_path: Path):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=complaint):
+        ConversationDataset(path)
+
+
+def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path):
+    with pytest.raises(UserError, match="no conversation file .*make data"):
+        ConversationDataset(tmp_path / "gone.json")
+
+
+def test_an_unreadable_image_is_refused_with_its_sample(conversations: Path):
+    (conversations.parent / "images" / "0.png").write_bytes(b"no image")
+    dataset = ConversationDataset(conversations)  # opening decodes nothing
+    with pytest.raises(UserError, match="images/0.png' of sample 'sample-3' cannot be read"):
+        dataset[3]
+
+
+# -- batches -----------------------------------------------------------------------------------
+
+
+def tokens(words: str) -> list[int]:
+    return make_processor().tokenizer(words, add_special_tokens=False).input_ids
+
+
+def test_labels_are_answer_and_end_of_sequence_alone(conversations: Path):
+    dataset = ConversationDataset(conversations)
+    batch = ConversationCollator(make_processor())([dataset[0], dataset[1]])
+    assert [row[row != IGNORED].tolist() for row in batch["labels"]] == [
+        tokens("dark") + [2],
+        tokens("two") + [2],
+    ]
+    ids, mask = batch["inputs"]["input_ids"], batch["inputs"]["attention_mask"]
+    labelled = batch["labels"] != IGNORED
+    assert torch.equal(ids[labelled], batch["labels"][labelled])
+    assert labelled[:, -2:].all() and mask[:, -1].all() and mask[1, 0] == 0  # padding on the left
+    assert (ids == 4).sum(1).tolist() == [TOKENS, TOKENS]
+    assert (ids == 1).sum(1).tolist() == [1, 1]  # one begin-of-sequence token each
+    assert batch["inputs"]["pixel_values"].shape == (2, 3, 16, 16)
+    assert batch["ids"] == ["sample-0", "sample-1"]
+    assert batch["answers"] == ["dark", "two"]
+    assert batch["question_types"] == ["attribute", "counting"]
+
+
+def test_prompts_end_where_the_answer_would_begin(conversations: Path):
+    dataset = ConversationDataset(conversations)
+    processor = make_processor()
+    whole = ConversationCollator(processor)([dataset[0]])
+    prompt = ConversationCollator(processor, with_answers=False)([dataset[0]])
+    length = prompt["inputs"]["input_ids"].shape[1]
+    assert torch.equal(prompt["inputs"]["input_ids"], whole["inputs"]["input_ids"][:, :length])
+    assert (prompt["labels"] == IGNORED).all()
+    assert (whole["labels"][0] != IGNORED).nonzero()[0] == length
+
+
+def test_a_template_that_writes_the_begin_token_gets_no_second_one(conversations: Path):
+    processor = make_processor()
+    processor.chat_template = "<s>" + processor.chat_template
+    batch = ConversationCollator(processor)([ConversationDataset(conversations)[0]])
+    assert (batch["inputs"]["input_ids"] == 1).sum() == 1
+
+
+def test_text_only_batches_have_no_pixels():
+    sample = Sample("a", (), "how many ?", "two", "counting")
+    batch = ConversationCollator(make_processor())([LoadedSample(sample, ())])
+    assert set(batch["inputs"]) == {"input_ids", "attention_mask"}
+
+
+def test_a_sample_that_is_too_long_is_left_out_by_name(conversations: Path, caplog):
+    dataset = ConversationDataset(conversations)
+    long = Sample("wordy", (), "how many ? " * 30, "two", "counting")
+    collator = ConversationCollator(make_processor(), max_length=40)
+    batch = collator([dataset[0], LoadedSample(long, ())])
+    assert batch["ids"] == ["sample-0"] and len(batch["labels"]) == 1
+    assert "'wordy' has 9" in caplog.text
+    with pytest.raises(UserError, match="All 1 samples .*'wordy'.*40 tokens"):
+        collator([LoadedSample(long, ())])
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        ("{{ 'how' if add_generation_prompt else 'what is' }}", "not how the answered conv"),
+        ("{{ 'ho' if add_generation_prompt else 'how red' }}", "changes how its prompt is token"),
+    ],
+)
+def test_a_template_that_would_train_on_another_prompt_is_refused(template: str, complaint: str):
+    processor = make_processor()
+    processor.chat_template = template
+    sample = Sample("a", (), "how many ?", "two", "counting")
+    with pytest.raises(UserError, match=complaint):
+        ConversationCollator(processor)([LoadedSample(sample, ())])
