@@ -2,20 +2,21 @@
 
 import inspect
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rcp.backbones import backbone_for
+from rcp.backbones import Backbone, backbone_for
 from rcp.errors import UserError
 from rcp.forwards.base import Forward, Setup
 from rcp.forwards.drop import DropForward
 from rcp.forwards.record import RecordForward
 from rcp.forwards.soft import SoftForward
 from rcp.forwards.trace import Trace
+from rcp.generation import guard_generate, static_cache
 from rcp.plan import KeepPlan
 from rcp.plugin import Plugin
 from rcp.relaxation import Relaxation
@@ -61,6 +62,8 @@ def attach(
             f"Training masks need a 4-D attention mask, which '{backbone.attention}' does not "
             f'take. Load the model with attn_implementation="sdpa".'
         )
+    if mode == "drop":
+        _check_backend(backbone, plugin)
     return Handle(Setup(backbone, plugin, plan, relaxation), mode)
 
 
@@ -72,6 +75,7 @@ class Handle:
         self.mode = mode
         self._local = threading.local()  # the forward now running in this thread
         self._hooks: list[Any] = []
+        self._unguard: Callable[[], None] | None = None
         self._place_plugin()
         self._install()
 
@@ -85,6 +89,9 @@ class Handle:
         """Take every hook off the model again; safe to call twice."""
         while self._hooks:
             self._hooks.pop().remove()
+        if self._unguard is not None:
+            self._unguard()
+            self._unguard = None
 
     @contextmanager
     def trace(self) -> Iterator[Trace]:
@@ -132,6 +139,8 @@ class Handle:
             self._hook(decoder.register_forward_pre_hook(self._enter, with_kwargs=True))
             self._hook(decoder.register_forward_hook(self._finish))
             self._hook(model.register_forward_hook(self._end, always_call=True))
+            if self.mode == "drop" and hasattr(model, "generate"):
+                self._unguard = guard_generate(model)
         except BaseException:
             self.remove()
             raise
@@ -184,6 +193,8 @@ class Handle:
 
     def _new_forward(self, call: dict[str, Any]) -> Forward:
         cache = call.get("past_key_values")
+        if self.mode == "drop" and getattr(cache, "is_compileable", False):
+            raise static_cache(type(cache).__name__)
         past = state_of(cache, id(self.setup.plugin)) if self.mode == "drop" else None
         ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
         rows = ids if ids is not None else embeds
@@ -214,11 +225,18 @@ class Handle:
         valid: Tensor,
     ) -> TokenMap:
         carries_images = any(
-            call.get(name) is not None
+            call.get(name) is not None and len(call[name]) > 0
             for name in ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
         )
+        asked = call.get("logits_to_keep")  # assisted decoding: its candidates and one before
+        asked = asked if isinstance(asked, int) else 0
         if past is not None and not carries_images:
-            return continuation_map(valid)
+            return continuation_map(valid, max(asked, 1))
+        if ids is None and self.mode == "drop" and not carries_images:
+            raise UserError(
+                "inputs_embeds alone do not show which rows are images, so nothing could be "
+                "dropped. Pass input_ids, or pixel_values beside embedded image placeholders."
+            )
         image = self.setup.backbone.image_rows(ids, embeds)
         labels = call.get("labels")
         end = getattr(self._local, "prompt", None)
@@ -228,6 +246,8 @@ class Handle:
                 "told from what was generated. Pass labels, keep use_cache=True, or run the "
                 "forward inside `with handle.prompt(length):`."
             )
+        if end is None and labels is None and asked > 1:
+            end = valid.shape[1] + 1 - asked
         if end is not None:
             end = torch.as_tensor(end, device=valid.device).expand(len(valid))
         return build_token_map(image, valid, labels=labels, prompt_end=end)
@@ -237,6 +257,24 @@ class Handle:
         if use_cache is None:
             use_cache = getattr(self.setup.backbone.text_config, "use_cache", True)
         return bool(use_cache)
+
+
+def _check_backend(backbone: Backbone, plugin: Plugin) -> None:
+    """Refuse attention backends whose masks dropping cannot build."""
+    attention = backbone.attention
+    if attention not in ("sdpa", "eager") and not attention.startswith("flash"):
+        raise UserError(
+            f"Dropping builds masks for sdpa, eager and flash attention, not for '{attention}'. "
+            f'Load the model with attn_implementation="sdpa".'
+        )
+    pruned = range(min(plugin.schedule.layers, default=0), len(backbone.layers))
+    windows = [layer for layer in pruned if backbone.window(layer) is not None]
+    if attention.startswith("flash") and plugin.schedule.layers and windows:
+        raise UserError(
+            f"'{attention}' counts the sliding window of layer {windows[0]} in cached rows, which "
+            f"are no longer neighbours once tokens are dropped. Load the model with "
+            f'attn_implementation="sdpa".'
+        )
 
 
 def _padding(mask: Any, rows: Tensor, past: GenerationState | None) -> Tensor | None:

@@ -1,6 +1,6 @@
 """What was kept where: pure tensors, savable, replayable by either mode."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,6 +31,20 @@ class KeepPlan:
     def kept(self) -> Tensor:
         """(S, B) how many visual tokens each sample has left after each stage."""
         return (self.alive & self.visual).sum(-1)
+
+    def after(self, earlier: "KeepPlan | None", start: int) -> "KeepPlan":
+        """This plan of the columns from ``start`` on, behind ``earlier``: one plan of them all.
+
+        Columns that neither plan speaks of were generated or typed since, and are alive.
+        """
+        seen = 0 if earlier is None else earlier.visual.shape[1]
+        alive = self.alive.new_ones(*self.alive.shape[:2], start - seen)
+        visual = self.visual.new_zeros(len(self.visual), start - seen)
+        alive, visual = torch.cat([alive, self.alive], 2), torch.cat([visual, self.visual], 1)
+        if earlier is not None:
+            alive = torch.cat([earlier.alive, alive], 2)
+            visual = torch.cat([earlier.visual, visual], 1)
+        return replace(self, alive=alive, visual=visual, prompt_end=self.prompt_end + start)
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""

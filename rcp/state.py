@@ -1,6 +1,7 @@
 """What a running generation must remember: it lives on that generation's cache and dies with it."""
 
-from dataclasses import dataclass
+import functools
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -36,6 +37,11 @@ class Segment:
             valid = torch.cat([self.validity(), new.validity()], dim=1)
         return Segment(torch.cat([self.columns, new.columns], dim=1), valid)
 
+    def cropped(self, count: int) -> "Segment":
+        """Without the last ``count`` columns, which all hold kept text."""
+        valid = None if self.valid is None else self.valid[:, :-count]
+        return Segment(self.columns[:, :-count], valid)
+
     def validity(self) -> Tensor:
         """``valid`` as a tensor, whatever it is."""
         if self.valid is None:
@@ -56,6 +62,14 @@ class GenerationState:
     has_images: Tensor
     plan: KeepPlan | None
 
+    def cropped(self, length: int) -> "GenerationState":
+        """As the first ``length`` columns left it: assisted decoding takes back candidates."""
+        if length == self.length:
+            return self
+        gone = self.length - length
+        segments = [None if segment is None else segment.cropped(gone) for segment in self.segments]
+        return replace(self, length=length, segments=segments)
+
 
 def state_of(cache: Any, owner: int) -> GenerationState | None:
     """The state on ``cache``; None for an empty cache.
@@ -71,7 +85,7 @@ def state_of(cache: Any, owner: int) -> GenerationState | None:
             f"plug-in, so it is unknown which of them were dropped. Start with an empty cache "
             f"while the plug-in is attached."
         )
-    return state
+    return state.cropped(cache.get_seq_length())
 
 
 def plan_of(cache: Any) -> KeepPlan:
@@ -88,24 +102,31 @@ def plan_of(cache: Any) -> KeepPlan:
     return state.plan
 
 
-def report_original_length(cache: Any, length: int) -> None:
-    """Let a cache whose first layer is pruned report ``length`` original columns.
+def report_original_length(layer: Any, length: int) -> None:
+    """Let the pruned cache ``layer`` report ``length`` original columns.
 
-    Models and ``generate`` compute positions and slices from the first layer's length. The
-    correction sits on that cache layer as a subclass, so that it survives a deep copy.
+    Models and ``generate`` compute positions, slices and mask sizes from the lengths of some
+    layers. The correction is a subclass and sits on the layer, so that it survives a deep copy.
     """
-    layer = cache.layers[0]
     if not hasattr(layer, "removed_columns"):
         layer.__class__ = _pruned(type(layer))
         layer.removed_columns = 0
     layer.removed_columns += length - layer.get_seq_length()
 
 
+@functools.cache
 def _pruned(kind: type) -> type:
     class PrunedLayer(kind):  # type: ignore[misc, valid-type]
         removed_columns: int
 
         def get_seq_length(self) -> int:
-            return super().get_seq_length() + self.removed_columns
+            cached = super().get_seq_length()
+            return cached + self.removed_columns if cached else 0
+
+        def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+            if not self.is_sliding:
+                return super().get_mask_sizes(query_length)
+            offset = max(self.get_seq_length() - self.sliding_window + 1, 0)
+            return self.get_seq_length() - offset + query_length, offset
 
     return PrunedLayer

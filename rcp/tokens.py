@@ -147,30 +147,32 @@ def build_token_map(
     )
 
 
-def continuation_map(valid: Tensor) -> TokenMap:
+def continuation_map(valid: Tensor, predicting: int = 1) -> TokenMap:
     """Roles of a forward that only continues a generation: ``valid`` (B, T) bool, no image.
 
-    Only the last valid row predicts what is generated next. Nothing is read from the device.
+    The last valid row predicts what is generated next, or, when candidate tokens are verified,
+    the last ``predicting`` columns do. Nothing is read from the device.
     """
     batch, length = valid.shape
     nothing = torch.zeros_like(valid)
     none = nothing[:, :0]
     column = torch.arange(length, device=valid.device).expand_as(valid)
     last = torch.where(valid, column, 0).amax(1, keepdim=True)
+    rows = last if predicting == 1 else column[:, -predicting:]
     return TokenMap(
         image=nothing,
         question=nothing,
-        answer=nothing.scatter(1, last, True),
+        answer=nothing.scatter(1, rows, True),
         valid=valid,
-        prompt_end=last[:, 0] + 1,
+        prompt_end=rows[:, 0] + 1,
         visual_columns=none.long(),
         visual_valid=none,
         image_index=none.long(),
         grid=none[..., None].expand(-1, -1, 2).float(),
         question_columns=none.long(),
         question_valid=none,
-        answer_columns=last,
-        answer_valid=torch.ones_like(last, dtype=torch.bool),
+        answer_columns=rows,
+        answer_valid=torch.ones_like(rows, dtype=torch.bool),
         visual_counts=(0,) * batch,
         valid_counts=(length,) * batch,
     )

@@ -91,6 +91,14 @@ class DropForward(Forward):
             self._leave_state()
         return self.rows.scattered(hidden)
 
+    def _remember(self, stage: int, place: Place, gone: Tensor) -> None:
+        super()._remember(stage, place, gone)
+        if self.past is not None and stage in self.past.contexts:
+            # a sample without a new image goes on with what its older ones left
+            new, old = self.contexts[stage], self.past.contexts[stage]
+            shown = self.tokens.visual_valid.any(1, keepdim=True)
+            self.contexts[stage] = torch.where(shown, new, old.to(new))
+
     # -- pruning -------------------------------------------------------------------------------
 
     def _enter(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
@@ -218,14 +226,17 @@ class DropForward(Forward):
     def _leave_state(self) -> None:
         length = self.past_length + self.length
         plan = self.past.plan if self.past is not None else None
+        if self.tokens.has_images:
+            plan = self.plan().after(plan, self.past_length)
         state = GenerationState(
             owner=self.owner,
             length=length,
             segments=self.segments,
             contexts=self.contexts,
             has_images=self.has_images,
-            plan=self.plan() if self.tokens.has_images else plan,
+            plan=plan,
         )
         setattr(self.cache, ATTRIBUTE, state)
-        if self.schedule.layers[:1] == (0,) and self.segments[0] is not None:
-            report_original_length(self.cache, length)
+        if self.rows.index is not None:
+            for layer in self.cache.layers[self.schedule.layers[0] :]:
+                report_original_length(layer, length)
