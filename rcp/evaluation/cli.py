@@ -12,7 +12,7 @@ from rcp.conversations import ConversationDataset
 from rcp.errors import UserError
 from rcp.evaluation import tables
 from rcp.evaluation.base_model import load_base
-from rcp.evaluation.comparison import compare
+from rcp.evaluation.comparison import Report, compare
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.entrants import compared, exported, training_free
 from rcp.evaluation.generation import Questions
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message[0].upper()}{message[1:]}. See evaluate.py --help.")
 
 
-def run(arguments: Sequence[str]) -> None:
+def run(arguments: Sequence[str]) -> Report:
     """Evaluate as ``arguments`` say, print the table and write the rows.
 
     Raises ``UserError`` for what cannot be; then nothing is written.
@@ -50,14 +50,13 @@ def run(arguments: Sequence[str]) -> None:
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
     )
-    report = compare(
-        questions, entrants, others, controls=options.controls, seeds=options.seeds
-    )
+    report = compare(questions, entrants, others, controls=options.controls, seeds=options.seeds)
     print(tables.text(tables.summary(report.rows)), end="\n\n")
     print(tables.text(tables.by_type(report.rows)), end="\n\n")
     print("\n".join(report.notes))
     write_rows(report.rows, options.output)
     print(f"Rows written to {options.output}")
+    return report
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,0 +1,1 @@
+"""What is measured side by side, and the commands that measured it."""

@@ -1,0 +1,133 @@
+"""RCP on the embedded model: `python -m benchmarks.tiny`, from the root of the repository.
+
+At each budget it trains one plug-in a seed, and one control whose repair adapter is trained on
+random drops; exports them; and evaluates all of them on the test questions. Finished steps are
+skipped, a training that was cut off goes on from its last checkpoint. The rows of both budgets go
+to results/tiny.json, the tables and how they were made to results/tiny.md.
+"""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmarks.environment import environment
+from rcp.errors import UserError
+from rcp.evaluation import cli, tables
+from rcp.evaluation.comparison import Report
+from rcp.evaluation.contestants import BLANK_IMAGE, FULL
+from rcp.evaluation.rows import Row, write_rows
+
+RESULTS = Path(__file__).parent / "results"
+CONFIGS = {"N/9": "rcp_tiny.yaml", "N/18": "rcp_tiny_n18.yaml"}
+RANDOM_REPAIR = ["--model.plugin.method", "random", "--model.plugin.arguments", "{}"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 0, or that of the step that failed."""
+    options = _parser().parse_args(arguments)
+    try:
+        reports = {
+            budget: _budget(config, options.runs / Path(config).stem, options)
+            for budget, config in CONFIGS.items()
+        }
+    except UserError as error:
+        print(f"benchmarks.tiny: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # the step has said why
+    write_rows(merged([report.rows for report in reports.values()]), options.output)
+    options.output.with_suffix(".md").write_text(_page(reports, arguments))
+    print(f"Rows in {options.output}, tables in {options.output.with_suffix('.md')}")
+    return 0
+
+
+def merged(results: Sequence[Sequence[Row]]) -> list[Row]:
+    """The rows of all budgets; those without pruning, which are the same in each, only once."""
+    first, *others = results
+    return [*first, *(row for rows in others for row in rows if not _unpruned(row))]
+
+
+def _unpruned(row: Row) -> bool:
+    return row.method in (FULL, BLANK_IMAGE)
+
+
+def _budget(config: str, folder: Path, options: argparse.Namespace) -> Report:
+    finished = folder / "report.json"
+    if finished.is_file():
+        found = json.loads(finished.read_text())
+        return Report([Row(**row) for row in found["rows"]], found["notes"])
+    plugins = [
+        _plugin(config, folder / f"seed{seed}", seed, options.train) for seed in options.seeds
+    ]
+    control = _plugin(config, folder / "random_repair", 0, [*RANDOM_REPAIR, *options.train])
+    report = cli.run(
+        [
+            *("--plugin", *map(str, plugins)),
+            *("--compare", f"random_repair={control}"),
+            *("--data", str(options.data)),
+            *("--output", str(folder / "rows.json")),
+            *options.evaluate,
+        ]
+    )
+    unfinished = finished.with_suffix(".writing")
+    unfinished.write_text(json.dumps(asdict(report)))
+    unfinished.rename(finished)
+    return report
+
+
+def _plugin(config: str, run: Path, seed: int, changes: Sequence[str]) -> Path:
+    """The exported plug-in of one training, trained unless it is there already."""
+    plugin = run / "plugin"
+    if plugin.is_dir():
+        return plugin
+    last = run / "last.ckpt"
+    if last.is_file():
+        changes = [*changes, "--ckpt_path", str(last)]
+    else:
+        shutil.rmtree(run, ignore_errors=True)  # cut off before there was anything to go on from
+    seeds = ["--seed_everything", str(seed), "--data.seed", str(seed)]
+    _run("train.py", "--config", config, "--run_folder", str(run), *seeds, *changes)
+    _run("export.py", "--checkpoint", str(run / "best.ckpt"), "--output", str(plugin))
+    return plugin
+
+
+def _run(script: str, *arguments: str) -> None:
+    print("$", script, *arguments, flush=True)
+    subprocess.run([sys.executable, script, *arguments], check=True)
+
+
+def _page(reports: dict[str, Report], arguments: Sequence[str]) -> str:
+    made = environment(["python", "-m", "benchmarks.tiny", *arguments])
+    lines = ["# RCP on the embedded model", ""]
+    lines += [f"- {name}: {value}" for name, value in made.items()]
+    for budget, report in reports.items():
+        lines += ["", f"## {budget} visual tokens, mean over layers", ""]
+        lines += [tables.markdown(tables.summary(report.rows)), ""]
+        lines += [tables.markdown(tables.by_type(report.rows)), ""]
+        lines += report.notes
+    return "\n".join(lines) + "\n"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tiny",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--runs", type=Path, default=Path("runs/benchmark"), help="where training runs are kept")
+    add("--data", type=Path, default=Path("runs/data/test"), help="test questions")
+    add("--output", type=Path, default=RESULTS / "tiny.json", help="where the rows go")
+    add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of training")
+    add("--train", type=str.split, default=[], help="further arguments of train.py, in one string")
+    add("--evaluate", type=str.split, default=[], help="further arguments of evaluate.py, likewise")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
