@@ -44,6 +44,13 @@ def test_text_only_rows_several_images_and_an_image_folder_are_read(tmp_path: Pa
     assert dataset.samples[0].id == "0"
 
 
+def test_a_folder_stands_for_the_one_file_in_it(conversations: Path):
+    assert ConversationDataset(conversations.parent).path == conversations
+    (conversations.parent / "more.json").write_text("[]")
+    with pytest.raises(UserError, match="holds 2 JSON files"):
+        ConversationDataset(conversations.parent)
+
+
 BAD_ROWS = {
     "names the image '.*gone.png', which does not exist": {"image": "images/gone.png"},
     "has 0 '<image>' placeholder.* has 1 image": {

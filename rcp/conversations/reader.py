@@ -41,7 +41,7 @@ class LoadedSample:
 
 
 class ConversationDataset(Dataset[LoadedSample]):
-    """Map-style data set over one conversation file.
+    """Map-style data set over one conversation file, or a folder with one in it.
 
     The file is a JSON list of ``{"id", "image": path or list of paths, "conversations": [{"from":
     "human" | "gpt", "value"}, ...], "question_type" (optional)}``. Paths are relative to
@@ -56,7 +56,7 @@ class ConversationDataset(Dataset[LoadedSample]):
     """
 
     def __init__(self, path: str | Path, image_folder: str | Path | None = None) -> None:
-        self.path = Path(path)
+        self.path = _conversation_file(Path(path))
         self.samples = read_conversations(self.path, image_folder)
 
     def __len__(self) -> int:
@@ -70,6 +70,19 @@ class ConversationDataset(Dataset[LoadedSample]):
     def question_types(self) -> tuple[str, ...]:
         """The question types that occur, sorted."""
         return tuple(sorted({sample.question_type for sample in self.samples}))
+
+
+def _conversation_file(path: Path) -> Path:
+    """``path`` itself, or the one JSON file in that folder."""
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.json"))
+    if len(found) != 1:
+        raise UserError(
+            f"The folder '{path}' holds {len(found)} JSON files, so it is unclear which one has "
+            "the conversations. Name the file itself."
+        )
+    return found[0]
 
 
 def read_conversations(path: Path, image_folder: str | Path | None = None) -> list[Sample]:

@@ -76,6 +76,7 @@ def run(arguments: Sequence[str]) -> None:
             ConversationDataModule,
             save_config_callback=SaveRun,
             save_config_kwargs={"save_to_log_dir": False},
+            trainer_defaults={"num_sanity_val_steps": 0},  # the start is measured in full
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={**parser, "fit": parser},

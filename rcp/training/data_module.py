@@ -15,8 +15,9 @@ class ConversationDataModule(pl.LightningDataModule):
     """LLaVA-style conversation files as batches.
 
     Args:
-        train: JSON file of conversations to train on; image paths are relative to its folder
-        val: JSON file of conversations to validate on
+        train: JSON file of conversations to train on, or the folder that holds it; image paths are
+            relative to that folder
+        val: JSON file of conversations to validate on, or its folder
         image_folder: folder that image paths are relative to, in place of the files' own
         batch_size: samples per training step and process
         val_batch_size: samples per validation step and process
