@@ -1,0 +1,24 @@
+#!/bin/sh
+# Run the tests of models and invariants on another release of transformers, in its own environment.
+#   sh tests/second_environment.sh [release] [result file]
+# The pins that depend on the release are left to pip; torch is the one of constraints.txt.
+set -eu
+cd "$(dirname "$0")/.."
+RELEASE=${1:-5.17.*}
+NAME=transformers_$(echo "$RELEASE" | tr -d '*' | sed 's/\.$//' | tr . _)
+RESULT=${2:-benchmarks/results/$NAME.txt}
+VENV=runs/$NAME
+TORCH=$(grep '^torch==' constraints.txt)
+
+[ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
+"$VENV/bin/pip" install --quiet "transformers==$RELEASE" "$TORCH" pytest pillow safetensors hypothesis
+
+{
+    echo "command: sh tests/second_environment.sh '$RELEASE'"
+    echo "date: $(date -u +%Y-%m-%d)   commit: $(git rev-parse --short HEAD)"
+    "$VENV/bin/python" -c 'import platform, torch, transformers
+print(f"python {platform.python_version()}   torch {torch.__version__}   transformers {transformers.__version__}")'
+    OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest -q -p no:cacheprovider \
+        tests/test_families*.py tests/test_parity*.py tests/test_masking.py tests/test_tokens.py \
+        2>&1 | tail -n 15
+} | tee "$RESULT"
