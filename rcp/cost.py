@@ -14,7 +14,9 @@ class DecoderFacts:
     """Sizes of a decoder-only language model.
 
     ``head_dim`` need not be ``hidden / heads``. ``gated``: the MLP has three matrices, not two.
-    ``windows``: per layer, the sliding window in tokens, None for full attention.
+    ``windows``: per layer, the sliding window in tokens, None for full attention. ``experts``:
+    among how many a router chooses, 0 where there is none; ``intermediate`` is then the width of
+    all experts that one token visits.
     """
 
     hidden: int
@@ -25,6 +27,7 @@ class DecoderFacts:
     vocab: int
     gated: bool
     windows: tuple[int | None, ...]
+    experts: int = 0
 
     @property
     def layers(self) -> int:
@@ -42,7 +45,8 @@ def layer_flops(facts: DecoderFacts, rows: int) -> int:
     attention = 2 * 2 * rows * rows * queries
     matrices = 3 if facts.gated else 2
     mlp = 2 * rows * facts.hidden * facts.intermediate * matrices
-    return projections + attention + mlp
+    router = 2 * rows * facts.hidden * facts.experts
+    return projections + attention + mlp + router
 
 
 def prefill_flops(facts: DecoderFacts, rows: Sequence[int], logits: int = 1) -> int:

@@ -30,6 +30,7 @@ from rcp.cost import (
 )
 from rcp.evaluation.facts import decoder_facts
 from rcp.evaluation.generation import allocated_bytes
+from tests.families import FAMILIES, Sample
 from tests.tiny import IMAGE, TOKENS, rcp_spec, tiny_inputs
 
 SIZES = {
@@ -108,6 +109,25 @@ def test_the_facts_that_make_a_difference_are_read(model: nn.Module) -> None:
     assert attention.q_proj.weight.shape == (facts.heads * facts.head_dim, facts.hidden)
     assert attention.k_proj.weight.shape == (facts.kv_heads * facts.head_dim, facts.hidden)
     assert facts.gated and facts.intermediate == 112
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_counted_right(family: str) -> None:
+    """Text only: image towers are not the decoder's business."""
+    case = FAMILIES[family]()
+    facts = decoder_facts(backbone_for(case.model))
+    if facts.experts:  # torch does not count the grouped product that runs by default
+        case.model.set_experts_implementation("eager")
+    inputs = case.inputs([Sample(images=0, question=20)])
+    rows = [inputs["input_ids"].shape[1]] * facts.layers
+    cache = None
+
+    def call() -> None:
+        nonlocal cache
+        cache = prefill(case.model, inputs).past_key_values
+
+    assert prefill_flops(facts, rows) == pytest.approx(counted(call), rel=0.01)
+    assert kv_bytes(facts, rows, value_bytes=4) == allocated_bytes(cache)
 
 
 @pytest.mark.parametrize("layers, ratios", SCHEDULES)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rcp.evaluation import notes
 from rcp.evaluation.contestants import (
     FULL,
     Contestant,
@@ -102,32 +103,13 @@ def _report(
         for (method, indices), flops, speedup in zip(groups.items(), own, ratios)
     ]
     encoder = encoder_flops(prepare, samples[0])
-    return Report(rows, _notes(questions, rows, tallies, own[1], encoder, len(samples), timing))
-
-
-def _notes(
-    questions: Questions,
-    rows: Sequence[Row],
-    tallies: Sequence[Tally],
-    plugin_flops: float,
-    encoder: int,
-    batch_size: int,
-    timing: Timing,
-) -> list[str]:
-    full, first = rows[0], rows[1]
     by_paper = 1 - tallies[1].paper_flops / tallies[0].paper_flops
-    model = questions.backbone.model
-    return [
-        f"{full.n} questions, greedy generate in batches of {questions.batch_size} with the "
-        "tokens physically dropped. Mean tokens: over the decoder's layers; entering: those that "
-        "enter its first layer.",
-        f"FLOPs: one prefill of the decoder, its head and the plug-in, which takes "
-        f"{plugin_flops / first.flops:.1%} of {first.method}'s. Encoding the image costs "
-        f"{encoder / 1e9:.3f} G more.",
-        f"{first.method} removes {1 - first.flops / full.flops:.1%} of the FLOPs so counted, "
-        f"{1 - (first.flops + encoder) / (full.flops + encoder):.1%} with image encoding, and "
-        f"{by_paper:.1%} by the formula 2s·4h² + 4s²h + 6shm that papers print.",
-        f"Prefill speed-up: full time over pruned time, selection included and image encoding "
-        f"not; median of {timing.rounds} interleaved rounds, batch {batch_size}, {model.dtype}, "
-        f"{questions.backbone.attention} attention, {model.device}.",
-    ]
+    return Report(
+        rows,
+        [
+            notes.about_answers(rows[0], questions.batch_size),
+            notes.about_flops(rows[1], own[1], encoder),
+            notes.about_savings(rows[0], rows[1], encoder, by_paper),
+            notes.about_timing(questions.backbone, len(samples), timing.rounds),
+        ],
+    )

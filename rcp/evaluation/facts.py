@@ -1,20 +1,29 @@
 """The sizes of a model's decoder, as the cost model wants them."""
 
+from typing import Any
+
 from rcp.backbones import Backbone
 from rcp.cost import DecoderFacts
 
 
 def decoder_facts(backbone: Backbone) -> DecoderFacts:
-    """Read off the text configuration; whether the MLP is gated shows in its modules only."""
-    config = backbone.text_config
+    """Read off the text configuration, and off a layer where configurations differ or keep silent.
+
+    Every layer is taken to be like the first but for its window.
+    """
+    config: Any = backbone.text_config
+    layer: Any = backbone.layers[0]
     heads = config.num_attention_heads
+    experts = getattr(config, "num_experts", 0)
+    visited = config.moe_intermediate_size * config.num_experts_per_tok if experts else None
     return DecoderFacts(
         hidden=config.hidden_size,
-        intermediate=config.intermediate_size,
+        intermediate=visited or config.intermediate_size,
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        head_dim=layer.self_attn.head_dim,
         vocab=config.vocab_size,
-        gated=any("gate" in name for name, _ in backbone.layers[0].named_modules()),
-        windows=tuple(backbone.window(layer) for layer in range(len(backbone.layers))),
+        gated=any("gate" in name for name, _ in layer.mlp.named_parameters()),
+        windows=tuple(backbone.window(index) for index in range(len(backbone.layers))),
+        experts=experts,
     )

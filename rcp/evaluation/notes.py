@@ -1,0 +1,44 @@
+"""Sentences that say how the numbers of a table were come by."""
+
+from rcp.backbones import Backbone
+from rcp.evaluation.rows import Row
+
+PAPER_FORMULA = "2s·4h² + 4s²h + 6shm"
+
+
+def about_answers(full: Row, batch_size: int) -> str:
+    """What was asked, and what the token columns mean."""
+    return (
+        f"{full.n} questions, greedy generate in batches of {batch_size} with the tokens "
+        "physically dropped. Mean tokens: over the decoder's layers; entering: those that enter "
+        "its first layer."
+    )
+
+
+def about_flops(row: Row, plugin: float, encoder: int) -> str:
+    """What is counted; ``plugin`` and ``encoder`` are FLOPs a sample."""
+    return (
+        "FLOPs: one prefill of the decoder, its head and the plug-in, which takes "
+        f"{plugin / row.flops:.1%} of {row.method}'s. Encoding the image costs "
+        f"{encoder / 1e9:.3f} G more."
+    )
+
+
+def about_savings(full: Row, row: Row, encoder: int, by_paper: float) -> str:
+    """How much of the FLOPs is gone, by three conventions; ``by_paper`` is the third's share."""
+    counted = 1 - row.flops / full.flops
+    with_encoder = 1 - (row.flops + encoder) / (full.flops + encoder)
+    return (
+        f"{row.method} removes {counted:.1%} of the FLOPs so counted, {with_encoder:.1%} with "
+        f"image encoding, and {by_paper:.1%} by the formula {PAPER_FORMULA} that papers print."
+    )
+
+
+def about_timing(backbone: Backbone, batch_size: int, rounds: int) -> str:
+    """How prefills were timed."""
+    model = backbone.model
+    return (
+        "Prefill speed-up: full time over pruned time, selection included and image encoding not; "
+        f"median of {rounds} interleaved rounds, batch {batch_size}, {model.dtype}, "
+        f"{backbone.attention} attention, {model.device}."
+    )
