@@ -125,7 +125,7 @@ class Handle:
         for module, layer in modules:
             like = next(layers[layer].parameters())
             dtype = like.dtype if self.mode == "drop" and like.is_floating_point() else None
-            module.to(device=like.device, dtype=dtype)
+            module.to(device=self.setup.backbone.device(layer), dtype=dtype)
 
     def _install(self) -> None:
         model, backbone = self.setup.backbone.model, self.setup.backbone

@@ -48,7 +48,8 @@ def with_key_bias(mask: Tensor | None, bias: Tensor, columns: Tensor, dtype: tor
 
 
 def take_rows(values: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index`` (B, K) of ``values`` (B or 1, T, ...) → (B, K, ...)."""
+    """Rows ``index`` (B, K) of ``values`` (B or 1, T, ...) → (B, K, ...), on their device."""
+    index = index.to(values.device)  # layers may be spread over devices, indices live on one
     values = values.expand(index.shape[0], *values.shape[1:])
     shape = index.shape + (1,) * (values.dim() - 2)
     return values.gather(1, index.view(shape).expand(*index.shape, *values.shape[2:]))
@@ -57,6 +58,7 @@ def take_rows(values: Tensor, index: Tensor) -> Tensor:
 def take_mask_rows(mask: Tensor, index: Tensor) -> Tensor:
     """Query rows ``index`` (B, Q) of a 4-D mask (B or 1, h, T, K) → (B, h, Q, K)."""
     mask = mask.expand(index.shape[0], *mask.shape[1:])
+    index = index.to(mask.device)
     rows = index[:, None, :, None].expand(-1, mask.shape[1], -1, mask.shape[3])
     return mask.gather(2, rows)
 
@@ -64,12 +66,14 @@ def take_mask_rows(mask: Tensor, index: Tensor) -> Tensor:
 def take_mask_columns(mask: Tensor, index: Tensor) -> Tensor:
     """Key columns ``index`` (B, K) of a 4-D mask (B or 1, h, Q, T) → (B, h, Q, K)."""
     mask = mask.expand(index.shape[0], *mask.shape[1:])
+    index = index.to(mask.device)
     columns = index[:, None, None, :].expand(-1, mask.shape[1], mask.shape[2], -1)
     return mask.gather(3, columns)
 
 
 def forbid_keys(mask: Tensor, valid: Tensor) -> Tensor:
     """Mask the key columns where ``valid`` (B, K) is False, in the mask's own format."""
+    valid = valid.to(mask.device)
     if mask.dtype == torch.bool:
         return mask & valid[:, None, None, :]
     return mask.masked_fill(~valid[:, None, None, :], torch.finfo(mask.dtype).min)
@@ -88,8 +92,8 @@ def gather_mask(
             return None
         return render(causal(index, index) & valid[:, None, None], valid, attention, torch.float32)
     if mask.dim() == 2:
-        kept = mask.gather(1, index)
-        return kept if valid is None else kept * valid.to(kept.dtype)
+        kept = mask.gather(1, index.to(mask.device))
+        return kept if valid is None else kept * valid.to(kept)
     gathered = take_mask_columns(take_mask_rows(mask, index), index)
     return gathered if valid is None else forbid_keys(gathered, valid)
 

@@ -109,14 +109,14 @@ def report_original_length(layer: Any, length: int) -> None:
     layers. The correction is a subclass and sits on the layer, so that it survives a deep copy.
     """
     if not hasattr(layer, "removed_columns"):
-        layer.__class__ = _pruned(type(layer))
+        layer.__class__ = _pruned(type(layer))  # type: ignore[arg-type]
         layer.removed_columns = 0
     layer.removed_columns += length - layer.get_seq_length()
 
 
 @functools.cache
-def _pruned(kind: type) -> type:
-    class PrunedLayer(kind):  # type: ignore[misc, valid-type]
+def _pruned(kind: Any) -> type:
+    class PrunedLayer(kind):
         removed_columns: int
 
         def get_seq_length(self) -> int:

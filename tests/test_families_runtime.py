@@ -94,12 +94,15 @@ def test_a_plugin_never_waits_but_once_in_a_prefill(name, first):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["llava-llama", "qwen3_vl", "gemma3-window"])
 def test_half_precision(name, dtype):
-    """The choice is replayed: a rounding may swap two tokens, and that is no error."""
+    """The choice is replayed: a rounding may swap two tokens, and that is no error.
+
+    Without repair: a random adapter amplifies Gemma's large states beyond fp16.
+    """
     case = FAMILIES[name]()
     case.model.to(dtype)
     inputs = case.inputs([Sample(3), Sample(4, question=3)])
     inputs = {k: v.to(dtype) if v.is_floating_point() else v for k, v in inputs.items()}
-    plugin = plugin_for(case, rcp_spec(layers=(0, 3)))
+    plugin = plugin_for(case, rcp_spec(layers=(0, 3), repair=()))
     output = dropped(case, plugin, inputs)
     plan = plan_of(output.past_key_values)
     assert torch.stack(output.logits).isfinite().all()

@@ -66,6 +66,14 @@ class Backbone:
         """Visual tokens of one image where that number is fixed, else None."""
         return None
 
+    def device(self, layer: int) -> torch.device:
+        """Where ``layer`` computes; its weights may wait elsewhere (``device_map``)."""
+        decoder_layer: Any = self.layers[layer]
+        placed = getattr(getattr(decoder_layer, "_hf_hook", None), "execution_device", None)
+        if placed is None:
+            return next(decoder_layer.parameters()).device
+        return torch.device("cuda", placed) if isinstance(placed, int) else torch.device(placed)
+
     def window(self, layer: int) -> int | None:
         """Sliding window of ``layer`` in tokens, None for full attention."""
         types = getattr(self.text_config, "layer_types", None)

@@ -105,14 +105,18 @@ class Forward:
     def decide(self, stage: int, place: Place) -> Choice:
         """Choose at ``place`` among ``self.slots``, and remember what goes."""
         pruner = self.plugin.pruner(place.layer)
+        device = self.backbone.device(place.layer)  # the token map lives on the first one
+        place = place.to(device)
         if self.replayed is not None:
-            survivors = self.replayed.alive[stage].to(place.hidden.device)
+            survivors = self.replayed.alive[stage].to(self.alive.device)
             choice = Choice(survivors.gather(1, self.slots.columns) & self.slots.alive)
         else:
-            view = look(self.backbone, pruner, place, self.slots, self.tokens.question_valid)
+            slots, question_valid = self.slots.to(device), self.tokens.question_valid.to(device)
+            view = look(self.backbone, pruner, place, slots, question_valid)
             selection = self.plugin.spec.selection
-            counts = self.device_counts[stage]
+            counts = self.device_counts[stage].to(device)
             choice = choose(pruner, view, counts, selection, self.relaxation)
+            choice = choice.to(self.alive.device)
         gone = self.slots.alive & ~choice.keep
         survivors = torch.zeros_like(self.alive).scatter(
             1, self.slots.rank, choice.keep & self.slots.alive
@@ -129,16 +133,19 @@ class Forward:
     def _remember(self, stage: int, place: Place, gone: Tensor) -> None:
         assert self.plugin.repair is not None
         normed = self.backbone.input_norm(place.layer, take_rows(place.hidden, place.visual))
-        dropped = torch.where(gone[..., None], normed, 0).float().sum(1)
+        parameter = next(self.plugin.repair.parameters(), normed)
+        device = parameter.device  # that of the first repair layer
+        dropped = torch.where(gone.to(normed.device)[..., None], normed, 0).float().sum(1)
+        dropped = dropped.to(device)
         self.pruned_sum = dropped if self.pruned_sum is None else self.pruned_sum + dropped
         exists = self.tokens.visual_valid
         self.contexts[stage] = self.plugin.repair.remember(
             Dropping(
-                alive=self.alive,
-                exists=exists,
-                grid=self.tokens.grid,
+                alive=self.alive.to(device),
+                exists=exists.to(device),
+                grid=self.tokens.grid.to(device),
                 pruned_sum=self.pruned_sum,
-                pruned_count=(exists & ~self.alive).sum(1),
+                pruned_count=(exists & ~self.alive).sum(1).to(device),
             )
         )
 
@@ -151,7 +158,9 @@ class Forward:
         parameter = next(repair.parameters(), hidden)
         states = take_rows(hidden, rows).to(parameter)
         change = repair(layer, states, self.contexts[stages[-1]].to(parameter))
-        change = torch.where((valid & self.has_images)[..., None], change.to(hidden), 0)
+        shown = (valid & self.has_images).to(hidden.device)
+        change = torch.where(shown[..., None], change.to(hidden), 0)
+        rows = rows.to(hidden.device)
         return hidden.scatter_add(1, rows[..., None].expand_as(change), change)
 
     def record_answers(self, layer: int, hidden: Tensor, rows: Tensor) -> None:

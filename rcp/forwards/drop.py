@@ -96,7 +96,7 @@ class DropForward(Forward):
         if self.past is not None and stage in self.past.contexts:
             # a sample without a new image goes on with what its older ones left
             new, old = self.contexts[stage], self.past.contexts[stage]
-            shown = self.tokens.visual_valid.any(1, keepdim=True)
+            shown = self.tokens.visual_valid.any(1, keepdim=True).to(new.device)
             self.contexts[stage] = torch.where(shown, new, old.to(new))
 
     # -- pruning -------------------------------------------------------------------------------
@@ -120,7 +120,7 @@ class DropForward(Forward):
         left = [text + n for text, n in zip(self.text_counts, counts)]
         self.rows = Rows.kept(self.stages_alive[-1], left)
         self.masks.clear()
-        return take_rows(hidden, before_rows.locate(self.rows.columns(hidden)))
+        return take_rows(hidden, before_rows.locate(self.rows.columns(self.tokens.image)))
 
     def counts_before(self, stage: int) -> list[int]:
         """Visual tokens of each sample alive when ``stage`` begins."""
@@ -138,7 +138,7 @@ class DropForward(Forward):
             mask = None  # flash attention's padding mask; `alive` says the same
         if mask is not None:
             mask = mask[..., -self.length :]  # keys of this forward; older images stay out of it
-        columns = self.rows.columns(hidden)
+        columns = self.rows.columns(self.tokens.image)
         alive = self.stages_alive[-1] if self.stages_alive else self.tokens.valid
         return Place(
             layer=layer,
@@ -192,13 +192,14 @@ class DropForward(Forward):
             return None
         queries = columns[:, -new:]
         allowed = causal(queries, columns, window)
-        if own is not None and own.dim() == 4 and self.tokens.has_images:
+        bidirectional = self.backbone.bidirectional and self.tokens.has_images
+        if bidirectional and own is not None and own.dim() == 4:
             # the model's own rule among the new rows: images may see themselves both ways
             block = self.rows.take_mask(own[..., -self.length :])
             assert block is not None
             if block.dtype != torch.bool:
                 block = block > torch.finfo(block.dtype).min / 2
-            over_past = allowed[..., :-new].expand(-1, block.shape[1], -1, -1)
+            over_past = allowed[..., :-new].expand(-1, block.shape[1], -1, -1).to(block.device)
             allowed = torch.cat([over_past, block], dim=-1)
         if valid is not None:
             allowed = forbid_keys(allowed, valid)

@@ -30,7 +30,7 @@ class Rows:
         return cls(keep.shape[1], index.gather(1, order), real_or_none)
 
     def columns(self, like: Tensor) -> Tensor:
-        """(B, K) original columns, on the device of ``like`` (B, K, ...)."""
+        """(B, K) original columns; ``like`` (B, ...) gives their number and device."""
         if self.index is not None:
             return self.index
         return torch.arange(self.length, device=like.device).expand(len(like), -1)
@@ -62,6 +62,7 @@ class Rows:
         if self.index is None:
             return hidden
         if self.real is not None:
-            hidden = torch.where(self.real[..., None], hidden, 0)
+            hidden = torch.where(self.real.to(hidden.device)[..., None], hidden, 0)
         full = hidden.new_zeros(len(hidden), self.length, hidden.shape[-1])
-        return full.scatter(1, self.index[..., None].expand_as(hidden), hidden)
+        index = self.index.to(hidden.device)
+        return full.scatter(1, index[..., None].expand_as(hidden), hidden)

@@ -27,6 +27,16 @@ class Slots:
         rank = torch.arange(columns.shape[1], device=columns.device).expand_as(columns)
         return cls(columns, tokens.visual_valid, rank, tokens.image_index, tokens.grid)
 
+    def to(self, device: torch.device) -> "Slots":
+        """All of it on ``device``."""
+        return Slots(
+            columns=self.columns.to(device),
+            alive=self.alive.to(device),
+            rank=self.rank.to(device),
+            image_index=self.image_index.to(device),
+            grid=self.grid.to(device),
+        )
+
     def masked(self, keep: Tensor) -> "Slots":
         """The same slots, those outside ``keep`` (B, N) dead."""
         return replace(self, alive=self.alive & keep)

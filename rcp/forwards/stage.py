@@ -33,6 +33,20 @@ class Place:
     visual: Tensor
     question: Tensor
 
+    def to(self, device: torch.device) -> "Place":
+        """All of it on the device of the layer."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Place(
+            layer=self.layer,
+            hidden=self.hidden.to(device),
+            rope=(self.rope[0].to(device), self.rope[1].to(device)),
+            mask=mask,
+            columns=self.columns.to(device),
+            alive=self.alive.to(device),
+            visual=self.visual.to(device),
+            question=self.question.to(device),
+        )
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -42,6 +56,12 @@ class Choice:
     keep: Tensor
     soft: Tensor | None = None
     scores: Tensor | None = None
+
+    def to(self, device: torch.device) -> "Choice":
+        """All of it on the device of the token map."""
+        soft = None if self.soft is None else self.soft.to(device)
+        scores = None if self.scores is None else self.scores.to(device)
+        return Choice(self.keep.to(device), soft, scores)
 
 
 def look(
