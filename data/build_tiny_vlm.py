@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -55,9 +56,8 @@ def main() -> None:
         model.load_state_dict(aligned["model"])
         heads.load_state_dict(aligned["heads"])
     tables = label_vectors(model.get_input_embeddings().weight.detach().cpu(), tokenizer)
-    model = train_decoder(model, heads, tokenizer, tables, arguments.state / "decoder.pt",
-                          arguments.seed + 2, device)
-    export_model(model, arguments.output)
+    train_decoder(model, heads, tokenizer, tables, arguments.state / "decoder.pt",
+                  arguments.seed + 2, device, partial(export_model, output=arguments.output))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ IMAGE_CLASSES = {**{f"count {colour}": MOST + 1 for colour in COLOURS},
 
 _NEIGHBOURS = np.array([[-1 if neighbour(cell, direction) is None else neighbour(cell, direction)
                          for cell in range(GRID * GRID)] for direction in DIRECTIONS])
-_CELL_OF_PATCH = np.arange(GRID * GRID).reshape(GRID, GRID).repeat(
+CELL_OF_PATCH = np.arange(GRID * GRID).reshape(GRID, GRID).repeat(
     CELL // PATCH, 0).repeat(CELL // PATCH, 1).ravel()
 
 
@@ -49,7 +49,7 @@ def patch_labels(scene: Scene) -> dict[str, np.ndarray]:
         cells[direction] = np.where((cell >= 0) & (shape > 0), shape[cell], 0)
     counts = np.bincount(scene.colour + 1, minlength=len(COLOURS) + 1)
     cells["alike"] = np.where(shape > 0, np.minimum(counts[scene.colour + 1], MOST), 0)
-    labels = {name: values[_CELL_OF_PATCH].copy() for name, values in cells.items()}
+    labels = {name: values[CELL_OF_PATCH].copy() for name, values in cells.items()}
     labels["shape"][scene.dot_patch] = DOT
     labels["colour"][scene.dot_patch] = scene.dot_colour + 1
     return labels
@@ -61,7 +61,7 @@ def image_labels(scene: Scene) -> dict[str, int]:
     shapes = np.bincount(scene.shape[scene.occupied], minlength=len(SHAPES))
     return {**{f"count {name}": int(n) for name, n in zip(COLOURS, np.minimum(colours, MOST))},
             **{f"count {name}": int(n) for name, n in zip(SHAPES, np.minimum(shapes, 2))},
-            "dot cell": int(_CELL_OF_PATCH[scene.dot_patch]), "odd cell": scene.odd_cell,
+            "dot cell": int(CELL_OF_PATCH[scene.dot_patch]), "odd cell": scene.odd_cell,
             "largest cell": scene.largest_cell}
 
 

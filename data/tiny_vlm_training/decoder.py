@@ -8,6 +8,7 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Callable
 
 import torch
 from torch import nn
@@ -18,11 +19,12 @@ from data.drawing import draw_scenes
 from data.labels import stack_labels
 from data.questions import QUESTION_TYPES, QuestionSampler
 from data.scenes import sample_scenes
-from data.tiny_vlm_training.guide import KeyGuide, key_of
+from data.tiny_vlm_training.guide import Guide, cell_of, key_of
 from data.tiny_vlm_training.model import grow
 from data.tiny_vlm_training.packing import IGNORE, SLOT, Packed, encode_question, packed_logits
+from data.tiny_vlm_training.projector import readout
 from data.tiny_vlm_training.schedule import make_optimizer, set_rate
-from data.tiny_vlm_training.settings import PHASES, Phase
+from data.tiny_vlm_training.settings import DECODER_LAYERS, PHASES, Phase
 from data.tiny_vlm_training.state import load_state, save_state
 from data.tiny_vlm_training.tower import CLS_WEIGHT, TowerHeads, to_pixels
 
@@ -30,7 +32,7 @@ log = logging.getLogger(__name__)
 PREFIX = ("<s>", "USER", ":")
 REPORT = 25  # steps between reports, and the window that a phase's goal looks at
 LABEL_WEIGHT = 0.5  # of the tower's own losses while it is trained along
-GUIDE_WEIGHT = 0.3
+Publish = Callable[[LlavaForConditionalGeneration], None]
 FILLERS = {"what", "is", "the", "a", "on", "of", "object", "objects", "?", "one", "out", "are",
            "how", "or"}
 
@@ -44,7 +46,8 @@ def key_words(text: str) -> str:
 
 @dataclass
 class Batch:
-    """Pixels (n, 3, 96, 96), tower labels, packed questions; per question its type and key."""
+    """Pixels (n, 3, 96, 96), tower labels, packed questions; per question its type, and the key
+    and cell that the guide wants."""
 
     pixels: torch.Tensor
     patch_labels: torch.Tensor
@@ -52,6 +55,7 @@ class Batch:
     packed: Packed
     types: list[str]
     keys: torch.Tensor
+    cells: torch.Tensor
 
 
 class BatchMaker:
@@ -74,7 +78,7 @@ class BatchMaker:
     def make(self) -> Batch:
         """One batch; slots that a scene cannot fill stay empty."""
         scenes = list(islice(self.scenes, self.phase.images))
-        rows, labels, types, keys = [], [], [], []
+        rows, labels, types, keys, cells = [], [], [], [], []
         for scene in scenes:
             questions = self.sampler.sample(scene, self.phase.questions)
             short = torch.rand(len(questions), generator=self.generator) < self.phase.short_share
@@ -86,13 +90,15 @@ class BatchMaker:
             rows.append([i for ids, _ in encoded for i in ids])
             labels.append([i for _, wanted in encoded for i in wanted])
             types += [q.type for q in questions]
-            keys += [key_of(q.text) for q in questions]
+            asked = [key_of(q.text) for q in questions]
+            keys += asked
+            cells += [cell_of(key, scene) for key in asked]
         patches, images = stack_labels(scenes)
         packed = Packed(torch.tensor(rows).to(self.device), torch.tensor(labels).to(self.device))
         return Batch(to_pixels(torch.from_numpy(draw_scenes(scenes)).to(self.device)),
                      torch.from_numpy(patches).to(self.device),
                      torch.from_numpy(images).to(self.device), packed, types,
-                     torch.tensor(keys).to(self.device))
+                     torch.tensor(keys).to(self.device), torch.tensor(cells).to(self.device))
 
 
 @dataclass
@@ -116,8 +122,8 @@ class Score:
 
 
 def train_step(model: LlavaForConditionalGeneration, heads: TowerHeads, batch: Batch,
-               prefix: list[int], train_tower: bool, guide: KeyGuide | None,
-               ) -> tuple[torch.Tensor, list[bool]]:
+               prefix: list[int], train_tower: bool, guide: Guide | None,
+               tables: dict[str, torch.Tensor]) -> tuple[torch.Tensor, list[bool]]:
     """The loss of one batch, and which answers were right."""
     with torch.set_grad_enabled(train_tower):
         seen = model.model.vision_tower(pixel_values=batch.pixels)
@@ -130,10 +136,12 @@ def train_step(model: LlavaForConditionalGeneration, heads: TowerHeads, batch: B
         # Of the two labelled rows of a question the first is the one that answers.
         labelled = batch.packed.labels != IGNORE
         answer_rows = labelled & labelled.roll(-1, 1)
-        loss = loss + GUIDE_WEIGHT * guide.loss(answer_rows, batch.keys)
+        loss = loss + guide.loss(answer_rows, batch.keys, batch.cells)
     if train_tower:
         patch_loss, image_loss, _ = heads.losses(seen, batch.patch_labels, batch.image_labels)
-        loss = loss + LABEL_WEIGHT * (patch_loss + CLS_WEIGHT * image_loss)
+        # Without its read-out kept up, what neighbours show fades from the tokens again.
+        read_loss, _ = readout(features, batch.patch_labels, tables)
+        loss = loss + LABEL_WEIGHT * (read_loss + patch_loss + CLS_WEIGHT * image_loss)
     return loss, right
 
 
@@ -148,8 +156,12 @@ def _optimizer(model: LlavaForConditionalGeneration, heads: TowerHeads) -> torch
 
 def train_decoder(model: LlavaForConditionalGeneration, heads: TowerHeads,
                   tokenizer: PreTrainedTokenizerFast, tables: dict[str, torch.Tensor], path: Path,
-                  seed: int, device: torch.device) -> LlavaForConditionalGeneration:
-    """Run all phases from `path`'s state if there is one; tables: see label_vectors."""
+                  seed: int, device: torch.device, publish: Publish,
+                  ) -> LlavaForConditionalGeneration:
+    """Run all phases from `path`'s state if there is one; tables: see label_vectors.
+
+    `publish` is called with the model whenever the state of a model of full depth was saved.
+    """
     state = load_state(path) or {"phase": 0, "step": 0}
     if "model" in state:
         layers = PHASES[state["phase"]].layers
@@ -167,9 +179,10 @@ def train_decoder(model: LlavaForConditionalGeneration, heads: TowerHeads,
             model, depth = grow(model, tokenizer, phase.layers), phase.layers
             optimizer = _optimizer(model, heads)
         start = state["step"] if index == state["phase"] else 0
-        guide = KeyGuide(model, tables) if phase.guided else None
+        guide = Guide(model, tables) if phase.guided else None
         try:
-            _run_phase(model, heads, tokenizer, optimizer, guide, index, start, path, seed, device)
+            _run_phase(model, heads, tokenizer, optimizer, guide, tables, index, start, path,
+                       seed, device, publish)
         finally:
             if guide is not None:
                 guide.remove()
@@ -178,8 +191,8 @@ def train_decoder(model: LlavaForConditionalGeneration, heads: TowerHeads,
 
 def _run_phase(model: LlavaForConditionalGeneration, heads: TowerHeads,
                tokenizer: PreTrainedTokenizerFast, optimizer: torch.optim.AdamW,
-               guide: KeyGuide | None, index: int, start: int, path: Path, seed: int,
-               device: torch.device) -> None:
+               guide: Guide | None, tables: dict[str, torch.Tensor], index: int, start: int,
+               path: Path, seed: int, device: torch.device, publish: Publish) -> None:
     phase, score, clock = PHASES[index], Score(), time.time()
     # The stream of a resumed phase starts at a place of its own, not at scenes seen before.
     maker = BatchMaker(tokenizer, phase, seed + 1_000_003 * index + start, device)
@@ -191,7 +204,8 @@ def _run_phase(model: LlavaForConditionalGeneration, heads: TowerHeads,
                  phase.warmup, phase.steps, phase.final_rate)
         for group in optimizer.param_groups[2:]:
             group["lr"] *= phase.tower_rate / phase.rate
-        loss, right = train_step(model, heads, batch, prefix, phase.tower_rate > 0, guide)
+        loss, right = train_step(model, heads, batch, prefix, phase.tower_rate > 0, guide,
+                                 tables)
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -206,5 +220,7 @@ def _run_phase(model: LlavaForConditionalGeneration, heads: TowerHeads,
             if step % 100 == 99 or done or step + 1 == phase.steps:
                 save_state(path, model=model.state_dict(), heads=heads.state_dict(),
                            optimizer=optimizer.state_dict(), phase=index, step=step + 1)
+                if phase.layers == DECODER_LAYERS:
+                    publish(model)
             if done:
                 return

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 LABEL_WORDS = {"colour": COLOURS, "shape": (*SHAPES, "dot"), "letter": LETTERS,
                "size": (None, None, "largest"), "odd": ("odd",), "alike": ("1", "2", "3", "4")}
 
+READ_OUT = ("colour", "shape", "letter", *DIRECTIONS, "alike")
+READOUT_SCALE = 8.0
+
 
 def label_vectors(words: torch.Tensor, tokenizer: PreTrainedTokenizerFast,
                   ) -> dict[str, torch.Tensor]:
@@ -54,6 +57,24 @@ def targets(labels: torch.Tensor, tables: dict[str, torch.Tensor]) -> torch.Tens
     parts = [table.to(labels.device)[labels[..., names.index(name)]]
              for name, table in tables.items()]
     return torch.stack(parts).sum(0)
+
+
+def readout(features: torch.Tensor, labels: torch.Tensor, tables: dict[str, torch.Tensor],
+            ) -> tuple[torch.Tensor, dict[str, float]]:
+    """How well each label is told apart by the very vectors that the decoder will search for.
+
+    features (n, 144, width), labels (n, 144, names); returns the mean cross entropy over tokens
+    that show something, and accuracies by name.
+    """
+    losses, accuracy = [], {}
+    for name in READ_OUT:
+        wanted = labels[..., list(PATCH_CLASSES).index(name)]
+        shown = (wanted > 0) & (wanted <= len(LABEL_WORDS.get(name, SHAPES)))
+        vectors = tables[name][1:len(LABEL_WORDS.get(name, SHAPES)) + 1].to(features.device)
+        scores = READOUT_SCALE * features[shown] @ vectors.T
+        losses.append(F.cross_entropy(scores, wanted[shown] - 1))
+        accuracy[name] = (scores.detach().argmax(-1) == wanted[shown] - 1).float().mean().item()
+    return torch.stack(losses).mean(), accuracy
 
 
 @torch.no_grad()
@@ -92,14 +113,16 @@ def align(model: LlavaForConditionalGeneration, heads: TowerHeads,
         features = seen.last_hidden_state[:, 1:]
         if step == 0:
             _solve_start(projector, features.detach().flatten(0, 1), wanted.flatten(0, 1))
-        unexplained = F.mse_loss(projector(features), wanted) / wanted.var()
-        patch_loss, image_loss, accuracy = heads.losses(seen, labels, of_image)
+        projected = projector(features)
+        unexplained = F.mse_loss(projected, wanted) / wanted.var()
+        read_loss, read = readout(projected, labels, tables)
+        patch_loss, image_loss, _ = heads.losses(seen, labels, of_image)
         set_rate(optimizer, ALIGNMENT.rate, step, ALIGNMENT.warmup, ALIGNMENT.steps, floor=0.02)
         optimizer.zero_grad()
-        (unexplained + patch_loss + CLS_WEIGHT * image_loss).backward()
+        (unexplained + read_loss + patch_loss + CLS_WEIGHT * image_loss).backward()
         nn.utils.clip_grad_norm_([*tower.parameters(), *projector.parameters()], 1.0)
         optimizer.step()
         if step % 25 == 24:
-            log.info("alignment %d unexplained %.3f patch %.3f cls %.3f shape %.2f alike %.2f",
+            log.info("alignment %d unexplained %.3f patch %.3f cls %.3f read out %s",
                      step + 1, unexplained.item(), patch_loss.item(), image_loss.item(),
-                     accuracy["shape"], accuracy["alike"])
+                     " ".join(f"{name} {value:.2f}" for name, value in read.items()))

@@ -55,8 +55,10 @@ class Phase:
 PHASES = (
     Phase("key words", TRUNK_LAYERS, LOOKUP, 300, 1.5e-3, 0.85, short_share=1.0),
     Phase("relations", TRUNK_LAYERS, RELATIONS, 900, 1.5e-3, 0.88, short_share=0.35, guided=True),
-    Phase("everything", TRUNK_LAYERS, EVERYTHING, 900, 1.2e-3, 0.92, short_share=0.0, guided=True,
-          tower_rate=1e-4),
-    Phase("deep", DECODER_LAYERS, EVERYTHING, 600, 6e-4, 1.01, short_share=0.0, tower_rate=1e-4,
-          warmup=40, final_rate=0.03),
+    Phase("everything", TRUNK_LAYERS, EVERYTHING, 800, 1.2e-3, 0.95, short_share=0.2, guided=True,
+          tower_rate=1e-4, final_rate=0.5),
+    Phase("deep", DECODER_LAYERS, EVERYTHING, 400, 6e-4, 1.01, short_share=0.0, tower_rate=1e-4,
+          images=12, warmup=30, final_rate=0.03),
+    Phase("two steps", DECODER_LAYERS, EVERYTHING, 600, 1e-3, 0.96, short_share=0.15, guided=True,
+          tower_rate=1e-4, images=12, warmup=20, final_rate=0.05),
 )
