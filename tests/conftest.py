@@ -1,9 +1,5 @@
 """Shared fixtures: one thread, fixed seeds, a tiny random LLaVA and its inputs."""
 
-import os
-
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-
 import pytest
 import torch
 from torch import nn

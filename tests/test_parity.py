@@ -105,8 +105,8 @@ def test_a_fresh_repair_adapter_is_an_exact_identity(tiny_llava, inputs):
 
 
 def hook_count(model):
-    kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_forward_hooks_with_kwargs",
-             "_forward_pre_hooks_with_kwargs", "_forward_hooks_always_called")
+    kinds = [f"_forward_{kind}" for kind in ("hooks", "pre_hooks", "hooks_with_kwargs",
+                                             "pre_hooks_with_kwargs", "hooks_always_called")]
     return sum(len(getattr(module, kind)) for module in model.modules() for kind in kinds)
 
 

@@ -151,7 +151,7 @@ def test_missing_truncated_and_misshapen_tensors_are_refused(saved):
         (lambda d: d.pop("plugin"), "damaged"),
         (lambda d: d["plugin"].update(colour="red"), "'colour'"),
         (lambda d: d["plugin"]["stages"][0].update(method="os.system"), "os.system"),
-        (lambda d: d["plugin"]["stages"][0]["arguments"].update(inner="x"), "damaged|does not take"),
+        (lambda d: d["plugin"]["stages"][0]["arguments"].update(inner="x"), "does not take"),
         (lambda d: d["plugin"]["stages"][0].update(layer=77), "77"),
         (lambda d: d["plugin"].update(position_policy="sideways"), "sideways"),
     ],
