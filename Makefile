@@ -17,7 +17,7 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 runs/data/train: | $(READY)
 	$(BIN)/python -m data.generate --output $@ --split train --n 4000
 runs/data/validation: | $(READY)
-	$(BIN)/python -m data.generate --output $@ --split validation --n 400
+	$(BIN)/python -m data.generate --output $@ --split val --n 400
 runs/data/test: | $(READY)
 	$(BIN)/python -m data.generate --output $@ --split test --n 2000
 data: runs/data/train runs/data/validation runs/data/test
