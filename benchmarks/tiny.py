@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+import yaml
+
 from benchmarks.environment import environment
 from rcp.errors import UserError
 from rcp.evaluation import cli, tables
@@ -23,8 +25,8 @@ from rcp.evaluation.contestants import BLANK_IMAGE, FULL
 from rcp.evaluation.rows import Row, write_rows
 
 RESULTS = Path(__file__).parent / "results"
-CONFIGS = {"N/9": "rcp_tiny.yaml", "N/18": "rcp_tiny_n18.yaml"}
-RANDOM_REPAIR = ["--model.plugin.method", "random", "--model.plugin.arguments", "{}"]
+BUDGETS = {"N/9": "rcp_tiny.yaml", "N/18": "rcp_tiny_n18.yaml"}
+CONFIGS = Path("configs")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,7 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         reports = {
             budget: _budget(config, options.runs / Path(config).stem, options)
-            for budget, config in CONFIGS.items()
+            for budget, config in BUDGETS.items()
         }
     except UserError as error:
         print(f"benchmarks.tiny: {error}", file=sys.stderr)
@@ -52,6 +54,12 @@ def merged(results: Sequence[Sequence[Row]]) -> list[Row]:
     return [*first, *(row for rows in others for row in rows if not _unpruned(row))]
 
 
+def random_stages(config: Path) -> list[dict[str, object]]:
+    """The stages of a configuration with random tokens in place of its pruner's choice."""
+    stages = yaml.safe_load(config.read_text())["model"]["plugin"]["stages"]
+    return [stage | {"method": "random", "arguments": {}} for stage in stages]
+
+
 def _unpruned(row: Row) -> bool:
     return row.method in (FULL, BLANK_IMAGE)
 
@@ -64,7 +72,8 @@ def _budget(config: str, folder: Path, options: argparse.Namespace) -> Report:
     plugins = [
         _plugin(config, folder / f"seed{seed}", seed, options.train) for seed in options.seeds
     ]
-    control = _plugin(config, folder / "random_repair", 0, [*RANDOM_REPAIR, *options.train])
+    random_drops = ["--model.plugin.stages", json.dumps(random_stages(CONFIGS / config))]
+    control = _plugin(config, folder / "random_repair", 0, [*random_drops, *options.train])
     report = cli.run(
         [
             *("--plugin", *map(str, plugins)),

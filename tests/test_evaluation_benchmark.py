@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 
 import pytest
+import yaml
 
 from benchmarks import tiny
 from rcp.evaluation.comparison import Report
@@ -52,12 +53,22 @@ def test_every_seed_is_trained_and_all_meet_in_one_evaluation(steps, run, tmp_pa
     trained = named(steps, "train.py")
     assert len(trained) == 2 * 3 and len(named(steps, "export.py")) == 2 * 3
     assert [step[step.index("--seed_everything") + 1] for step in trained] == list("010010")
-    assert [("random" in step) for step in trained] == [False, False, True] * 2
+    stages = [json.loads(step[-1]) for step in trained if "--model.plugin.stages" in step]
+    assert len(stages) == 2 and stages[0] == tiny.random_stages(tiny.CONFIGS / "rcp_tiny.yaml")
+    assert {stage["method"] for stage in stages[1]} == {"random"}
     first, second = named(steps, "evaluate.py")
     plugins = [str(tmp_path / f"runs/rcp_tiny/seed{seed}/plugin") for seed in (0, 1)]
     assert first[1:4] == ["--plugin", *plugins]
     assert f"random_repair={tmp_path}/runs/rcp_tiny/random_repair/plugin" in first
     assert all("rcp_tiny_n18" in second[position] for position in (2, 3))
+
+
+def test_the_random_control_keeps_the_schedule():
+    found = tiny.random_stages(tiny.CONFIGS / "rcp_tiny.yaml")
+    config = yaml.safe_load((tiny.CONFIGS / "rcp_tiny.yaml").read_text())
+    wanted = config["model"]["plugin"]["stages"]
+    assert [(s["layer"], s["ratio"]) for s in found] == [(s["layer"], s["ratio"]) for s in wanted]
+    assert wanted[0]["method"] == "rcp"
 
 
 def test_what_is_written(steps, run, tmp_path):

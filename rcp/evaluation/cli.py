@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> Report:
     """
     options = parser().parse_args(arguments)
     _check(options)
-    dataset = ConversationDataset(_data_file(options.data), options.image_folder)
+    dataset = ConversationDataset(options.data, options.image_folder)
     entrants = exported(options.plugin) if options.plugin else []
     others = compared(options.compare)
     model, processor = load_base(_base(options, entrants), options.dtype, options.device)
@@ -128,16 +128,3 @@ def _base(options: argparse.Namespace, entrants: Sequence[Contestant]) -> str:
             "its base is given. Add --base with the folder or hub id of a vision-language model."
         )
     return plugin.base.name_or_path
-
-
-def _data_file(path: Path) -> Path:
-    """``path`` itself, or the one JSON file in that folder."""
-    if not path.is_dir():
-        return path
-    found = sorted(path.glob("*.json"))
-    if len(found) != 1:
-        raise UserError(
-            f"The folder '{path}' holds {len(found)} JSON files, so it is unclear which one are "
-            "the questions. Name the file itself with --data."
-        )
-    return found[0]
