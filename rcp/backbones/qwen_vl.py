@@ -14,6 +14,6 @@ class MRope(Backbone):
     limits = "decoding by hand needs position_ids, as without a plug-in"
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places | None:
-        if positions is None or positions.dim() != 3:
+        if positions is None or positions.dim() != 3 or len(positions) < 3:
             return None
         return from_positions(image, positions)
