@@ -86,6 +86,7 @@ def schedule_for(
     Raises ``UserError`` where the layers before the first stage alone cost more than the budget,
     or where even keeping everything afterwards would not use it up.
     """
+    spans = Schedule(layers, (0.0,) * len(layers), num_layers).spans  # refuses impossible layers
     first = layers[0]
     floor = first / num_layers
     if mean_ratio <= floor:
@@ -98,7 +99,6 @@ def schedule_for(
     if decay is None:
         decay = 0.1 ** (1 / max(1, len(layers) - 1))
     shape = [decay**i for i in range(len(layers))]
-    spans = Schedule(layers, tuple(0.0 for _ in layers), num_layers).spans
     left = mean_ratio * num_layers - first
     # water-filling: no stage may keep more than everything
     ratios = [0.0] * len(layers)

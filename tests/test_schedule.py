@@ -45,6 +45,11 @@ def test_sixty_four_tokens_behind_layer_four_is_explained():
         schedule_for(64 / 576, (4, 14, 24), 32)
 
 
+def test_a_layer_beyond_the_model_is_named_with_what_is_allowed():
+    with pytest.raises(UserError, match="layer 9 is outside the model.*0 to 3"):
+        schedule_for(0.5, (1, 9), 4)
+
+
 def test_counts_round_half_up_and_keep_at_least_one():
     schedule = Schedule((0, 1, 2), (0.5, 0.001, 0.0), 4)
     assert [schedule.count(stage, 5) for stage in range(3)] == [3, 1, 0]

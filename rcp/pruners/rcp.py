@@ -18,7 +18,7 @@ class CrossAttentionPruner(Pruner):
     cross-attention, ``dropout`` drops query rows and MLP features. ``literal_scale`` uses the
     attention weights as written; the default ``w * n_alive - 1`` [ours] is zero for a flat
     attention and does not shrink as 1/N. ``intrinsic`` False leaves out ``base`` (ablation).
-    ``blind`` zeroes the question (ablation).
+    ``blind`` zeroes the question, whose attention is then flat and ``base`` zero (ablation).
     """
 
     name = "rcp"
@@ -72,7 +72,7 @@ class CrossAttentionPruner(Pruner):
         keep_row = self.row_dropout(torch.ones_like(weights[..., :1]))
         residual = self.mix((weights * keep_row).transpose(1, 2)).squeeze(-1)
         scores = residual.float() + self.token_mlp(visual).squeeze(-1).float() + self.bias.float()
-        if self.intrinsic:
+        if self.intrinsic and not self.blind:
             scores = scores + centred_log(view.question_attention, view.alive)
         return scores
 
