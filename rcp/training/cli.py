@@ -22,7 +22,7 @@ class TrainingCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        return {"fit": LightningCLI.subcommands()["fit"]}
+        return {"fit": LightningCLI.subcommands()["fit"] | {"weights_only"}}
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         parser.add_argument(
@@ -57,6 +57,10 @@ class TrainingCLI(LightningCLI):
             self.trainer.validate(self.model, self.datamodule, verbose=False)
         else:
             check_resumable(read_checkpoint(Path(self.config.fit.ckpt_path)), self.model.plugin)
+
+    def fit(self, **arguments: Any) -> None:
+        """Resume without running any code that a checkpoint may carry."""
+        self.trainer.fit(**arguments, weights_only=True)
 
     def after_fit(self) -> None:
         """The end of training need not be a validation."""

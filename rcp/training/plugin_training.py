@@ -204,7 +204,7 @@ class PluginTraining(pl.LightningModule):
         if self._full is not None:
             scores |= {f"full_{name}": value for name, value in self._full.compute().items()}
         for name, value in scores.items():
-            self.log(f"val/{name}", value, prog_bar=name == "accuracy")
+            self.log(f"val/{name}", value, prog_bar=name == "accuracy", sync_dist=True)
         if not self.trainer.sanity_checking:
             self.results |= {name: round(float(value), 6) for name, value in scores.items()}
 
