@@ -7,7 +7,7 @@ from rcp.backbones import Backbone
 from rcp.errors import UserError
 from rcp.losses import MomentForm
 from rcp.plugin import PluginSpec, RepairSpec, StageSpec
-from rcp.schedule import Schedule, ratio_of, schedule_for
+from rcp.schedule import ratio_of, schedule_for
 
 
 @dataclass
@@ -48,7 +48,6 @@ class PluginOptions:
     def _stages_by_budget(self, backbone: Backbone) -> list[StageSpec]:
         assert self.budget is not None and self.layers is not None
         layers, depth = tuple(self.layers), len(backbone.layers)
-        Schedule(layers, (0.0,) * len(layers), depth)  # refuses layers that are not in the model
         schedule = schedule_for(_mean_ratio(self.budget, backbone.visual_tokens), layers, depth)
         return [
             StageSpec(layer, kept, self.method, dict(self.arguments))
