@@ -1,5 +1,6 @@
 """The command line of train.py: LightningCLI with its one subcommand, `fit`, implied."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ class TrainingCLI(LightningCLI):
 
 def run(arguments: Sequence[str]) -> None:
     """Train as ``arguments`` say; raises ``UserError`` for what cannot be."""
+    # the frozen model is meant to be in evaluation mode
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
     parser = {"exit_on_error": False}
     try:
         TrainingCLI(
