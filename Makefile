@@ -27,7 +27,8 @@ quickstart: $(READY) data
 	rm -rf $(RUN)
 	$(BIN)/python train.py --config quickstart.yaml --run_folder $(RUN)
 	$(BIN)/python export.py --checkpoint $(RUN)/best.ckpt --output $(RUN)/plugin
-	$(BIN)/python evaluate.py --plugin $(RUN)/plugin --data runs/data/test --limit 300
+	$(BIN)/python evaluate.py --plugin $(RUN)/plugin --data runs/data/test --limit 300 \
+		--output $(RUN)/rows.json
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
