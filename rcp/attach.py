@@ -6,22 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rcp.backbones import Backbone, backbone_for
 from rcp.errors import UserError
 from rcp.forwards.base import Forward, Setup
-from rcp.forwards.drop import DropForward
-from rcp.forwards.record import RecordForward
-from rcp.forwards.soft import SoftForward
+from rcp.forwards.opening import open_forward
 from rcp.forwards.trace import Trace
-from rcp.generation import guard_generate, static_cache
+from rcp.generation import guard_generate
 from rcp.plan import KeepPlan
 from rcp.plugin import Plugin
 from rcp.relaxation import Relaxation
-from rcp.state import GenerationState, state_of
-from rcp.tokens import TokenMap, build_token_map, continuation_map
 
 MODES = ("drop", "soft", "record")
 
@@ -155,7 +150,8 @@ class Handle:
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         call = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
         call |= call.pop("kwargs", {})
-        self._local.forward = self._new_forward(call)
+        trace, prompt = (getattr(self._local, name, None) for name in ("trace", "prompt"))
+        self._local.forward = open_forward(self.setup, self.mode, call, trace, prompt)
 
     def _enter(
         self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -189,75 +185,6 @@ class Handle:
     def _end(self, *_: Any) -> None:
         self._local.forward = None
 
-    # -- one forward ---------------------------------------------------------------------------
-
-    def _new_forward(self, call: dict[str, Any]) -> Forward:
-        cache = call.get("past_key_values")
-        if self.mode == "drop" and getattr(cache, "is_compileable", False):
-            raise static_cache(type(cache).__name__)
-        past = state_of(cache, id(self.setup.plugin)) if self.mode == "drop" else None
-        ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
-        rows = ids if ids is not None else embeds
-        if rows is None:
-            raise UserError("A forward needs input_ids or inputs_embeds. Pass one of them.")
-        padding = _padding(call.get("attention_mask"), rows, past)
-        valid = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
-        if padding is not None:
-            valid = padding[:, -rows.shape[1]:].bool()
-        tokens = self._tokens(call, past, ids, embeds, valid)
-        trace = getattr(self._local, "trace", None)
-        if self.mode == "drop":
-            return DropForward(self.setup, tokens, trace, past, padding)
-        if cache is not None and cache.get_seq_length() > 0:
-            raise UserError(
-                f'"{self.mode}" mode sees whole sequences, but this forward continues a cache of '
-                f'{cache.get_seq_length()} tokens. Pass use_cache=False, or attach in "drop" mode.'
-            )
-        kind = SoftForward if self.mode == "soft" else RecordForward
-        return kind(self.setup, tokens, trace)
-
-    def _tokens(
-        self,
-        call: dict[str, Any],
-        past: GenerationState | None,
-        ids: Tensor | None,
-        embeds: Tensor | None,
-        valid: Tensor,
-    ) -> TokenMap:
-        carries_images = any(
-            call.get(name) is not None and len(call[name]) > 0
-            for name in ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
-        )
-        asked = call.get("logits_to_keep")  # assisted decoding: its candidates and one before
-        asked = asked if isinstance(asked, int) else 0
-        if past is not None and not carries_images:
-            return continuation_map(valid, max(asked, 1))
-        if ids is None and self.mode == "drop" and not carries_images:
-            raise UserError(
-                "inputs_embeds alone do not show which rows are images, so nothing could be "
-                "dropped. Pass input_ids, or pixel_values beside embedded image placeholders."
-            )
-        image = self.setup.backbone.image_rows(ids, embeds)
-        labels = call.get("labels")
-        end = getattr(self._local, "prompt", None)
-        if labels is None and end is None and self.mode != "record" and not self._caches(call):
-            raise UserError(
-                "Without a cache it is unknown where the prompt ends, so the question cannot be "
-                "told from what was generated. Pass labels, keep use_cache=True, or run the "
-                "forward inside `with handle.prompt(length):`."
-            )
-        if end is None and labels is None and asked > 1:
-            end = valid.shape[1] + 1 - asked
-        if end is not None:
-            end = torch.as_tensor(end, device=valid.device).expand(len(valid))
-        return build_token_map(image, valid, labels=labels, prompt_end=end)
-
-    def _caches(self, call: dict[str, Any]) -> bool:
-        use_cache = call.get("use_cache")
-        if use_cache is None:
-            use_cache = getattr(self.setup.backbone.text_config, "use_cache", True)
-        return bool(use_cache)
-
 
 def _check_backend(backbone: Backbone, plugin: Plugin) -> None:
     """Refuse attention backends whose masks dropping cannot build."""
@@ -275,25 +202,6 @@ def _check_backend(backbone: Backbone, plugin: Plugin) -> None:
             f"are no longer neighbours once tokens are dropped. Load the model with "
             f'attn_implementation="sdpa".'
         )
-
-
-def _padding(mask: Any, rows: Tensor, past: GenerationState | None) -> Tensor | None:
-    """The 2-D padding mask (B, past + T) of the call, checked, or None."""
-    if mask is None:
-        return None
-    if not isinstance(mask, Tensor) or mask.dim() != 2:
-        raise UserError(
-            "A plug-in needs the 2-D attention mask (batch, tokens) to tell padding from text, "
-            "not a ready-made 4-D or per-layer one. Pass the mask the processor returns."
-        )
-    expected = rows.shape[1] + (past.length if past is not None else 0)
-    if mask.shape[1] != expected:
-        raise UserError(
-            f"The attention mask has {mask.shape[1]} columns, but this forward ends at column "
-            f"{expected}: prefill in chunks is not supported under a plug-in. Pass the whole "
-            f"prompt at once (prefill_chunk_size=None)."
-        )
-    return mask
 
 
 def _refuse_second(model: nn.Module) -> None:
