@@ -70,6 +70,6 @@ def test_two_processes_equal_one(split: int, tmp_path: Path):
     loss = loss_of(whole_batch(), weight, None)
     loss.backward()
     for rank in range(2):
-        theirs, gradient = torch.load(tmp_path / f"{rank}.pt")
+        theirs, gradient = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(theirs, loss.detach())
         torch.testing.assert_close(gradient, weight.grad)
