@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rcp.tokens import image_runs
+
 
 @dataclass(frozen=True)
 class Places:
@@ -17,13 +19,6 @@ class Places:
 
     index: Tensor
     grid: Tensor
-
-
-def runs(image: Tensor) -> Tensor:
-    """Number the runs of consecutive visual columns: (B, T) long, -1 elsewhere."""
-    starts = image.clone()
-    starts[:, 1:] &= ~image[:, :-1]
-    return torch.where(image, starts.cumsum(1) - 1, -1)
 
 
 def rank(index: Tensor, counted: Tensor) -> Tensor:
@@ -44,7 +39,7 @@ def centres(row: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tenso
 
 def tiled(image: Tensor, side: int) -> Places:
     """Images of one or more square tiles of ``side`` x ``side``, each with its own places."""
-    index = runs(image)
+    index = image_runs(image)
     number = rank(index, image) % (side * side)
     size = torch.full_like(number, side)
     return Places(index, centres(number // side, number % side, size, size))
@@ -52,7 +47,7 @@ def tiled(image: Tensor, side: int) -> Places:
 
 def from_positions(image: Tensor, positions: Tensor) -> Places:
     """Rows and columns from M-RoPE ``positions`` (3 or 4, B, T): the last two axes hold them."""
-    index = runs(image)
+    index = image_runs(image)
     row, column = (axis.expand_as(index) for axis in positions[-2:])
     row = row - _of_image(row, index, "amin")
     column = column - _of_image(column, index, "amin")
@@ -67,7 +62,7 @@ def any_resolution(image: Tensor, newline: Tensor, side: int, frame_side: int) -
     ``frame_side`` x ``frame_side`` and one newline; its length tells it from an image without
     tiles, which has exactly ``side * side`` tokens before its newline.
     """
-    index = runs(image)
+    index = image_runs(image)
     number = rank(index, image)
     size, newlines = total(index, image), total(index, newline & image)
     base = side * side
@@ -94,14 +89,14 @@ def broken_rows(image: Tensor, embeds: Tensor) -> Places:
     Rows separated by one column belong together if that column is the token after the sample's
     first row; tokens are told apart by their embeddings ``embeds`` (B, T, D).
     """
-    row_index = runs(image)
+    row_index = image_runs(image)
     ends = torch.zeros_like(image)
     ends[:, 1:] = image[:, :-1] & ~image[:, 1:]
     first = ends.float().argmax(1)[:, None, None].expand(-1, 1, embeds.shape[-1])
     breaks = ends & (embeds == embeds.gather(1, first)).all(-1)
     breaks[:, :-1] &= image[:, 1:]
     joined = image | breaks
-    index = torch.where(image, runs(joined), -1)
+    index = torch.where(image, image_runs(joined), -1)
     column = rank(row_index, image)
     row = rank(index, breaks)
     columns, rows = _of_image(column, index, "amax") + 1, _of_image(row, index, "amax") + 1

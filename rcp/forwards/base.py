@@ -51,6 +51,7 @@ class Forward:
         self.counts = counts
         self.device_counts = torch.tensor(counts, dtype=torch.long, device=device)
         self.text_counts = [v - n for v, n in zip(tokens.valid_counts, tokens.visual_counts)]
+        self.rows = Rows(tokens.image.shape[1])
         self.slots = Slots.of(tokens)
         self.alive = tokens.visual_valid  # over all slots, whatever self.slots has become
         self.contexts: dict[int, Tensor] = {}
@@ -78,11 +79,11 @@ class Forward:
         arguments, self.additions = self.backbone.take_additions(arguments)
         return arguments
 
-    def add(self, layer: int, hidden: Tensor, rows: Rows) -> Tensor:
+    def add(self, layer: int, hidden: Tensor) -> Tensor:
         """What the decoder itself would have added to the output of ``layer``."""
         if layer >= len(self.additions):
             return hidden
-        return hidden + rows.take(self.additions[layer].to(hidden.device))
+        return hidden + self.rows.take(self.additions[layer].to(hidden.device))
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -92,6 +93,10 @@ class Forward:
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         """Called with the layer's output; returns what follows shall see."""
+        rows = self.rows.locate(self.tokens.answer_columns)
+        hidden = self.repair_rows(layer, hidden, rows, self.tokens.answer_valid)
+        hidden = self.add(layer, hidden)
+        self.record_answers(layer, hidden, rows)
         return hidden
 
     def finish(self, hidden: Tensor) -> Tensor:

@@ -44,7 +44,6 @@ class DropForward(Forward):
         self.past_length = past.length if past is not None else 0
         self.padding = padding
         self.length = tokens.image.shape[1]
-        self.rows = Rows(self.length)
         self.segments: list[Segment | None] = list(past.segments) if past is not None else []
         self.segments += [None] * (len(self.schedule.layers) - len(self.segments))
         if past is not None:
@@ -75,13 +74,6 @@ class DropForward(Forward):
         arguments["position_ids"] = None
         arguments["position_embeddings"] = self.rows.take_rope(arguments["position_embeddings"])
         return hidden, arguments
-
-    def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
-        rows = self.rows.locate(self.tokens.answer_columns)
-        hidden = self.repair_rows(layer, hidden, rows, self.tokens.answer_valid)
-        hidden = self.add(layer, hidden, self.rows)
-        self.record_answers(layer, hidden, rows)
-        return hidden
 
     def finish(self, hidden: Tensor) -> Tensor:
         """Back to the original length, so that logits and labels still mean the same columns."""

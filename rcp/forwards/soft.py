@@ -22,7 +22,6 @@ class SoftForward(Forward):
     def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
         super().__init__(setup, tokens, trace)
         self.kept = tokens.visual_valid.float()  # c over all slots, with gradient
-        self.rows = Rows(tokens.image.shape[1])
         self.bias: Tensor | None = None
         self.masks: dict[int, tuple[Tensor | None, Tensor]] = {}
 
@@ -42,13 +41,6 @@ class SoftForward(Forward):
             "position_embeddings": self.rows.take_rope(arguments["position_embeddings"]),
         }
         return hidden, arguments | changed
-
-    def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
-        rows = self.rows.locate(self.tokens.answer_columns)
-        hidden = self.repair_rows(layer, hidden, rows, self.tokens.answer_valid)
-        hidden = self.add(layer, hidden, self.rows)
-        self.record_answers(layer, hidden, rows)
-        return hidden
 
     def finish(self, hidden: Tensor) -> Tensor:
         if self.trace is not None:
