@@ -7,7 +7,6 @@ from transformers import AutoModelForImageTextToText
 
 import evaluate
 import rcp
-from rcp import __main__ as small_commands
 from tests.tiny import RCP_ARGUMENTS, randomised
 from tests.tiny_base import TOKENS, conversation, make_model, make_processor, write_conversations
 
@@ -187,19 +186,3 @@ def test_a_truncated_plugin(command, plugins, tmp_path):
     (cut / "plugin.safetensors").write_bytes(whole[:-100])
     status, said = command("--plugin {tmp}/cut")
     assert_refused(status, said, "truncated", "export it again")
-
-
-@pytest.mark.parametrize("what", ["pruners", "backbones"])
-def test_lists_name_everything(what, capsys):
-    small_commands.main([what, "--json"])
-    entries = json.loads(capsys.readouterr().out)
-    small_commands.main([what])
-    lines = capsys.readouterr().out.strip().splitlines()
-    assert len(lines) == len(entries)
-    assert all(line.split()[0] == entry["name"] for line, entry in zip(lines, entries))
-
-
-def test_a_pruner_is_listed_with_its_paper_and_needs(capsys):
-    small_commands.main(["pruners"])
-    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("rcp ")]
-    assert "2604.04972" in line and "needs question_attention" in line

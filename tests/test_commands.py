@@ -1,0 +1,75 @@
+"""`python -m rcp`: every file of rcp/commands is a subcommand that explains itself."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from rcp import UserError, commands
+from rcp.__main__ import main
+from rcp.backbones.base import BACKBONES
+from rcp.pruners import PRUNERS
+
+
+@pytest.mark.parametrize("name", commands.names())
+def test_every_command_has_a_help_line_and_explains_itself(
+    name: str, capsys: pytest.CaptureFixture[str]
+):
+    assert re.match(r"[A-Z].*\.$", commands.help_line(name))
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    assert f"python -m rcp {name}" in capsys.readouterr().out
+
+
+def test_help_lists_all_commands(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    text = capsys.readouterr().out
+    assert commands.names() and all(name in text for name in commands.names())
+
+
+@pytest.mark.parametrize(("name", "registry"), [("pruners", PRUNERS), ("backbones", BACKBONES)])
+def test_lists_name_everything_registered(name, registry, capsys: pytest.CaptureFixture[str]):
+    assert main([name, "--json"]) == 0
+    assert [entry["name"] for entry in json.loads(capsys.readouterr().out)] == registry.names()
+    assert main([name]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == registry.names()
+
+
+def test_a_pruner_is_listed_with_its_paper_and_needs(capsys: pytest.CaptureFixture[str]):
+    main(["pruners"])
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("rcp ")]
+    assert "2604.04972" in line and "needs question_attention" in line
+
+
+def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        main(["prunners"])
+    assert end.value.code == 2
+    assert "pruners" in capsys.readouterr().err
+
+
+def test_bad_input_is_one_paragraph(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def refuse(*_: object) -> None:
+        raise UserError("The moon is not cheese.")
+
+    monkeypatch.setattr("rcp.commands.pruners.run", refuse)
+    assert main(["pruners"]) == 2
+    assert capsys.readouterr().err == "python -m rcp pruners: The moon is not cheese.\n"
+
+
+def test_one_command_does_not_import_the_others():
+    """The lists stay quick whatever heavy packages other commands need."""
+    code = (
+        "import sys; from rcp.__main__ import main; main(['pruners']);"
+        "print([m for m in ('pytorch_lightning', 'datasets', 'rcp.commands.backbones') "
+        "if m in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
