@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,9 +89,15 @@ class Handle:
             self._unguard = None
 
     @contextmanager
-    def trace(self) -> Iterator[Trace]:
-        """Observe the forwards inside the ``with`` block; the last one is what the trace holds."""
-        self._local.trace = Trace()
+    def trace(
+        self, attention: Sequence[int] = (), views: Sequence[int] = ()
+    ) -> Iterator[Trace]:
+        """Observe the forwards inside the ``with`` block; the last one is what the trace holds.
+
+        In record mode also the question's attention to the visual tokens at the layers
+        ``attention``, and what the stages at the layers ``views`` would see.
+        """
+        self._local.trace = Trace(tuple(attention), tuple(views))
         try:
             yield self._local.trace
         finally:

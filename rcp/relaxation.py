@@ -8,8 +8,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Relaxation:
-    """Temperature and noise of the straight-through estimator (RCP §2 [draft]).
+    """Temperature and noise of the choice while training (RCP §2 [draft]).
 
+    ``hard``: tokens are kept or not, and a straight-through gradient reaches the scores; else each
+    is retained by its sigmoid, a number between 0 and 1 (CoViPAL stage 2 [note]).
     ``temperature`` divides the score inside the sigmoid; ``noise`` scales the logistic noise
     added to the score, 0 for none; ``generator`` makes the noise repeatable. ``margin``, if given,
     drops the tokens ranked beyond ``margin`` times a stage's count physically while training
@@ -20,6 +22,7 @@ class Relaxation:
     noise: float = 0.0
     generator: torch.Generator | None = None
     margin: float | None = None
+    hard: bool = True
 
     def perturb(self, scores: Tensor) -> Tensor:
         """``scores`` plus logistic noise (difference of two Gumbel draws), same shape, fp32."""

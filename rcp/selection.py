@@ -54,3 +54,11 @@ def straight_through(
     offset = cut(scores, keep, alive) if centred else 0.0
     gate = torch.sigmoid((scores - offset) / relaxation.temperature) * alive
     return keep.to(gate.dtype) + (gate - gate.detach())
+
+
+def retention(scores: Tensor, alive: Tensor, relaxation: Relaxation) -> Tensor:
+    """Share of each token that is retained, sigmoid(scores / τ): (B, N) fp32, 0 at dead slots.
+
+    CoViPAL stage 2 [note]. A score of zero, where half is retained, is where threshold mode cuts.
+    """
+    return torch.sigmoid(scores.float() / relaxation.temperature) * alive

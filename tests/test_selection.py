@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from rcp.pruners import PRUNERS
 from rcp.relaxation import Relaxation
-from rcp.selection import straight_through, threshold, top_k
+from rcp.selection import retention, straight_through, threshold, top_k
 from rcp.view import View
 from tests.tiny import RCP_ARGUMENTS
 
@@ -118,3 +118,13 @@ def test_threshold_and_noise():
     noisy = Relaxation(noise=1.0, generator=torch.Generator().manual_seed(0)).perturb(scores)
     assert abs(noisy.mean()) < 0.1 and abs(noisy.std() - 3.14159 / 3**0.5) < 0.1  # logistic
     assert Relaxation(noise=0.0).perturb(scores) is scores
+
+
+def test_retention_is_a_sigmoid_and_zero_where_nothing_is():
+    scores = torch.tensor([[0.0, 2.0, -2.0, 9.0]], requires_grad=True)
+    alive = torch.tensor([[True, True, True, False]])
+    soft = retention(scores, alive, Relaxation(temperature=2.0, hard=False))
+    expected = torch.sigmoid(torch.tensor([0.0, 1.0, -1.0]))
+    assert torch.allclose(soft[0, :3], expected) and soft[0, 3] == 0
+    soft.sum().backward()
+    assert torch.allclose(scores.grad[0, :3], expected * (1 - expected) / 2)

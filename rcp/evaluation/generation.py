@@ -46,22 +46,24 @@ class Questions:
         """Let every contestant answer every question, side by side on each batch."""
         facts = decoder_facts(self.backbone)
         tallies = [Tally(facts, self.types) for _ in contestants]
-        for samples in self._batches(f"{len(contestants)} contestants"):
+        for samples in self.batches(f"{len(contestants)} contestants"):
             shared = self.prepare(samples)
             for contestant, tally in zip(contestants, tallies):
                 own = contestant.prepare
                 batch = shared if own is None else own(samples)
                 with contestant.attached(self.backbone.model):
-                    self._answer(batch, tally, pruned=contestant.plugin is not None)
+                    self.answer_batch(batch, tally, pruned=contestant.plugin is not None)
         return tallies
 
-    def _batches(self, what: str) -> Iterator[list[LoadedSample]]:
+    def batches(self, what: str) -> Iterator[list[LoadedSample]]:
+        """All questions in order, under a progress bar that says ``what`` is done."""
         starts = range(0, self.count, self.batch_size)
         for start in tqdm(starts, desc=what, unit="batch"):
             end = min(start + self.batch_size, self.count)
             yield [self.dataset[index] for index in range(start, end)]
 
-    def _answer(self, batch: Batch, tally: Tally, pruned: bool) -> None:
+    def answer_batch(self, batch: Batch, tally: Tally, pruned: bool) -> None:
+        """Answer ``batch`` with the model as it is now; ``pruned`` says a plug-in is attached."""
         model, tokenizer = self.backbone.model, self.processor.tokenizer
         inputs = batch["inputs"]
         cache = DynamicCache(config=model.config)

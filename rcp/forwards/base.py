@@ -14,9 +14,11 @@ from rcp.forwards.trace import Trace
 from rcp.masking import take_rows
 from rcp.plan import KeepPlan
 from rcp.plugin import Plugin
+from rcp.pruners import Pruner
 from rcp.relaxation import Relaxation
 from rcp.repair.base import Dropping
 from rcp.tokens import TokenMap
+from rcp.view import View
 
 Arguments = dict[str, Any]
 
@@ -107,6 +109,34 @@ class Forward:
         """The stage that prunes at ``layer``, if one does."""
         return self.schedule.layers.index(layer) if layer in self.schedule.layers else None
 
+    def place(self, layer: int, hidden: Tensor, arguments: Arguments) -> Place:
+        """Where a stage before ``layer`` stands, given the layer's input and keywords."""
+        # own mask and alive keys, not the bias: a score must not see a gradient of older masks
+        mask = arguments["attention_mask"]
+        if mask is not None and mask.dim() == 2:
+            mask = None  # flash attention's padding mask; `alive` says the same
+        if mask is not None:
+            # keys of this forward only; images of earlier ones stay out of it
+            mask = mask[..., -self.rows.length :]
+        columns = self.rows.columns(self.tokens.image)
+        alive = self.stages_alive[-1] if self.stages_alive else self.tokens.valid
+        return Place(
+            layer=layer,
+            hidden=hidden,
+            rope=self.rows.take_rope(arguments["position_embeddings"]),
+            mask=self.rows.take_mask(mask),
+            columns=columns,
+            alive=alive.gather(1, columns),
+            visual=self.rows.locate(self.slots.columns),
+            question=self.rows.locate(self.tokens.question_columns),
+        )
+
+    def view(self, pruner: Pruner, place: Place) -> View:
+        """What ``pruner`` may see at ``place`` of ``self.slots``."""
+        slots = self.slots.to(place.hidden.device)
+        question_valid = self.tokens.question_valid.to(place.hidden.device)
+        return look(self.backbone, pruner, place, slots, question_valid)
+
     def decide(self, stage: int, place: Place) -> Choice:
         """Choose at ``place`` among ``self.slots``, and remember what goes."""
         pruner = self.plugin.pruner(place.layer)
@@ -116,11 +146,9 @@ class Forward:
             survivors = self.replayed.alive[stage].to(self.alive.device)
             choice = Choice(survivors.gather(1, self.slots.columns) & self.slots.alive)
         else:
-            slots, question_valid = self.slots.to(device), self.tokens.question_valid.to(device)
-            view = look(self.backbone, pruner, place, slots, question_valid)
             selection = self.plugin.spec.selection
             counts = self.device_counts[stage].to(device)
-            choice = choose(pruner, view, counts, selection, self.relaxation)
+            choice = choose(pruner, self.view(pruner, place), counts, selection, self.relaxation)
             choice = choice.to(self.alive.device)
         gone = self.slots.alive & ~choice.keep
         survivors = torch.zeros_like(self.alive).scatter(

@@ -100,7 +100,7 @@ class DropForward(Forward):
         return hidden
 
     def _prune(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
-        choice = self.decide(stage, self._place(layer, hidden, arguments))
+        choice = self.decide(stage, self.place(layer, hidden, arguments))
         counts = self._kept_counts(stage)
         before = self.counts_before(stage)
         self.slots = self.slots.compacted(choice.keep & self.slots.alive, max(counts))
@@ -123,25 +123,6 @@ class DropForward(Forward):
         if self.plugin.spec.selection != "top_k" or self.replayed is not None:
             self.counts[stage] = self.alive.sum(1).tolist()
         return self.counts[stage]
-
-    def _place(self, layer: int, hidden: Tensor, arguments: Arguments) -> Place:
-        mask = arguments["attention_mask"]
-        if mask is not None and mask.dim() == 2:
-            mask = None  # flash attention's padding mask; `alive` says the same
-        if mask is not None:
-            mask = mask[..., -self.length :]  # keys of this forward; older images stay out of it
-        columns = self.rows.columns(self.tokens.image)
-        alive = self.stages_alive[-1] if self.stages_alive else self.tokens.valid
-        return Place(
-            layer=layer,
-            hidden=hidden,
-            rope=self.rows.take_rope(arguments["position_embeddings"]),
-            mask=self.rows.take_mask(mask),
-            columns=columns,
-            alive=alive.gather(1, columns),
-            visual=self.rows.locate(self.slots.columns),
-            question=self.rows.locate(self.tokens.question_columns),
-        )
 
     # -- masks ---------------------------------------------------------------------------------
 

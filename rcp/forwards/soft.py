@@ -5,7 +5,7 @@ from torch import Tensor
 
 from rcp.forwards.base import Arguments, Forward, Setup
 from rcp.forwards.rows import Rows
-from rcp.forwards.stage import Choice, Place
+from rcp.forwards.stage import Choice
 from rcp.forwards.trace import Trace
 from rcp.masking import forbid_keys, key_bias, take_rows, with_key_bias
 from rcp.selection import top_k
@@ -48,20 +48,7 @@ class SoftForward(Forward):
         return self.rows.scattered(hidden)
 
     def _prune(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
-        # own mask and alive keys, not the bias: a score must not see a gradient of older masks
-        columns = self.rows.columns(hidden)
-        alive = self.stages_alive[-1] if self.stages_alive else self.tokens.valid
-        place = Place(
-            layer=layer,
-            hidden=hidden,
-            rope=self.rows.take_rope(arguments["position_embeddings"]),
-            mask=self.rows.take_mask(arguments["attention_mask"]),
-            columns=columns,
-            alive=alive.gather(1, columns),
-            visual=self.rows.locate(self.slots.columns),
-            question=self.rows.locate(self.tokens.question_columns),
-        )
-        choice = self.decide(stage, place)
+        choice = self.decide(stage, self.place(layer, hidden, arguments))
         self._weigh(choice)
         margin = self.relaxation.margin if self.relaxation is not None else None
         if margin is None or choice.scores is None:

@@ -10,7 +10,7 @@ from rcp.forwards.slots import Slots
 from rcp.masking import causal, take_mask_rows, take_rows
 from rcp.pruners import Pruner
 from rcp.relaxation import Relaxation
-from rcp.selection import straight_through, threshold, top_k
+from rcp.selection import retention, straight_through, threshold, top_k
 from rcp.view import View
 
 
@@ -50,8 +50,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Choice:
-    """``keep`` (B, N) bool; ``soft`` the straight-through mask (B, N) fp32, ``scores`` (B, N),
-    both None at inference of methods that do not score."""
+    """``keep`` (B, N) bool; ``soft`` (B, N) fp32 the mask that carries the gradient; ``scores``
+    (B, N). Both are None at inference of methods that do not score."""
 
     keep: Tensor
     soft: Tensor | None = None
@@ -118,8 +118,7 @@ def choose(
 ) -> Choice:
     """Let ``pruner`` choose ``counts`` (B,) tokens a row, or those above zero.
 
-    With a ``relaxation`` the choice is perturbed by its noise and carries a straight-through
-    gradient.
+    With a ``relaxation`` the choice is perturbed by its noise and carries a gradient.
     """
     if selection == "top_k" and relaxation is None:
         return Choice(pruner.select(view, counts))
@@ -132,5 +131,8 @@ def choose(
         keep = top_k(noisy.detach(), view.alive, counts)
     else:
         keep = threshold(noisy.detach(), view.alive)
-    soft = straight_through(noisy, keep, view.alive, relaxation, centred=centred)
+    if relaxation.hard:
+        soft = straight_through(noisy, keep, view.alive, relaxation, centred=centred)
+    else:
+        soft = retention(noisy, view.alive, relaxation)
     return Choice(keep, soft, scores)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from rcp.plan import KeepPlan
+from rcp.view import View
 
 
 @dataclass
@@ -16,15 +17,24 @@ class Trace:
     before it (soft mode); ``visual_valid`` (B, N) bool: which visual slots exist.
     ``answer_states``: output rows (R, D) of each repair layer at the answer-predicting positions,
     in (batch, position) order, after repair. ``answer_rows`` (B, T) bool.
+
+    Record mode also notes what the caller asked for. ``question_attention``: for each of
+    ``attention_layers``, what the frozen model attends from its question rows to each visual
+    token, mean over heads and rows, (B, N) fp32. ``views``: for each of ``view_layers``, what the
+    stage there would see if nothing were dropped. Both stay empty where no sample has an image.
     """
 
+    attention_layers: tuple[int, ...] = ()
+    view_layers: tuple[int, ...] = ()
     plan: KeepPlan | None = None
     kept: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
     visual_valid: Tensor | None = None
     answer_states: dict[int, Tensor] = field(default_factory=dict)
     answer_rows: Tensor | None = None
+    question_attention: dict[int, Tensor] = field(default_factory=dict)
+    views: dict[int, View] = field(default_factory=dict)
 
     def restart(self) -> None:
         """Forget the forward before."""
-        self.__init__()  # type: ignore[misc]
+        self.__init__(self.attention_layers, self.view_layers)  # type: ignore[misc]

@@ -1,0 +1,52 @@
+"""What the teacher's forward observes, against the model's own eager attention."""
+
+import pytest
+
+import rcp
+from tests.tiny import IMAGE, TOKENS, attention_spec, reference_plugin, tiny_inputs
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_recorded_attention_is_the_layers_own(tiny_llava, side):
+    """Mean over heads and question rows of what eager attention returns, at every layer."""
+    inputs = tiny_inputs(questions=(4, 6), images=(2, 1), side=side)
+    plugin = reference_plugin("question_attention", tiny_llava)
+    with rcp.attach(tiny_llava, plugin, "record") as handle, handle.trace(range(6)) as trace:
+        tiny_llava(**inputs, use_cache=False)
+    assert list(trace.question_attention) == list(range(6))
+    tiny_llava.set_attn_implementation("eager")
+    attentions = tiny_llava(**inputs, output_attentions=True).attentions
+    for row, length in enumerate((4, 6)):
+        columns = inputs["attention_mask"][row].nonzero()[:, 0]
+        image = columns[inputs["input_ids"][row, columns] == IMAGE]
+        # one more: the separator behind the last image belongs to the question
+        question = columns[-length - 1 :]
+        for layer, attention in enumerate(attentions):
+            expected = attention[row].mean(0)[question][:, image].mean(0)
+            found = trace.question_attention[layer][row, : len(image)]
+            assert (found - expected).abs().max() < 1e-6
+            assert expected.std() > 1e-4, "a flat attention would make this vacuous"
+
+
+def test_a_recorded_view_is_what_the_first_stage_sees(tiny_llava, inputs):
+    """Scores computed beside the teacher are those of the pruner at its place."""
+    plugin = reference_plugin("rcp", tiny_llava, layers=(0, 3))
+    with rcp.attach(tiny_llava, plugin, "record") as handle, handle.trace((), (0, 3)) as trace:
+        tiny_llava(**inputs)
+    assert trace.views[3].visual.shape[1] == TOKENS
+    scores = plugin.pruner(0)(trace.views[0])
+    with rcp.attach(tiny_llava, plugin, "soft", relaxation=rcp.Relaxation()) as handle:
+        with handle.trace() as seen:
+            tiny_llava(**inputs)
+    assert (scores - seen.scores[0]).abs().max() < 1e-6
+
+
+def test_nothing_is_observed_that_was_not_asked_for(tiny_llava, inputs):
+    plugin = rcp.Plugin.for_model(attention_spec(), tiny_llava)
+    with rcp.attach(tiny_llava, plugin, "record") as handle, handle.trace() as trace:
+        tiny_llava(**inputs)
+    assert trace.question_attention == {} and trace.views == {}
+    with rcp.attach(tiny_llava, plugin, "record") as handle, handle.trace((1,), (1,)) as trace:
+        tiny_llava(**inputs)
+        tiny_llava(**tiny_inputs(questions=(4,), images=(0,)))
+    assert trace.question_attention == {} and trace.views == {}, "the forward before is forgotten"
