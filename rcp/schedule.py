@@ -75,6 +75,21 @@ def ratio_of(budget: float, tokens: int) -> float:
     return budget / tokens
 
 
+def mean_ratio_of(budget: float, tokens: int | None) -> float:
+    """A budget as a user gives it, as a mean ratio: below 1 it is one, else a count of tokens.
+
+    ``tokens``: visual tokens of an image, None where their number varies with the image.
+    """
+    if 0 < budget < 1:
+        return budget
+    if tokens is None:
+        raise UserError(
+            f"A budget of {budget:g} tokens says nothing about this model, whose number of visual "
+            "tokens varies with the image. Give the budget as a share between 0 and 1."
+        )
+    return ratio_of(budget, tokens)
+
+
 def schedule_for(
     mean_ratio: float, layers: tuple[int, ...], num_layers: int, decay: float | None = None
 ) -> Schedule:

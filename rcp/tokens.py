@@ -41,6 +41,22 @@ class TokenMap:
     def has_images(self) -> bool:
         return max(self.visual_counts, default=0) > 0
 
+    def with_a_slot(self) -> "TokenMap":
+        """With one visual slot per row at least: where no row has an image, one unreal slot.
+
+        A forward over it runs like one over a ragged batch, and leaves no part of it out.
+        """
+        if self.visual_columns.shape[1]:
+            return self
+        column = self.question_columns.new_zeros(len(self.valid), 1)
+        return replace(
+            self,
+            visual_columns=column,
+            visual_valid=torch.zeros_like(column, dtype=torch.bool),
+            image_index=column - 1,
+            grid=torch.full((*column.shape, 2), torch.nan, device=column.device),
+        )
+
     def placed(self, index: Tensor, grid: Tensor) -> "TokenMap":
         """With the images ``index`` (B, T) and places ``grid`` (B, T, 2) of a family that knows."""
         columns = self.visual_columns

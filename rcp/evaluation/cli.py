@@ -8,10 +8,10 @@ from typing import NoReturn
 import torch
 
 from rcp.backbones import backbone_for
+from rcp.base_model import load_base
 from rcp.conversations import ConversationDataset
 from rcp.errors import UserError
 from rcp.evaluation import tables
-from rcp.evaluation.base_model import load_base
 from rcp.evaluation.comparison import Report, compare
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.entrants import compared, exported, training_free

@@ -11,7 +11,7 @@ from rcp.evaluation.contestants import Contestant, method_of
 from rcp.io import load_plugin
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 from rcp.pruners import PRUNERS
-from rcp.schedule import ratio_of, schedule_for
+from rcp.schedule import mean_ratio_of, schedule_for
 
 
 def exported(folders: Sequence[Path], name: str | None = None) -> list[Contestant]:
@@ -57,18 +57,7 @@ def training_free(
         )
     backbone = backbone_for(model)
     schedule = schedule_for(
-        _mean_ratio(budget, backbone.visual_tokens), tuple(layers), len(backbone.layers)
+        mean_ratio_of(budget, backbone.visual_tokens), tuple(layers), len(backbone.layers)
     )
     stages = [StageSpec(at, ratio, name) for at, ratio in zip(schedule.layers, schedule.ratios)]
     return [Contestant(name, Plugin.for_model(PluginSpec(stages=stages), model).eval())]
-
-
-def _mean_ratio(budget: float, visual_tokens: int | None) -> float:
-    if 0 < budget < 1:
-        return budget
-    if visual_tokens is None:
-        raise UserError(
-            f"--budget {budget:g} tokens says nothing about this model, whose number of visual "
-            "tokens varies with the image. Give a share between 0 and 1."
-        )
-    return ratio_of(budget, visual_tokens)

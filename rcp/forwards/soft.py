@@ -17,9 +17,14 @@ class SoftForward(Forward):
 
     With a margin, tokens ranked beyond ``margin`` times a stage's count are physically gone: they
     are too far below the cut for their gradient to matter, and cost most of the time. [ours]
+
+    Every part of the plug-in takes part in every forward, whatever the batch holds: data-parallel
+    training waits for the gradient of each parameter, and sharded parameters are there in calls
+    of their module only. A batch without images or answer rows reaches them with gradient zero.
     """
 
     def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
+        tokens = tokens.with_a_slot()
         super().__init__(setup, tokens, trace)
         self.kept = tokens.visual_valid.float()  # c over all slots, with gradient
         self.bias: Tensor | None = None
@@ -32,7 +37,7 @@ class SoftForward(Forward):
         self, layer: int, hidden: Tensor, arguments: Arguments
     ) -> tuple[Tensor, Arguments]:
         stage = self.stage_at(layer)
-        if stage is not None and self.tokens.has_images:
+        if stage is not None:
             hidden = self._prune(stage, layer, hidden, arguments)
         if self.bias is None:
             return hidden, arguments
@@ -83,7 +88,7 @@ class SoftForward(Forward):
         keep = self.tokens.valid & (~self.tokens.image | near_columns)
         before = self.rows
         self.rows = Rows.kept(keep, [text + n for text, n in zip(self.text_counts, near_counts)])
-        self.slots = self.slots.compacted(choice.keep, max(kept_counts))
+        self.slots = self.slots.compacted(choice.keep, max(1, *kept_counts))
         return take_rows(hidden, before.locate(self.rows.columns(hidden)))
 
     def _mask(self, arguments: Arguments, hidden: Tensor) -> Tensor:

@@ -5,10 +5,10 @@ from typing import Any
 
 import torch
 
+from rcp.base_model import BaseDtype
 from rcp.errors import UserError
 from rcp.identity import BaseIdentity
 from rcp.plugin import Plugin, PluginSpec
-from rcp.training.frozen import BaseDtype
 
 ENTRY = "rcp"
 """Key of our entry in the checkpoint."""

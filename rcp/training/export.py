@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from transformers import ProcessorMixin
 
 from rcp.attach import attach
+from rcp.base_model import load_base
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError
 from rcp.io import load_plugin, save_plugin
 from rcp.plugin import Plugin
 from rcp.training.checkpoint import base_dtype, read_checkpoint, rebuild_plugin
-from rcp.training.frozen import load_frozen
 
 
 def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -> Plugin:
@@ -34,7 +34,7 @@ def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -
     content = read_checkpoint(checkpoint)
     plugin = rebuild_plugin(content)
     assert plugin.base is not None
-    model, processor = load_frozen(plugin.base.name_or_path, base_dtype(content))
+    model, processor = load_base(plugin.base.name_or_path, base_dtype(content))
     inputs = _check_inputs(processor)
     output.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))

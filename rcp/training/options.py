@@ -7,7 +7,7 @@ from rcp.backbones import Backbone
 from rcp.errors import UserError
 from rcp.losses import MomentForm
 from rcp.plugin import PluginSpec, RepairSpec, StageSpec
-from rcp.schedule import ratio_of, schedule_for
+from rcp.schedule import mean_ratio_of, schedule_for
 
 
 @dataclass
@@ -48,7 +48,7 @@ class PluginOptions:
     def _stages_by_budget(self, backbone: Backbone) -> list[StageSpec]:
         assert self.budget is not None and self.layers is not None
         layers, depth = tuple(self.layers), len(backbone.layers)
-        schedule = schedule_for(_mean_ratio(self.budget, backbone.visual_tokens), layers, depth)
+        schedule = schedule_for(mean_ratio_of(self.budget, backbone.visual_tokens), layers, depth)
         return [
             StageSpec(layer, kept, self.method, dict(self.arguments))
             for layer, kept in zip(schedule.layers, schedule.ratios)
@@ -94,14 +94,3 @@ class OptimizerOptions:
     weight_decay: float = 0.01
     warmup: float = 0.1
     floor: float = 0.1
-
-
-def _mean_ratio(budget: float, visual_tokens: int | None) -> float:
-    if 0 < budget < 1:
-        return budget
-    if visual_tokens is None:
-        raise UserError(
-            f"A budget of {budget:g} tokens says nothing about this model, whose number of visual "
-            "tokens varies with the image. Give plugin.budget as a share between 0 and 1."
-        )
-    return ratio_of(budget, visual_tokens)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rcp.attach import attach
 from rcp.backbones import backbone_for
+from rcp.base_model import BaseDtype, load_base
 from rcp.conversations import Batch
 from rcp.errors import UserError
 from rcp.evaluation.exact_match import ExactMatch
@@ -19,7 +20,6 @@ from rcp.plugin import Plugin
 from rcp.relaxation import Relaxation
 from rcp.training import checkpoint as checkpoints
 from rcp.training.distributed import all_reduce_sum, is_distributed
-from rcp.training.frozen import BaseDtype, load_frozen
 from rcp.training.gradient_shares import gradient_shares
 from rcp.training.objective import answer_logits, loss_terms, term_weights
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
@@ -64,7 +64,8 @@ class PluginTraining(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.base_dtype = dtype
-        self.model, self.processor = load_frozen(base, dtype)
+        self.model, self.processor = load_base(base, dtype)
+        self.model.requires_grad_(False)
         self.plugin = Plugin.for_model(plugin.spec_for(backbone_for(self.model)), self.model)
         if not any(True for _ in self.plugin.parameters()):
             methods = sorted({stage.method for stage in self.plugin.spec.stages})
@@ -123,7 +124,7 @@ class PluginTraining(pl.LightningModule):
             self._reduce,
         )
         weighted = {name: self.weights[name] * term for name, term in terms.items()}
-        loss = torch.stack(list(weighted.values())).sum() + self._touch()
+        loss = torch.stack(list(weighted.values())).sum()
         self._log_step(terms, weighted, loss, student)
         self.log("train/mean_ratio", mean_ratio.detach())
         self.log("train/temperature", relaxation.temperature)
@@ -142,14 +143,6 @@ class PluginTraining(pl.LightningModule):
     @property
     def _reduce(self) -> Reduce | None:
         return all_reduce_sum if is_distributed() else None
-
-    def _touch(self) -> Tensor:
-        """Zero, but a function of every parameter.
-
-        Data-parallel training waits for the gradient of each one, and a batch without images
-        uses none.
-        """
-        return torch.stack([parameter.sum() for parameter in self.plugin.parameters()]).sum() * 0
 
     def _log_step(
         self,
