@@ -76,16 +76,18 @@ def state_of(cache: Any, owner: int) -> GenerationState | None:
 
     Refuses a cache that was filled without this plug-in.
     """
-    if cache is None or cache.get_seq_length() == 0:
+    # assisted decoding makes some releases count in a tensor, and change it in place later on
+    length = 0 if cache is None else int(cache.get_seq_length())
+    if length == 0:
         return None
     state = getattr(cache, ATTRIBUTE, None)
     if state is None or state.owner != owner:
         raise UserError(
-            f"This cache holds {cache.get_seq_length()} tokens that were not run under this "
+            f"This cache holds {length} tokens that were not run under this "
             f"plug-in, so it is unknown which of them were dropped. Start with an empty cache "
             f"while the plug-in is attached."
         )
-    return state.cropped(cache.get_seq_length())
+    return state.cropped(length)
 
 
 def plan_of(cache: Any) -> KeepPlan:

@@ -19,7 +19,7 @@ from tests.decoding import (
     masked,
     plugin_for,
 )
-from tests.families import FAMILIES, Sample
+from tests.families import FAMILIES, Sample, upstream
 from tests.tiny import attention_spec, rcp_spec
 
 TOLERANCE = 1e-5
@@ -103,6 +103,10 @@ def test_search_and_sampling_equal_the_masked_model(name, options):
     case = family(name)
     plugin = plugin_for(case, rcp_spec(layers=(0, 3)))
     inputs = case.inputs(RAGGED[:2])
+    if "num_beams" in options and name in upstream.BEAMS:
+        beams = [generated(case, inputs, use_cache=use, **options) for use in (True, False)]
+        assert not torch.equal(beams[0].sequences, beams[1].sequences)
+        pytest.skip("this release's beam search contradicts itself without a plug-in")
     torch.manual_seed(5)
     one = dropped(case, plugin, inputs, **options).sequences
     torch.manual_seed(5)
@@ -196,38 +200,74 @@ def test_streaming():
 # -- several turns on one cache ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("images", [(1, 0), (0, 1), (1, 1)], ids=["text", "first-image", "image"])
-@pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("name", ["llava-llama", "gemma3-window", "qwen2_5_vl"])
-def test_a_second_turn_equals_the_masked_model(name, first, images):
-    if name == "qwen2_5_vl" and images == (1, 1):
-        pytest.skip("without a plug-in, too, Qwen-VL cannot add a second image to a cache")
-    case = family(name)
-    plugin = plugin_for(case, attention_spec(layers=(first, 3)))
+Talk = tuple[Any, dict[str, Tensor]]
+"""What ``generate`` returned for the second turn, and the model's inputs for both as one."""
+
+
+def two_turns(case: Any, images: tuple[int, int]) -> Talk:
+    """A turn with ``images[0]`` images, then one with ``images[1]`` more on the same cache."""
     one = case.inputs([Sample(4, images=images[0])])
     two = case.inputs([Sample(8, images=images[1])])
+    turn = generated(case, one)
+    length = one["input_ids"].shape[1]
+    talk = {"input_ids": torch.cat([turn.sequences, two["input_ids"]], 1)}
+    talk["attention_mask"] = torch.ones_like(talk["input_ids"])
+    answered = torch.zeros_like(turn.sequences[:, length:])
+    for key in TOKEN_TYPES:
+        if key in one:
+            talk[key] = torch.cat([one[key], answered.to(one[key]), two[key]], 1)
     pixels = {key: value for key, value in two.items() if "pixel" in key or "grid" in key}
-    with attach(case.model, plugin, "drop"):
-        turn = generated(case, one)
-        length = one["input_ids"].shape[1]
-        talk = {"input_ids": torch.cat([turn.sequences, two["input_ids"]], 1)}
-        talk["attention_mask"] = torch.ones_like(talk["input_ids"])
-        answered = torch.zeros_like(turn.sequences[:, length:])
-        for key in TOKEN_TYPES:
-            if key in one:
-                talk[key] = torch.cat([one[key], answered.to(one[key]), two[key]], 1)
-        cache = turn.past_key_values
-        output = generated(case, talk | pixels, past_key_values=cache)
-    plan = plan_of(cache)
+    output = generated(case, talk | pixels, past_key_values=turn.past_key_values)
     shown = {
         key: torch.cat([part[key] for part in (one, two) if key in part])
         for key in {*one, *two} - {*talk}
     }
+    return output, talk | shown
+
+
+def is_upstream(name: str, images: tuple[int, int]) -> bool:
+    """Whether the model gets this talk wrong by itself."""
+    wrong = upstream.SECOND_IMAGE_LATER if images[0] else upstream.FIRST_IMAGE_LATER
+    return images[1] > 0 and name in wrong
+
+
+@pytest.mark.parametrize("images", [(1, 0), (0, 1), (1, 1)], ids=["text", "first-image", "image"])
+@pytest.mark.parametrize("first", [0, 1])
+@pytest.mark.parametrize("name", ["llava-llama", "gemma3-window", "qwen2_5_vl"])
+def test_a_second_turn_equals_the_masked_model(name, first, images):
+    if is_upstream(name, images):
+        pytest.skip("this release gets it wrong without a plug-in, as another test shows")
+    case = family(name)
+    plugin = plugin_for(case, attention_spec(layers=(first, 3)))
+    with attach(case.model, plugin, "drop"):
+        output, inputs = two_turns(case, images)
+    plan = plan_of(output.past_key_values)
     with attach(case.model, plugin, "soft", plan=plan) as handle, torch.no_grad():
-        with handle.prompt(talk["input_ids"].shape[1]):
-            tokens = output.sequences[:, -4:]
-            expected = steps_of(case, talk | shown, tokens)
+        with handle.prompt(inputs["input_ids"].shape[1]):
+            expected = steps_of(case, inputs, output.sequences[:, -4:])
     assert error(torch.stack(output.logits), expected) < TOLERANCE
+
+
+@pytest.mark.parametrize("images", [(0, 1), (1, 1)], ids=["first-image", "image"])
+@pytest.mark.parametrize("name", ["gemma3-window", "qwen2_5_vl"])
+def test_what_the_model_gets_wrong_by_itself_a_plugin_leaves_so(name, images):
+    """A limit of the release: the same exception, or the same wrong logits, with a plug-in."""
+    if not is_upstream(name, images):
+        pytest.skip("this release gets it right")
+    case = family(name)
+    plugin = plugin_for(case, attention_spec(layers=(0, 3), ratios=(1.0, 1.0)))
+    try:
+        with torch.no_grad():
+            plain, inputs = two_turns(case, images)
+            expected = steps_of(case, inputs, plain.sequences[:, -4:])
+        assert error(torch.stack(plain.logits), expected) > 100 * TOLERANCE
+    except StopIteration:
+        with attach(case.model, plugin, "drop"), pytest.raises(StopIteration):
+            two_turns(case, images)
+        return
+    with attach(case.model, plugin, "drop"):
+        output, _ = two_turns(case, images)
+    assert error(torch.stack(output.logits), torch.stack(plain.logits)) < TOLERANCE
 
 
 def test_generations_in_two_threads_do_not_disturb_each_other():

@@ -1,0 +1,21 @@
+"""What unmodified models get wrong on some releases, where no plug-in can be right.
+
+Measured with no plug-in attached, on 5.17 to 5.23; a test proves each entry on the release it runs
+on, so that an entry that has become untrue is noticed.
+"""
+
+import transformers
+
+RELEASE = tuple(int(part) for part in transformers.__version__.split(".")[:2])
+
+_MROPE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v")
+
+BEAMS = ("llava-llama",) if RELEASE < (5, 19) else ()
+"""Cases whose beam search with a cache differs from the one without."""
+
+FIRST_IMAGE_LATER = (*_MROPE, "gemma3-window") if RELEASE < (5, 23) else ()
+"""Cases that get an image wrong which is the first one, on a cache that holds text."""
+
+SECOND_IMAGE_LATER = (*_MROPE, *FIRST_IMAGE_LATER)
+"""Cases that get a further image wrong on a cache that holds one. M-RoPE models read the grids of
+all images from those handed over: StopIteration from 5.23 on, wrong positions before."""
