@@ -3,6 +3,7 @@
 from rcp.attach import Handle, attach
 from rcp.errors import UserError
 from rcp.io import load, load_plugin, save_plugin
+from rcp.lora import LoraSpec
 from rcp.plan import KeepPlan
 from rcp.plugin import Plugin, PluginSpec, RepairSpec, StageSpec
 from rcp.pruners import Pruner
@@ -16,6 +17,7 @@ from rcp.view import View
 __all__ = [
     "Handle",
     "KeepPlan",
+    "LoraSpec",
     "Plugin",
     "PluginSpec",
     "Pruner",

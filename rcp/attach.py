@@ -140,6 +140,8 @@ class Handle:
             self._hook(decoder.register_forward_pre_hook(self._enter, with_kwargs=True))
             self._hook(decoder.register_forward_hook(self._finish))
             self._hook(model.register_forward_hook(self._end, always_call=True))
+            if self.setup.plugin.lora is not None and self.mode != "record":
+                self._hooks += self.setup.plugin.lora.hook(model, drop=self.mode == "drop")
             if self.mode == "drop" and hasattr(model, "generate"):
                 self._unguard = guard_generate(model)
         except BaseException:

@@ -14,7 +14,9 @@ BaseDtype = Literal["float32", "bfloat16"]
 def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, Any]:
     """Model and processor of ``base`` (folder or hub id), in evaluation mode.
 
-    ``dtype`` names a torch dtype. Raises ``UserError`` for a base that cannot be loaded.
+    ``base`` may also be a PEFT adapter folder that holds a processor: the model is then the
+    adapter's own base with the adapter on it. ``dtype`` names a torch dtype. Raises
+    ``UserError`` for a base that cannot be loaded.
     """
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=getattr(torch, dtype))
@@ -25,4 +27,5 @@ def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, An
             "folder of a Hugging Face vision-language model with its processor, or the id of one "
             "on the hub, and start from the folder that relative paths count from."
         ) from error
+    model.config.name_or_path = base  # of an adapter folder, transformers keeps its base's name
     return (model if device is None else model.to(device)).eval(), processor

@@ -14,6 +14,8 @@ def model_card(description: dict[str, Any]) -> str:
     )
     repair = spec["repair"]
     repaired = f"`{repair['method']}` at layers {repair['layers']}" if repair else "none"
+    lora = spec.get("lora")
+    adapted = f"rank {lora['rank']} on {', '.join(lora['targets'])}" if lora else "none"
     training = json.dumps(description["training"], indent=2)
     return f"""---
 library_name: rcp
@@ -31,7 +33,8 @@ tokens are kept.
 |---|---|---|
 {stages}
 
-Selection: {spec['selection']}; positions: {spec['position_policy']}; repair: {repaired}.
+Selection: {spec['selection']}; positions: {spec['position_policy']}; repair: {repaired};
+low-rank adapters: {adapted}{", in `lora/` also as a stock PEFT adapter" if lora else ""}.
 
 ```python
 import rcp

@@ -16,6 +16,7 @@ from torch import nn
 from rcp.card import model_card
 from rcp.errors import UserError
 from rcp.identity import BaseIdentity
+from rcp.lora_folder import save_peft_folder
 from rcp.plugin import Plugin, PluginSpec
 
 WEIGHTS = "plugin.safetensors"
@@ -40,6 +41,9 @@ def save_plugin(plugin: Plugin, path: str | Path) -> None:
         text = json.dumps(description, indent=2) + "\n"
         (unfinished / DESCRIPTION).write_text(text)
         (unfinished / "README.md").write_text(model_card(description))
+        if plugin.lora is not None:
+            base = plugin.base.name_or_path if plugin.base is not None else ""
+            save_peft_folder(plugin.lora, base, unfinished / "lora")
         unfinished.chmod(0o755)
         os.rename(unfinished, path)
     except BaseException:

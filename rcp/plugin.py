@@ -1,6 +1,6 @@
 """The only trained and saved object: pruners by layer, the repair adapter, the schedule."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from torch import nn
@@ -8,6 +8,7 @@ from torch import nn
 from rcp.backbones import backbone_for
 from rcp.errors import UserError
 from rcp.identity import BaseIdentity
+from rcp.lora import Lora, LoraSpec
 from rcp.pruners import PRUNERS, Pruner
 from rcp.repair import REPAIRS, RepairAdapter
 from rcp.schedule import Schedule
@@ -57,12 +58,14 @@ class PluginSpec:
         repair: The repair adapter, or null for none.
         selection: "top_k" keeps fixed counts, "threshold" keeps z > 0.
         position_policy: "keep" leaves survivors at their original positions.
+        lora: Low-rank adapters on the frozen decoder, or null for none.
     """
 
     stages: list[StageSpec]
     repair: RepairSpec | None = None
     selection: str = "top_k"
     position_policy: str = "keep"
+    lora: LoraSpec | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -77,6 +80,8 @@ class PluginSpec:
             values["stages"] = [_from_dict(StageSpec, stage) for stage in stages]
         if values.get("repair") is not None:
             values["repair"] = _from_dict(RepairSpec, values["repair"])
+        if values.get("lora") is not None:
+            values["lora"] = _from_dict(LoraSpec, values["lora"])
         return _from_dict(cls, values)
 
 
@@ -131,6 +136,7 @@ class Plugin(nn.Module):
                 (hidden_size, spec.repair.layers),
                 spec.repair.arguments,
             )
+        self.lora = Lora(spec.lora) if spec.lora is not None else None
         if spec.selection == "threshold":
             self._check_thresholds()
 
@@ -138,6 +144,9 @@ class Plugin(nn.Module):
     def for_model(cls, spec: PluginSpec, model: nn.Module) -> "Plugin":
         """A fresh plug-in of ``model``'s sizes, bound to its identity, on its device, in fp32."""
         backbone = backbone_for(model)
+        if spec.lora is not None:
+            prefix = next(name for name, m in model.named_modules() if m is backbone.layers)
+            spec = replace(spec, lora=spec.lora.for_layers(backbone.layers, prefix))
         plugin = cls(spec, backbone.hidden_size, len(backbone.layers))
         plugin.base = BaseIdentity.of(backbone)
         return plugin.to(next(model.parameters()).device)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from transformers import AutoModelForImageTextToText
+from peft import LoraConfig
+from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import rcp
 from rcp.conversations import ConversationCollator, ConversationDataset
@@ -165,6 +166,28 @@ def test_a_control_without_trained_pruners_trains_its_repair(
     before = fingerprint(module.plugin)
     trainer(tmp_path, 2).fit(module, data(conversations))
     assert fingerprint(module.plugin) != before
+
+
+def test_low_rank_adapters_instead_of_repair_around_a_base_that_has_one_already(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    carrier = AutoModelForImageTextToText.from_pretrained(base_folder)
+    targets = r".*language_model.*v_proj"
+    carrier.add_adapter(LoraConfig(r=2, target_modules=targets, init_lora_weights=False))
+    own = tmp_path / "own-adapter"
+    carrier.save_pretrained(own)
+    AutoProcessor.from_pretrained(base_folder).save_pretrained(own)
+
+    lora = rcp.LoraSpec(rank=2, targets=["q_proj", "v_proj"], layers=[2, 3])
+    module = training(own, options("question_attention", repair=None, lora=lora))
+    before = fingerprint(module.model)
+    trainer(tmp_path, 2).fit(module, data(conversations))
+    assert fingerprint(module.model) == before
+    assert all(pair.up.weight.any() for pair in module.plugin.lora.pairs.values())
+    export_checkpoint(tmp_path / "last.ckpt", tmp_path / "exported")
+    assert (tmp_path / "exported" / "lora" / "adapter_config.json").is_file()
+    model, _ = rcp.load(tmp_path / "exported")
+    assert model.peft_config  # the base's own adapter came along
 
 
 def test_text_only_batches_train(base_folder: Path, tmp_path: Path):

@@ -38,8 +38,8 @@ def check_resumable(checkpoint: dict[str, Any], plugin: Plugin) -> None:
     """Refuse a checkpoint that was not written by a training of this plug-in."""
     entry = _entry(checkpoint, "the given checkpoint")
     mine, theirs = plugin.spec.to_dict(), entry["spec"]
-    if mine != theirs:
-        different = sorted(key for key in mine if mine[key] != theirs.get(key))
+    different = sorted(key for key in mine if mine[key] != theirs.get(key))
+    if different:
         raise UserError(
             f"The checkpoint belongs to another plug-in: its {' and '.join(different)} "
             f"({', '.join(str(theirs.get(key)) for key in different)}) differ from the "

@@ -5,6 +5,7 @@ from typing import Any
 
 from rcp.backbones import Backbone
 from rcp.errors import UserError
+from rcp.lora import LoraSpec
 from rcp.losses import MomentForm
 from rcp.plugin import PluginSpec, RepairSpec, StageSpec
 from rcp.schedule import mean_ratio_of, schedule_for
@@ -21,6 +22,8 @@ class PluginOptions:
         method: name of the registered pruner used where the budget describes the stages
         arguments: keyword arguments of that pruner
         repair: the repair adapter, or null for none
+        lora: low-rank adapters on the frozen decoder, beside or instead of the repair adapter, or
+            null for none
         selection: "top_k" keeps fixed counts, "threshold" the tokens that score above zero
     """
 
@@ -30,6 +33,7 @@ class PluginOptions:
     method: str = "rcp"
     arguments: dict[str, Any] = field(default_factory=dict)
     repair: RepairSpec | None = None
+    lora: LoraSpec | None = None
     selection: str = "top_k"
 
     def spec_for(self, backbone: Backbone) -> PluginSpec:
@@ -43,7 +47,9 @@ class PluginOptions:
                 "plugin.layers (at least one layer)."
             )
         stages = self.stages if self.stages is not None else self._stages_by_budget(backbone)
-        return PluginSpec(stages=stages, repair=self.repair, selection=self.selection)
+        return PluginSpec(
+            stages=stages, repair=self.repair, selection=self.selection, lora=self.lora
+        )
 
     def _stages_by_budget(self, backbone: Backbone) -> list[StageSpec]:
         assert self.budget is not None and self.layers is not None

@@ -71,7 +71,8 @@ class PluginTraining(pl.LightningModule):
             methods = sorted({stage.method for stage in self.plugin.spec.stages})
             raise UserError(
                 f"Nothing can be trained: the pruners ({', '.join(methods)}) have no parameters "
-                "and there is no repair adapter. Give model.plugin.repair, or a learned pruner."
+                "and there is no repair adapter. Give model.plugin.repair or lora, or a learned "
+                "pruner."
             )
         self.loss = loss
         self.temperature = temperature

@@ -1,0 +1,133 @@
+"""Low-rank adapters on the frozen decoder's linear layers, trained as a part of the plug-in."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from rcp.errors import UserError
+
+
+@dataclass
+class LoraSpec:
+    """Low-rank adapters, arXiv 2106.09685.
+
+    Args:
+        rank: Inner width of each adapter.
+        alpha: The adapter's output is scaled by alpha / rank.
+        targets: Names of the linear modules in a decoder layer that get one, such as q_proj.
+        layers: 0-based decoder layers that get them, or null for all.
+        modules: In and out features by full module name; filled in for the model.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: list[str] = field(default_factory=lambda: ["q_proj", "v_proj"])
+    layers: list[int] | None = None
+    modules: dict[str, list[int]] = field(default_factory=dict)
+
+    def for_layers(self, layers: nn.ModuleList, prefix: str) -> "LoraSpec":
+        """With ``modules`` found in the decoder ``layers``, which the model calls ``prefix``.
+
+        Raises ``UserError`` for a target or a layer that does not exist.
+        """
+        if self.rank < 1:
+            raise UserError(f"lora.rank is {self.rank}: give a whole number of at least 1.")
+        chosen = range(len(layers)) if self.layers is None else self.layers
+        modules: dict[str, list[int]] = {}
+        for index in chosen:
+            if not 0 <= index < len(layers):
+                raise UserError(
+                    f"lora.layers names layer {index}, but the decoder has {len(layers)} layers: "
+                    f"0 to {len(layers) - 1} are allowed."
+                )
+            linears = {
+                name: module
+                for name, module in layers[index].named_modules()
+                if hasattr(module, "in_features") and name.split(".")[-1] != "base_layer"
+            }
+            for target in self.targets:
+                found = [name for name in linears if name.split(".")[-1] == target]
+                if not found:
+                    known = sorted({name.split(".")[-1] for name in linears})
+                    raise UserError(
+                        f"lora.targets names '{target}', but decoder layer {index} has no linear "
+                        f"module of that name. It has: {', '.join(known)}."
+                    )
+                for name in found:
+                    sizes: Any = linears[name]
+                    modules[f"{prefix}.{index}.{name}"] = [sizes.in_features, sizes.out_features]
+        return replace(self, modules=modules)
+
+
+class Lora(nn.Module):
+    """One :class:`LowRank` for each of ``spec.modules``."""
+
+    def __init__(self, spec: LoraSpec) -> None:
+        super().__init__()
+        if not spec.modules:
+            raise UserError(
+                "The low-rank adapters name no modules of a model. Make the plug-in by "
+                "Plugin.for_model, which finds them."
+            )
+        self.spec = spec
+        self.pairs = nn.ModuleDict(
+            {
+                name.replace(".", "/"): LowRank(sizes[0], sizes[1], spec.rank, spec.alpha)
+                for name, sizes in spec.modules.items()
+            }
+        )
+
+    def hook(self, model: nn.Module, drop: bool) -> list[Any]:
+        """Let the linear modules of ``model`` add what the adapters give; returns the hooks.
+
+        The adapters move to the devices of their modules, and for dropping to their dtype.
+        """
+        hooks = []
+        for name, pair in self.pairs.items():
+            module = _submodule(model, name.replace("/", "."))
+            like = next(module.parameters())
+            dtype = like.dtype if drop and like.is_floating_point() else None
+            pair.to(device=like.device, dtype=dtype)
+            hooks.append(module.register_forward_hook(_adding(pair)))
+        return hooks
+
+    def peft_tensors(self) -> dict[str, Tensor]:
+        """The weights as a stock PEFT adapter names them."""
+        return {
+            f"base_model.model.{name.replace('/', '.')}.lora_{letter}.weight": linear.weight
+            for name, pair in self.pairs.items()
+            for letter, linear in (("A", pair.down), ("B", pair.up))  # type: ignore[union-attr]
+        }
+
+
+class LowRank(nn.Module):
+    """``up(down(x)) · alpha / rank``; zero when fresh."""
+
+    def __init__(self, inputs: int, outputs: int, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.scale = alpha / rank
+        self.down = nn.Linear(inputs, rank, bias=False)
+        self.up = nn.Linear(rank, outputs, bias=False)
+        nn.init.zeros_(self.up.weight)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return self.up(self.down(rows.to(self.down.weight.dtype))) * self.scale
+
+
+def _adding(pair: nn.Module) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
+    def add(_: nn.Module, rows: tuple[Any, ...], output: Tensor) -> Tensor:
+        return output + pair(rows[0]).to(output.dtype)
+
+    return add
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        raise UserError(
+            f"The plug-in has a low-rank adapter for '{name}', which {type(model).__name__} does "
+            "not have. Attach it to the base it was made for."
+        ) from None
