@@ -95,11 +95,13 @@ class Lora(nn.Module):
 
     def peft_tensors(self) -> dict[str, Tensor]:
         """The weights as a stock PEFT adapter names them."""
-        return {
-            f"base_model.model.{name.replace('/', '.')}.lora_{letter}.weight": linear.weight
-            for name, pair in self.pairs.items()
-            for letter, linear in (("A", pair.down), ("B", pair.up))  # type: ignore[union-attr]
-        }
+        letters = {"down": "A", "up": "B"}
+        tensors = {}
+        for name, weight in self.pairs.named_parameters():
+            module, linear, _ = name.rsplit(".", 2)
+            path = module.replace("/", ".")
+            tensors[f"base_model.model.{path}.lora_{letters[linear]}.weight"] = weight.detach()
+        return tensors
 
 
 class LowRank(nn.Module):
