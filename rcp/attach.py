@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from rcp.backbones import Backbone, backbone_for
 from rcp.errors import UserError
 from rcp.forwards.base import Forward, Setup
+from rcp.forwards.guide import GuideForward
 from rcp.forwards.opening import open_forward
 from rcp.forwards.trace import Trace
 from rcp.generation import guard_generate
@@ -136,6 +137,8 @@ class Handle:
                 before, after = self._layer_hooks(index)
                 self._hook(layer.register_forward_pre_hook(before, with_kwargs=True))
                 self._hook(layer.register_forward_hook(after))
+            for block in self._watched_blocks():
+                self._hook(block.register_forward_hook(self._after_block, with_kwargs=True))
             decoder = backbone.decoder
             self._hook(decoder.register_forward_pre_hook(self._enter, with_kwargs=True))
             self._hook(decoder.register_forward_hook(self._finish))
@@ -162,10 +165,34 @@ class Handle:
         self._local.forward = open_forward(self.setup, self.mode, call, trace, prompt)
 
     def _enter(
-        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         running = self._running
-        return None if running is None else (args, running.enter(kwargs))
+        if running is None:
+            return None
+        if running.wants_guide:
+            guide = GuideForward(self.setup, running.tokens)
+            self._local.forward = guide
+            try:
+                running.seen.guide = guide.attention(decoder, args, kwargs)
+            finally:
+                self._local.forward = running
+        return args, running.enter(kwargs)
+
+    def _watched_blocks(self) -> list[nn.Module]:
+        """The blocks whose inputs and outputs a stage behind them asks for."""
+        plugin, backbone = self.setup.plugin, self.setup.backbone
+        asking = [at for at in plugin.schedule.layers if "transitions" in plugin.pruner(at).needs]
+        layers = range(asking[0] - 1, asking[-1]) if asking else ()
+        return [block for layer in layers for block in backbone.blocks(layer)]
+
+    def _after_block(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+    ) -> None:
+        running = self._running
+        if running is not None:
+            entered = args[0] if args else kwargs["hidden_states"]
+            running.after_block(entered, output[0] if isinstance(output, tuple) else output)
 
     def _layer_hooks(self, index: int) -> tuple[Any, Any]:
         def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

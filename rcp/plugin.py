@@ -12,6 +12,7 @@ from rcp.lora import Lora, LoraSpec
 from rcp.pruners import PRUNERS, Pruner
 from rcp.repair import REPAIRS, RepairAdapter
 from rcp.schedule import Schedule
+from rcp.view import LOOKS_BACK
 
 SELECTIONS = ("top_k", "threshold")
 POSITION_POLICIES = ("keep",)
@@ -127,6 +128,7 @@ class Plugin(nn.Module):
                 for stage in spec.stages
             }
         )
+        self._check_first_layer()
         self.repair: RepairAdapter | None = None
         if spec.repair is not None:
             self._check_repair_layers(spec.repair.layers)
@@ -161,6 +163,14 @@ class Plugin(nn.Module):
         pruner = self.pruners[str(layer)]
         assert isinstance(pruner, Pruner)
         return pruner
+
+    def _check_first_layer(self) -> None:
+        stages = [stage for stage in self.spec.stages if stage.layer == 0]
+        if any(self.pruner(stage.layer).needs & LOOKS_BACK for stage in stages):
+            raise UserError(
+                f"The pruner '{stages[0].method}' reads what the layer before its own computed, "
+                f"and layer 0 has none before it. Put its stage at layer 1 or later."
+            )
 
     def _check_repair_layers(self, layers: list[int]) -> None:
         if not self.schedule.layers:

@@ -1,8 +1,40 @@
 """What a method may see at one place of the decoder."""
 
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 from torch import Tensor
+
+RowSet = Literal["visual", "question", "last"]
+"""Rows by role: the visual slots, the question's tokens, the last of these alone."""
+
+LOOKS_BACK = frozenset({"attention_before", "transitions"})
+"""What comes from the layer before, and therefore is not there at layer 0."""
+
+
+class AttentionBlocks(Protocol):
+    """Blocks of one decoder layer's attention, each computed when it is asked for."""
+
+    def __call__(
+        self,
+        queries: RowSet,
+        keys: RowSet = "visual",
+        *,
+        rotary: bool = True,
+        among_visual: bool = False,
+    ) -> Tensor:
+        """Attention weights of ``queries`` to ``keys`` by head: (B, H, queries, keys) fp32.
+
+        Softmax over all keys the layer's own mask allows, text included and dropped tokens not,
+        or over the visual ones alone with ``among_visual``. ``rotary`` False leaves positions
+        out. Rows and columns of what does not exist are zero.
+        """
+        ...
+
+    @property
+    def visual_keys(self) -> Tensor:
+        """The layer's rotated keys of the visual slots, mean over heads: (B, N, d) fp32."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -14,10 +46,17 @@ class View:
 
     ``visual`` (B, N, D) and ``question`` (B, Q, D) are the layer's normed input rows; ``alive``
     (B, N) and ``question_valid`` (B, Q) are bool; ``rank`` (B, N) long is the number of a token in
-    its sample, before anything was dropped; ``image_index`` (B, N) long and ``grid``
-    (B, N, 2) in [-1, 1] say where a token comes from. ``question_attention`` (B, N) fp32 is the
-    layer's own attention from the question to each visual token, mean over heads and rows; it
-    is there if the method names it in ``needs``.
+    its sample, before anything was dropped, of ``total`` (B,) long; ``image_index`` (B, N) long
+    and ``grid`` (B, N, 2) in [-1, 1] say where a token comes from. ``stage`` counts the pruning
+    stages before this one.
+
+    The others are there if the method names them in ``needs``. ``question_attention`` (B, N)
+    fp32: the layer's own attention from the question to each visual token, mean over heads and
+    rows. ``attention``: any block of it; ``attention_before``: likewise of the layer before.
+    ``layer_input`` (B, N, D): the visual rows before the layer's norm. ``transitions`` (B, N)
+    fp32: how much attention and feed-forward blocks have turned and scaled each token, summed
+    over layers (:mod:`rcp.forwards.transitions`). ``guide_attention`` (B, N) fp32: question to
+    visual attention of a separate full forward of the unpruned model.
     """
 
     layer: int
@@ -26,6 +65,21 @@ class View:
     question: Tensor
     question_valid: Tensor
     rank: Tensor
+    total: Tensor
     image_index: Tensor
     grid: Tensor
+    stage: int = 0
     question_attention: Tensor | None = None
+    attention: AttentionBlocks | None = None
+    attention_before: AttentionBlocks | None = None
+    layer_input: Tensor | None = None
+    transitions: Tensor | None = None
+    guide_attention: Tensor | None = None
+
+
+def mean_over_question(weights: Tensor, question_valid: Tensor) -> Tensor:
+    """Attention (B, H, Q, N) of the question, mean over heads and real rows: (B, N).
+
+    ``question_valid`` (B, Q) bool; rows outside it are zero in ``weights`` already.
+    """
+    return weights.mean(1).sum(1) / question_valid.sum(1, keepdim=True).clamp(min=1)

@@ -8,53 +8,10 @@ from hypothesis import strategies as st
 from rcp.pruners import PRUNERS
 from rcp.relaxation import Relaxation
 from rcp.selection import retention, straight_through, threshold, top_k
-from rcp.view import View
 from tests.tiny import RCP_ARGUMENTS
+from tests.views import WIDTH, make_view, narrowed
 
 ARGUMENTS = {"rcp": RCP_ARGUMENTS}
-WIDTH = 8
-
-
-def make_view(batch, tokens, kind, seed):
-    generator = torch.Generator().manual_seed(seed)
-    visual = torch.randn(batch, tokens, WIDTH, generator=generator)
-    attention = torch.rand(batch, tokens, generator=generator)
-    if kind == "duplicates":
-        visual[:] = visual[:, :1]
-        attention[:] = attention[:, :1]
-    if kind == "zeros":
-        visual.zero_()
-        attention.zero_()
-    rank = torch.arange(tokens).expand(batch, tokens)
-    side = int(tokens**0.5 + 0.999)
-    grid = torch.stack([rank // side, rank % side], -1) / max(1, side - 1) * 2 - 1
-    return View(
-        layer=1,
-        visual=visual,
-        alive=torch.ones(batch, tokens, dtype=torch.bool),
-        question=torch.randn(batch, 3, WIDTH, generator=generator),
-        question_valid=torch.ones(batch, 3, dtype=torch.bool),
-        rank=rank,
-        image_index=torch.zeros(batch, tokens, dtype=torch.long),
-        grid=grid,
-        question_attention=attention,
-    )
-
-
-def narrowed(view, rows, slots=None):
-    """The same tokens in a smaller view: some rows, some slots."""
-    def cut(tensor, per_slot):
-        if tensor is None:
-            return None
-        tensor = tensor[rows]
-        return tensor[:, slots] if per_slot and slots is not None else tensor
-
-    per_slot = {"visual", "alive", "rank", "image_index", "grid", "question_attention"}
-    values = {
-        name: value if name == "layer" else cut(value, name in per_slot)
-        for name, value in vars(view).items()
-    }
-    return View(**values)
 
 
 def build(name):
@@ -71,10 +28,9 @@ def build(name):
     seed=st.integers(0, 1000),
 )
 def test_exactly_k_alive_tokens_whatever_the_neighbours(name, tokens, share, kind, seed):
-    view = make_view(3, tokens, kind, seed)
     dead = torch.rand(3, tokens, generator=torch.Generator().manual_seed(seed)) < 0.3
     dead[:, 0] = False
-    view = View(**vars(view) | {"alive": ~dead})
+    view = make_view(3, tokens, kind, seed, alive=~dead)
     pruner = build(name)
     counts = torch.tensor([1, int(share * tokens), tokens]).clamp(min=1)
     counts = torch.minimum(counts, view.alive.sum(1))

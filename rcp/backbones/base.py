@@ -108,6 +108,11 @@ class Backbone:
         """
         return arguments, []
 
+    def blocks(self, layer: int) -> tuple[nn.Module, nn.Module]:
+        """The two modules of ``layer`` whose outputs are added to the residual stream."""
+        decoder_layer: Any = self.layers[layer]
+        return decoder_layer.self_attn, decoder_layer.mlp
+
     def input_norm(self, layer: int, hidden: Tensor) -> Tensor:
         """Layer ``layer``'s input norm of ``hidden`` (B, T, D)."""
         decoder_layer: Any = self.layers[layer]

@@ -1,16 +1,18 @@
 """What all modes share: stages, contexts and repair. One instance lives for one forward."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from rcp.backbones import Backbone
+from rcp.forwards.place import Place
 from rcp.forwards.rows import Rows
 from rcp.forwards.slots import Slots
-from rcp.forwards.stage import Choice, Place, choose, look
+from rcp.forwards.stage import Choice, Seen, choose, look
 from rcp.forwards.trace import Trace
+from rcp.forwards.transitions import transition
 from rcp.masking import take_rows
 from rcp.plan import KeepPlan
 from rcp.plugin import Plugin
@@ -61,10 +63,18 @@ class Forward:
         self.has_images = tokens.visual_valid.any(1, keepdim=True)
         self.stages_alive: list[Tensor] = []
         self.pruned_sum: Tensor | None = None
+        self.seen = Seen()
         if trace is not None:
             trace.restart()
             trace.visual_valid = tokens.visual_valid
             trace.answer_rows = tokens.answer
+
+    @property
+    def wants_guide(self) -> bool:
+        """Whether a stage asks what the unpruned model attends to."""
+        pruners = [self.plugin.pruner(at) for at in self.schedule.layers]
+        asked = any("guide_attention" in pruner.needs for pruner in pruners)
+        return asked and self.slots.columns.shape[1] > 0 and self.replayed is None
 
     def enter(self, arguments: Arguments) -> Arguments:
         """Called with the decoder's keyword arguments; returns what it shall get instead."""
@@ -101,6 +111,18 @@ class Forward:
         self.record_answers(layer, hidden, rows)
         return hidden
 
+    def after_block(self, entered: Tensor, left: Tensor) -> None:
+        """Called with a block's normed input and its output, (B, rows, D), where a stage asks."""
+        if not self.slots.columns.shape[1]:
+            return
+        columns, device = self.rows.columns(self.tokens.image), self.alive.device
+        alive = self.still_alive.gather(1, columns).to(entered.device)
+        moved = transition(entered, left, alive).to(device)
+        moved = moved.gather(1, self.rows.locate(self.slots.columns)) * self.slots.alive
+        before = self.seen.transitions
+        total = torch.zeros(self.alive.shape, device=device) if before is None else before
+        self.seen.transitions = total.scatter_add(1, self.slots.rank, moved)
+
     def finish(self, hidden: Tensor) -> Tensor:
         """Called with the decoder's last hidden states, (B, rows, D)."""
         return hidden
@@ -108,6 +130,11 @@ class Forward:
     def stage_at(self, layer: int) -> int | None:
         """The stage that prunes at ``layer``, if one does."""
         return self.schedule.layers.index(layer) if layer in self.schedule.layers else None
+
+    @property
+    def still_alive(self) -> Tensor:
+        """(B, T) bool: columns that are neither padding nor dropped so far."""
+        return self.stages_alive[-1] if self.stages_alive else self.tokens.valid
 
     def place(self, layer: int, hidden: Tensor, arguments: Arguments) -> Place:
         """Where a stage before ``layer`` stands, given the layer's input and keywords."""
@@ -119,23 +146,30 @@ class Forward:
             # keys of this forward only; images of earlier ones stay out of it
             mask = mask[..., -self.rows.length :]
         columns = self.rows.columns(self.tokens.image)
-        alive = self.stages_alive[-1] if self.stages_alive else self.tokens.valid
         return Place(
             layer=layer,
             hidden=hidden,
             rope=self.rows.take_rope(arguments["position_embeddings"]),
             mask=self.rows.take_mask(mask),
             columns=columns,
-            alive=alive.gather(1, columns),
+            alive=self.still_alive.gather(1, columns),
             visual=self.rows.locate(self.slots.columns),
             question=self.rows.locate(self.tokens.question_columns),
         )
 
+    def look_back(self, layer: int, hidden: Tensor, arguments: Arguments) -> None:
+        """Keep the input of ``layer`` if a stage at the next one asks for this one's attention."""
+        if self.stage_at(layer + 1) is None or not self.slots.columns.shape[1]:
+            return
+        if "attention_before" in self.plugin.pruner(layer + 1).needs:
+            self.seen.before = self.place(layer, hidden, arguments)
+
     def view(self, pruner: Pruner, place: Place) -> View:
-        """What ``pruner`` may see at ``place`` of ``self.slots``."""
+        """What ``pruner`` may see at ``place`` of ``self.slots``, before the stage there."""
         slots = self.slots.to(place.hidden.device)
         question_valid = self.tokens.question_valid.to(place.hidden.device)
-        return look(self.backbone, pruner, place, slots, question_valid)
+        view = look(self.backbone, pruner, place, slots, question_valid, self.seen)
+        return replace(view, stage=self.schedule.layers.index(place.layer))
 
     def decide(self, stage: int, place: Place) -> Choice:
         """Choose at ``place`` among ``self.slots``, and remember what goes."""

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rcp.forwards.base import Arguments, Forward, Setup
+from rcp.forwards.place import Place
 from rcp.forwards.rows import Rows
-from rcp.forwards.stage import Place
 from rcp.forwards.trace import Trace
 from rcp.masking import (
     causal,
@@ -43,7 +43,6 @@ class DropForward(Forward):
         self.past = past
         self.past_length = past.length if past is not None else 0
         self.padding = padding
-        self.length = tokens.image.shape[1]
         self.segments: list[Segment | None] = list(past.segments) if past is not None else []
         self.segments += [None] * (len(self.schedule.layers) - len(self.segments))
         if past is not None:
@@ -64,6 +63,7 @@ class DropForward(Forward):
         stage = self.stage_at(layer)
         if stage is not None:
             hidden = self._enter(stage, layer, hidden, arguments)
+        self.look_back(layer, hidden, arguments)
         under = self._stage_over(layer)
         if under is None or (self.rows.index is None and self.segments[under] is None):
             return hidden, arguments
@@ -151,7 +151,7 @@ class DropForward(Forward):
     ) -> Tensor | None:
         keys = self.segments[stage]
         assert keys is not None
-        new = self.length if self.rows.index is None else self.rows.index.shape[1]
+        new = self.rows.length if self.rows.index is None else self.rows.index.shape[1]
         columns, valid = keys.columns, keys.valid
         if self.padding is not None:
             padding = self.padding.bool().gather(1, columns)
@@ -160,7 +160,7 @@ class DropForward(Forward):
         if window is not None and self._is_sliding(layer) and cached > window - 1:
             columns = columns[:, cached - window + 1:]
             valid = None if valid is None else valid[:, cached - window + 1:]
-        binds = window is not None and self.past_length + self.length > window
+        binds = window is not None and self.past_length + self.rows.length > window
         if new == 1 and valid is None and not binds:
             return None
         queries = columns[:, -new:]
@@ -168,7 +168,7 @@ class DropForward(Forward):
         bidirectional = self.backbone.bidirectional and self.tokens.has_images
         if bidirectional and own is not None and own.dim() == 4:
             # the model's own rule among the new rows: images may see themselves both ways
-            block = self.rows.take_mask(own[..., -self.length :])
+            block = self.rows.take_mask(own[..., -self.rows.length :])
             assert block is not None
             if block.dtype != torch.bool:
                 block = block > torch.finfo(block.dtype).min / 2
@@ -194,11 +194,11 @@ class DropForward(Forward):
             empty = torch.zeros(batch, 0, dtype=torch.long, device=device)
             before = Segment(empty, None).extended(0, self.past_length)
         if self.rows.index is None:
-            return before.extended(self.past_length, self.length)
+            return before.extended(self.past_length, self.rows.length)
         return before.joined(Segment(self.rows.index + self.past_length, self.rows.real))
 
     def _leave_state(self) -> None:
-        length = self.past_length + self.length
+        length = self.past_length + self.rows.length
         plan = self.past.plan if self.past is not None else None
         if self.tokens.has_images:
             plan = self.plan().after(plan, self.past_length)

@@ -2,17 +2,21 @@
 
 from torch import Tensor
 
+from rcp.forwards.attention import LayerAttention
 from rcp.forwards.base import Arguments, Forward
-from rcp.forwards.stage import Place, question_attention
-from rcp.masking import take_rows
+from rcp.forwards.place import Place
+from rcp.view import mean_over_question
 
 
 class RecordForward(Forward):
     """Runs the frozen model as it is."""
 
+    wants_guide = False
+
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
     ) -> tuple[Tensor, Arguments]:
+        self.look_back(layer, hidden, arguments)
         trace = self.trace
         if trace is None or not self.tokens.has_images:
             return hidden, arguments
@@ -29,8 +33,7 @@ class RecordForward(Forward):
         return hidden
 
     def _question_attention(self, place: Place) -> Tensor:
-        normed = self.backbone.input_norm(place.layer, place.hidden)
-        question = take_rows(normed, place.question)
-        valid = self.tokens.question_valid.to(normed.device)
-        attention = question_attention(self.backbone, place, normed, question, valid)
-        return attention.gather(1, place.visual).to(self.alive.device)
+        device = place.hidden.device
+        valid = self.tokens.question_valid.to(device)
+        attention = LayerAttention(self.backbone, place, self.slots.alive.to(device), valid)
+        return mean_over_question(attention("question"), valid).to(self.alive.device)

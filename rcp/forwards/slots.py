@@ -12,20 +12,29 @@ from rcp.tokens import TokenMap, columns_of
 @dataclass(frozen=True)
 class Slots:
     """Visual tokens of a batch: (B, N) ``columns``, ``alive``, ``rank`` (number within the sample
-    before anything was dropped), ``image_index``; (B, N, 2) ``grid``."""
+    before anything was dropped), ``image_index``; (B, N, 2) ``grid``; (B,) ``total``: how many a
+    sample had then."""
 
     columns: Tensor
     alive: Tensor
     rank: Tensor
     image_index: Tensor
     grid: Tensor
+    total: Tensor
 
     @classmethod
     def of(cls, tokens: TokenMap) -> "Slots":
         """All visual tokens, alive where they exist."""
         columns = tokens.visual_columns
         rank = torch.arange(columns.shape[1], device=columns.device).expand_as(columns)
-        return cls(columns, tokens.visual_valid, rank, tokens.image_index, tokens.grid)
+        return cls(
+            columns=columns,
+            alive=tokens.visual_valid,
+            rank=rank,
+            image_index=tokens.image_index,
+            grid=tokens.grid,
+            total=tokens.visual_valid.sum(1),
+        )
 
     def to(self, device: torch.device) -> "Slots":
         """All of it on ``device``."""
@@ -35,6 +44,7 @@ class Slots:
             rank=self.rank.to(device),
             image_index=self.image_index.to(device),
             grid=self.grid.to(device),
+            total=self.total.to(device),
         )
 
     def masked(self, keep: Tensor) -> "Slots":
@@ -50,4 +60,5 @@ class Slots:
             rank=self.rank.gather(1, index),
             image_index=self.image_index.gather(1, index),
             grid=take_rows(self.grid, index),
+            total=self.total,
         )

@@ -39,6 +39,7 @@ class SoftForward(Forward):
         stage = self.stage_at(layer)
         if stage is not None:
             hidden = self._prune(stage, layer, hidden, arguments)
+        self.look_back(layer, hidden, arguments)
         if self.bias is None:
             return hidden, arguments
         changed = {

@@ -1,51 +1,21 @@
 """One pruning stage: what the method sees, and what it chooses."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rcp.backbones import Backbone
+from rcp.forwards.attention import LayerAttention
+from rcp.forwards.place import Place
 from rcp.forwards.slots import Slots
-from rcp.masking import causal, take_mask_rows, take_rows
+from rcp.masking import take_rows
 from rcp.pruners import Pruner
 from rcp.relaxation import Relaxation
 from rcp.selection import retention, straight_through, threshold, top_k
-from rcp.view import View
-
-
-@dataclass(frozen=True)
-class Place:
-    """The rows at one layer's input.
-
-    ``hidden`` (B, R, D); ``rope`` (cos, sin), each (B, R, d); ``mask`` the 4-D mask over these
-    rows or None for plain causal; ``columns`` (B, R) their original columns; ``alive`` (B, R)
-    bool: neither padding nor dropped; ``visual`` (B, N) and ``question`` (B, Q): positions of the
-    visual slots and question tokens among these rows.
-    """
-
-    layer: int
-    hidden: Tensor
-    rope: tuple[Tensor, Tensor]
-    mask: Tensor | None
-    columns: Tensor
-    alive: Tensor
-    visual: Tensor
-    question: Tensor
-
-    def to(self, device: torch.device) -> "Place":
-        """All of it on the device of the layer."""
-        mask = None if self.mask is None else self.mask.to(device)
-        return Place(
-            layer=self.layer,
-            hidden=self.hidden.to(device),
-            rope=(self.rope[0].to(device), self.rope[1].to(device)),
-            mask=mask,
-            columns=self.columns.to(device),
-            alive=self.alive.to(device),
-            visual=self.visual.to(device),
-            question=self.question.to(device),
-        )
+from rcp.view import View, mean_over_question
 
 
 @dataclass(frozen=True)
@@ -64,53 +34,67 @@ class Choice:
         return Choice(self.keep.to(device), soft, scores)
 
 
+@dataclass
+class Seen:
+    """What the layers before a stage left for it, where its method asks.
+
+    ``before``: the rows at the input of the layer before; ``transitions`` (B, N) fp32 and
+    ``guide`` (B, layers, N) fp32 over all slots a sample began with.
+    """
+
+    before: Place | None = None
+    transitions: Tensor | None = None
+    guide: Tensor | None = None
+
+
 def look(
-    backbone: Backbone, pruner: Pruner, place: Place, slots: Slots, question_valid: Tensor
+    backbone: Backbone,
+    pruner: Pruner,
+    place: Place,
+    slots: Slots,
+    question_valid: Tensor,
+    seen: Seen,
 ) -> View:
     """Build the view of ``pruner`` at ``place``, in the pruner's own dtype."""
-    normed = backbone.input_norm(place.layer, place.hidden)
-    question = take_rows(normed, place.question)
-    attention = None
-    if "question_attention" in pruner.needs:
-        attention = question_attention(backbone, place, normed, question, question_valid)
-        attention = attention.gather(1, place.visual)
-    visual = take_rows(normed, place.visual)
+    attention = LayerAttention(backbone, place, slots.alive, question_valid)
+    visual = take_rows(attention.normed, place.visual)
     parameter = next(pruner.parameters(), visual)
-    return View(
+    view = View(
         layer=place.layer,
         visual=visual.to(parameter),
         alive=slots.alive,
-        question=question.to(parameter),
+        question=take_rows(attention.normed, place.question).to(parameter),
         question_valid=question_valid,
         rank=slots.rank,
+        total=slots.total,
         image_index=slots.image_index,
         grid=slots.grid,
-        question_attention=attention,
     )
+    device = slots.alive.device
+    providers: dict[str, Callable[[], Any]] = {
+        "question_attention": lambda: mean_over_question(attention("question"), question_valid),
+        "attention": lambda: attention,
+        "attention_before": lambda: _before(backbone, seen, slots, question_valid),
+        "layer_input": lambda: take_rows(place.hidden, place.visual),
+        "transitions": lambda: _of_slots(seen.transitions, device).gather(1, slots.rank),
+        "guide_attention": lambda: _of_slots(seen.guide, device).gather(
+            2, slots.rank[:, None].expand(-1, len(backbone.layers), -1)
+        ),
+    }
+    return replace(view, **{name: providers[name]() for name in pruner.needs & providers.keys()})
 
 
-def question_attention(
-    backbone: Backbone, place: Place, normed: Tensor, question: Tensor, question_valid: Tensor
-) -> Tensor:
-    """The layer's attention from the question rows to every row, mean over heads and rows.
+def _before(
+    backbone: Backbone, seen: Seen, slots: Slots, question_valid: Tensor
+) -> LayerAttention:
+    assert seen.before is not None, "a plug-in has no such stage at layer 0"
+    place = seen.before.to(backbone.device(seen.before.layer))
+    return LayerAttention(backbone, place, slots.alive, question_valid)
 
-    Softmax over alive keys, text included, under the layer's own mask; (B, R) fp32. Only this
-    block is computed: the layer keeps its fast attention.
-    """
-    cos, sin = (take_rows(part, place.question) for part in place.rope)
-    query, key = backbone.qk(place.layer, question, normed, (cos, sin), place.rope)
-    logits = backbone.attention_logits(place.layer, query, key)
-    if place.mask is None:
-        query_columns = place.columns.gather(1, place.question)
-        allowed = causal(query_columns, place.columns, backbone.window(place.layer))
-    else:
-        allowed = take_mask_rows(place.mask, place.question)
-        if allowed.dtype != torch.bool:
-            allowed = allowed > torch.finfo(allowed.dtype).min / 2
-    allowed = allowed & place.alive[:, None, None, :]
-    weights = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min).softmax(-1)
-    share = question_valid / question_valid.sum(1, keepdim=True).clamp(min=1)
-    return (weights.mean(1) * share[..., None]).sum(1)
+
+def _of_slots(values: Tensor | None, device: torch.device) -> Tensor:
+    assert values is not None, "the hooks collect what `needs` names"
+    return values.to(device)
 
 
 def choose(

@@ -24,7 +24,7 @@ class Pruner(nn.Module):
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: frozenset[str] = frozenset()
     learned: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
