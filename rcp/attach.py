@@ -9,8 +9,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from rcp.backbones import Backbone, backbone_for
+from rcp.encoding import Facts, Watch, carried
 from rcp.errors import UserError
 from rcp.forwards.base import Forward, Setup
+from rcp.forwards.entry import entry_facts
 from rcp.forwards.guide import GuideForward
 from rcp.forwards.opening import open_forward
 from rcp.forwards.trace import Trace
@@ -60,7 +62,8 @@ def attach(
         )
     if mode == "drop":
         _check_backend(backbone, plugin)
-    return Handle(Setup(backbone, plugin, plan, relaxation), mode)
+    facts = entry_facts(backbone, plugin) if plan is None else frozenset()
+    return Handle(Setup(backbone, plugin, plan, relaxation, facts), mode)
 
 
 class Handle:
@@ -72,6 +75,7 @@ class Handle:
         self._local = threading.local()  # the forward now running in this thread
         self._hooks: list[Any] = []
         self._unguard: Callable[[], None] | None = None
+        self._watch: Watch | None = None
         self._place_plugin()
         self._install()
 
@@ -85,6 +89,8 @@ class Handle:
         """Take every hook off the model again; safe to call twice."""
         while self._hooks:
             self._hooks.pop().remove()
+        if self._watch is not None:
+            self._watch.remove()
         if self._unguard is not None:
             self._unguard()
             self._unguard = None
@@ -145,6 +151,7 @@ class Handle:
             self._hook(model.register_forward_hook(self._end, always_call=True))
             if self.setup.plugin.lora is not None and self.mode != "record":
                 self._hooks += self.setup.plugin.lora.hook(model, drop=self.mode == "drop")
+            self._watch = Watch(backbone, self.setup.facts, self._encoded)
             if self.mode == "drop" and hasattr(model, "generate"):
                 self._unguard = guard_generate(model)
         except BaseException:
@@ -163,6 +170,11 @@ class Handle:
         call |= call.pop("kwargs", {})
         trace, prompt = (getattr(self._local, name, None) for name in ("trace", "prompt"))
         self._local.forward = open_forward(self.setup, self.mode, call, trace, prompt)
+        self._local.forward.encoded(carried(call.get("mm_encoder_outputs")))
+
+    def _encoded(self, facts: Facts) -> None:
+        if self._running is not None:
+            self._running.encoded(facts)
 
     def _enter(
         self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

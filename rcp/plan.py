@@ -1,6 +1,6 @@
 """What was kept where: pure tensors, savable, replayable by either mode."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,7 +18,8 @@ class KeepPlan:
     ``layers``: the pruning layers, ascending. ``alive`` (S, B, T) bool: valid text and surviving
     image columns after each stage. ``visual`` (B, T) bool: the image columns. ``prompt_end``
     (B,) long: the column after the last prompt token. ``memory``: what the repair adapter
-    stored, by name, each (B, ...).
+    stored, by name, each (B, ...). ``merges``: for the stages that fold dropped tokens into kept
+    ones, weights (B, K, N) over the N visual tokens a sample began with, one row a kept token.
     """
 
     layers: tuple[int, ...]
@@ -26,6 +27,7 @@ class KeepPlan:
     visual: Tensor
     prompt_end: Tensor
     memory: dict[str, Tensor]
+    merges: dict[int, Tensor] = field(default_factory=dict)
 
     @property
     def kept(self) -> Tensor:
@@ -55,6 +57,7 @@ class KeepPlan:
             "prompt_end": self.prompt_end.contiguous(),
         }
         tensors |= {f"memory.{name}": value.contiguous() for name, value in self.memory.items()}
+        tensors |= {f"merge.{stage}": value.contiguous() for stage, value in self.merges.items()}
         save_file(tensors, str(path))
 
     @classmethod
@@ -73,5 +76,10 @@ class KeepPlan:
                 name.removeprefix("memory."): value
                 for name, value in tensors.items()
                 if name.startswith("memory.")
+            },
+            merges={
+                int(name.removeprefix("merge.")): value
+                for name, value in tensors.items()
+                if name.startswith("merge.")
             },
         )

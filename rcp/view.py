@@ -1,5 +1,6 @@
 """What a method may see at one place of the decoder."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -48,15 +49,26 @@ class View:
     (B, N) and ``question_valid`` (B, Q) are bool; ``rank`` (B, N) long is the number of a token in
     its sample, before anything was dropped, of ``total`` (B,) long; ``image_index`` (B, N) long
     and ``grid`` (B, N, 2) in [-1, 1] say where a token comes from. ``stage`` counts the pruning
-    stages before this one.
+    stages before this one. ``most`` is the largest number of tokens any sample keeps here, a host
+    integer, None where only the device knows.
 
-    The others are there if the method names them in ``needs``. ``question_attention`` (B, N)
-    fp32: the layer's own attention from the question to each visual token, mean over heads and
-    rows. ``attention``: any block of it; ``attention_before``: likewise of the layer before.
-    ``layer_input`` (B, N, D): the visual rows before the layer's norm. ``transitions`` (B, N)
-    fp32: how much attention and feed-forward blocks have turned and scaled each token, summed
-    over layers (:mod:`rcp.forwards.transitions`). ``guide_attention`` (B, N) fp32: question to
-    visual attention of a separate full forward of the unpruned model.
+    The others are there if the method names them in ``needs``, or in ``uses`` and the model has
+    them.
+
+    Of the decoder: ``question_attention`` (B, N) fp32: the layer's own attention from the question
+    to each visual token, mean over heads and rows. ``attention``: any block of it;
+    ``attention_before``: likewise of the layer before. ``layer_input`` (B, N, D): the visual rows
+    before the layer's norm. ``transitions`` (B, N) fp32: how much attention and feed-forward
+    blocks have turned and scaled each token, summed over layers
+    (:mod:`rcp.forwards.transitions`). ``guide_attention`` (B, N) fp32: question to visual
+    attention of a separate full forward of the unpruned model.
+
+    Of its entrance: ``projected`` (B, N, D) and ``question_embeds`` (B, Q, D): visual tokens and
+    question as they entered the decoder, before any norm. ``encoder_tokens`` (B, N, C): what the
+    projector made ``projected`` of, and ``projector`` the projector itself, (..., C) → (..., D).
+    ``vision_cls_attention`` (B, N) fp32 and ``encoder_keys`` (B, N, d): in the vision tower's
+    layer whose output is projected, the attention of [CLS] to each token and the tokens' keys,
+    both mean over heads.
     """
 
     layer: int
@@ -69,12 +81,29 @@ class View:
     image_index: Tensor
     grid: Tensor
     stage: int = 0
+    most: int | None = None
     question_attention: Tensor | None = None
     attention: AttentionBlocks | None = None
     attention_before: AttentionBlocks | None = None
     layer_input: Tensor | None = None
     transitions: Tensor | None = None
     guide_attention: Tensor | None = None
+    projected: Tensor | None = None
+    question_embeds: Tensor | None = None
+    encoder_tokens: Tensor | None = None
+    vision_cls_attention: Tensor | None = None
+    encoder_keys: Tensor | None = None
+    projector: Callable[[Tensor], Tensor] | None = None
+
+    def limit(self, counts: Tensor) -> int:
+        """The largest of ``counts`` (B,), without waiting for the device where it can be helped."""
+        return int(counts.max()) if self.most is None else self.most
+
+    def given(self, name: str) -> Tensor:
+        """The optional field ``name``, which the method's ``needs`` must list."""
+        value = getattr(self, name)
+        assert value is not None, "the runner supplies what `needs` names"
+        return value
 
 
 def mean_over_question(weights: Tensor, question_valid: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ def build(name):
 @given(
     tokens=st.integers(1, 40),
     share=st.floats(0, 1),
-    kind=st.sampled_from(["random", "duplicates", "zeros"]),
+    kind=st.sampled_from(["random", "duplicates", "pairs", "zeros"]),
     seed=st.integers(0, 1000),
 )
 def test_exactly_k_alive_tokens_whatever_the_neighbours(name, tokens, share, kind, seed):

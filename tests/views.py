@@ -7,7 +7,8 @@ from torch import Tensor
 
 from rcp.view import View, mean_over_question
 
-WIDTH, QUESTION, HEADS, LAYERS = 8, 3, 2, 4
+WIDTH, QUESTION, HEADS, LAYERS, ENCODER = 8, 3, 2, 4, 6
+PROJECTOR = torch.nn.Linear(ENCODER, WIDTH).requires_grad_(False)
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ class TableAttention:
 
 
 def make_view(batch, tokens, kind, seed, alive=None):
-    """Every field filled; ``kind`` "random", or "duplicates" or "zeros" in all that is visual."""
+    """Every field filled; ``kind``: "random", or in all that is visual "duplicates" of one token,
+    "pairs" of equal ones, or "zeros"."""
     generator = torch.Generator().manual_seed(seed)
 
     def table(*shape, slot):
@@ -56,6 +58,10 @@ def make_view(batch, tokens, kind, seed, alive=None):
         if kind == "duplicates":
             for dim in slot:
                 values.narrow(dim, 0, tokens).copy_(values.narrow(dim, 0, 1).clone())
+        if kind == "pairs":
+            for dim in slot:
+                second = torch.arange(1, tokens, 2)
+                values.index_copy_(dim, second, values.index_select(dim, second - 1))
         return values.zero_() if kind == "zeros" else values
 
     visual = table(batch, tokens, WIDTH, slot=[1])
@@ -87,11 +93,18 @@ def make_view(batch, tokens, kind, seed, alive=None):
         layer_input=table(batch, tokens, WIDTH, slot=[1]),
         transitions=table(batch, tokens, slot=[1]).abs(),
         guide_attention=table(batch, LAYERS, tokens, slot=[2]).abs(),
+        projected=table(batch, tokens, WIDTH, slot=[1]),
+        question_embeds=torch.randn(batch, QUESTION, WIDTH, generator=generator),
+        encoder_tokens=table(batch, tokens, ENCODER, slot=[1]),
+        vision_cls_attention=table(batch, tokens, slot=[1]).abs(),
+        encoder_keys=table(batch, tokens, ENCODER, slot=[1]),
+        projector=PROJECTOR,
     )
 
 
 PER_SLOT = {"visual": 1, "alive": 1, "rank": 1, "image_index": 1, "grid": 1,
-            "question_attention": 1, "layer_input": 1, "transitions": 1, "guide_attention": 2}
+            "question_attention": 1, "layer_input": 1, "transitions": 1, "guide_attention": 2,
+            "projected": 1, "encoder_tokens": 1, "vision_cls_attention": 1, "encoder_keys": 1}
 
 
 def narrowed(view, rows, slots=None):

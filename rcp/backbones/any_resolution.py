@@ -1,9 +1,14 @@
 """LLaVA-NeXT and LLaVA-OneVision: a base image, then rows of tiles that end in newline vectors."""
 
+import inspect
+from typing import Any
+
+import torch
 from torch import Tensor
 
-from rcp.backbones.base import Backbone
+from rcp.backbones.base import Arguments, Backbone
 from rcp.backbones.places import Places, any_resolution
+from rcp.backbones.tower import Tower
 
 
 class AnyResolution(Backbone):
@@ -20,3 +25,34 @@ class AnyResolution(Backbone):
         vision = self.config.vision_config
         side = vision.image_size // vision.patch_size
         return any_resolution(image, is_newline, side, frame_side=-(-side // 2))
+
+    @property
+    def tower(self) -> Tower:
+        return Tower(self.model, crops=self.config.vision_feature_select_strategy == "default")
+
+    def packed(self, facts: Tensor, call: Arguments) -> Tensor:
+        """Through the model's own unpadding (and shrinking); newline rows are zero."""
+        from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
+
+        host: Any = self.model.base_model
+        sizes = call["image_sizes"]
+        tiles = [
+            image_size_to_num_patches(
+                size, self.config.image_grid_pinpoints, self.config.vision_config.image_size
+            )
+            for size in sizes
+        ]
+        options: Arguments = {"image_newline": facts.new_zeros(facts.shape[-1])}
+        if "vision_aspect_ratio" in inspect.signature(host.pack_image_features).parameters:
+            # LLaVA-OneVision: where a sample shows several images, each is one tile
+            shown = call.get("batch_num_images")
+            alone = [True] * len(sizes)
+            if shown is not None:
+                alone = [count == 1 for count in shown for _ in range(count)]
+            tiles = [count if whole else 1 for count, whole in zip(tiles, alone)]
+            ratio = call.get("vision_aspect_ratio") or self.config.vision_aspect_ratio
+            options["vision_aspect_ratio"] = ratio
+        else:
+            options["vision_feature_select_strategy"] = self.config.vision_feature_select_strategy
+        features, _ = host.pack_image_features(facts.split(tiles), sizes, **options)
+        return torch.cat(list(features))

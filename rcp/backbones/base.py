@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from rcp.backbones.places import Places
 from rcp.backbones.refused import REFUSED
+from rcp.backbones.tower import Tower
 from rcp.errors import UserError
 from rcp.registry import Registry
 
@@ -100,6 +101,30 @@ class Backbone:
         square one if its length allows.
         """
         return None
+
+    @property
+    def tower(self) -> Tower | None:
+        """The vision side; None where no row of its output belongs to one visual token alone."""
+        return None
+
+    def packed(self, facts: Tensor, call: Arguments) -> Tensor:
+        """``facts`` (tiles, rows, F) in the order of the visual tokens: (tokens, F).
+
+        ``call`` holds the arguments of the model's ``get_image_features``.
+        """
+        return facts.flatten(0, -2)
+
+    def check_fact(self, fact: str) -> None:
+        """Raise ``UserError`` if the vision side cannot give ``fact``, saying why."""
+        reason = "joins patches inside its projector, or hides its vision tower"
+        if self.tower is not None:
+            reason = self.tower.missing(fact) or ""
+        if reason:
+            raise UserError(
+                f"{type(self.model).__name__} {reason}, so there is no '{fact}' for each visual "
+                f"token. Choose a method that does not need it: `python -m rcp pruners` lists what "
+                f"each needs."
+            )
 
     def take_additions(self, arguments: Arguments) -> tuple[Arguments, list[Tensor]]:
         """Take out of the decoder's ``arguments`` what it would add to rows between layers.

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from rcp.backbones.base import Backbone
 from rcp.backbones.places import Places, broken_rows
+from rcp.backbones.tower import Tower
 
 
 class Llava(Backbone):
@@ -22,3 +23,7 @@ class Llava(Backbone):
             return None
         side = vision.image_size // vision.patch_size
         return side * side + (self.config.vision_feature_select_strategy == "full")
+
+    @property
+    def tower(self) -> Tower:
+        return Tower(self.model, crops=self.config.vision_feature_select_strategy == "default")

@@ -1,6 +1,7 @@
 """PaliGemma 1 and 2: the whole prompt is bidirectional, images come first."""
 
 from rcp.backbones.base import Backbone
+from rcp.backbones.tower import Tower
 
 
 class PaliGemma(Backbone):
@@ -13,3 +14,7 @@ class PaliGemma(Backbone):
     def visual_tokens(self) -> int:
         vision = self.config.vision_config
         return (vision.image_size // vision.patch_size) ** 2
+
+    @property
+    def tower(self) -> Tower:
+        return Tower(self.model, crops=False)

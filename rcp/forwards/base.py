@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from rcp.backbones import Backbone
+from rcp.encoding import Facts
+from rcp.forwards.entry import Entry
 from rcp.forwards.place import Place
 from rcp.forwards.rows import Rows
 from rcp.forwards.slots import Slots
@@ -14,6 +16,7 @@ from rcp.forwards.stage import Choice, Seen, choose, look
 from rcp.forwards.trace import Trace
 from rcp.forwards.transitions import transition
 from rcp.masking import take_rows
+from rcp.merging import merge_rows
 from rcp.plan import KeepPlan
 from rcp.plugin import Plugin
 from rcp.pruners import Pruner
@@ -27,12 +30,16 @@ Arguments = dict[str, Any]
 
 @dataclass(frozen=True)
 class Setup:
-    """What an attachment fixes for all its forwards."""
+    """What an attachment fixes for all its forwards.
+
+    ``facts``: what its methods read of images and question as they entered the decoder.
+    """
 
     backbone: Backbone
     plugin: Plugin
     plan: KeepPlan | None
     relaxation: Relaxation | None
+    facts: frozenset[str]
 
 
 class Forward:
@@ -64,6 +71,8 @@ class Forward:
         self.stages_alive: list[Tensor] = []
         self.pruned_sum: Tensor | None = None
         self.seen = Seen()
+        self.entry = Entry(setup.backbone, setup.facts, {})
+        self.merges: dict[int, Tensor] = {}
         if trace is not None:
             trace.restart()
             trace.visual_valid = tokens.visual_valid
@@ -84,7 +93,13 @@ class Forward:
             if places is not None:
                 self.tokens = self.tokens.placed(places.index, places.grid)
                 self.slots = Slots.of(self.tokens)
+        if self.tokens.has_images:
+            self.entry.enter(self.tokens, embeds)
         return arguments
+
+    def encoded(self, facts: Facts) -> None:
+        """Called with what was taken while the images of this forward were encoded."""
+        self.entry.encoded = facts
 
     def take_additions(self, arguments: Arguments) -> Arguments:
         """Take over what the decoder would add between layers at rows that may be gone."""
@@ -169,7 +184,8 @@ class Forward:
         slots = self.slots.to(place.hidden.device)
         question_valid = self.tokens.question_valid.to(place.hidden.device)
         view = look(self.backbone, pruner, place, slots, question_valid, self.seen)
-        return replace(view, stage=self.schedule.layers.index(place.layer))
+        entered = self.entry.seen(pruner.needs | pruner.uses, slots.rank)
+        return replace(view, stage=self.schedule.layers.index(place.layer), **entered)
 
     def decide(self, stage: int, place: Place) -> Choice:
         """Choose at ``place`` among ``self.slots``, and remember what goes."""
@@ -178,12 +194,17 @@ class Forward:
         place = place.to(device)
         if self.replayed is not None:
             survivors = self.replayed.alive[stage].to(self.alive.device)
-            choice = Choice(survivors.gather(1, self.slots.columns) & self.slots.alive)
+            keep = survivors.gather(1, self.slots.columns) & self.slots.alive
+            choice = Choice(keep, weights=self._replayed_weights(stage))
         else:
             selection = self.plugin.spec.selection
+            most = max(self.counts[stage]) if selection == "top_k" else None
+            view = replace(self.view(pruner, place), most=most)
             counts = self.device_counts[stage].to(device)
-            choice = choose(pruner, self.view(pruner, place), counts, selection, self.relaxation)
+            choice = choose(pruner, view, counts, selection, self.relaxation)
             choice = choice.to(self.alive.device)
+        if choice.weights is not None:
+            self._remember_merge(stage, choice.weights)
         gone = self.slots.alive & ~choice.keep
         survivors = torch.zeros_like(self.alive).scatter(
             1, self.slots.rank, choice.keep & self.slots.alive
@@ -196,6 +217,27 @@ class Forward:
         if self.plugin.repair is not None:
             self._remember(stage, place, gone)
         return choice
+
+    def merged(self, hidden: Tensor, place: Place, choice: Choice) -> Tensor:
+        """``hidden`` (B, R, D) with what ``choice`` folds into the kept rows of ``place``."""
+        if choice.weights is None:
+            return hidden
+        keep, weights = choice.keep.to(hidden.device), choice.weights.to(hidden.device)
+        return merge_rows(hidden, place.visual.to(hidden.device), keep, weights)
+
+    def _remember_merge(self, stage: int, weights: Tensor) -> None:
+        """Keep ``weights`` (B, K, slots left) as weights of the slots there were at first."""
+        rank = self.slots.rank[:, None].expand_as(weights)
+        over_all = weights.new_zeros(*weights.shape[:2], self.alive.shape[1])
+        self.merges[stage] = over_all.scatter(2, rank, weights)
+
+    def _replayed_weights(self, stage: int) -> Tensor | None:
+        assert self.replayed is not None
+        weights = self.replayed.merges.get(stage)
+        if weights is None:
+            return None
+        weights = weights.to(self.alive.device)
+        return weights.gather(2, self.slots.rank[:, None].expand(-1, weights.shape[1], -1))
 
     def _remember(self, stage: int, place: Place, gone: Tensor) -> None:
         assert self.plugin.repair is not None
@@ -245,4 +287,5 @@ class Forward:
             visual=self.tokens.image,
             prompt_end=self.tokens.prompt_end,
             memory={f"context.{stage}": value for stage, value in self.contexts.items()},
+            merges=dict(self.merges),
         )

@@ -100,7 +100,9 @@ class DropForward(Forward):
         return hidden
 
     def _prune(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
-        choice = self.decide(stage, self.place(layer, hidden, arguments))
+        place = self.place(layer, hidden, arguments)
+        choice = self.decide(stage, place)
+        hidden = self.merged(hidden, place, choice)
         counts = self._kept_counts(stage)
         before = self.counts_before(stage)
         self.slots = self.slots.compacted(choice.keep & self.slots.alive, max(counts))

@@ -1,5 +1,6 @@
 """A forward of the unpruned model ahead of the pruned one: what an oracle may look at."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,7 +20,8 @@ class GuideForward(RecordForward):
     """
 
     def __init__(self, setup: Setup, tokens: TokenMap) -> None:
-        super().__init__(setup, tokens, Trace(tuple(range(len(setup.backbone.layers)))))
+        trace = Trace(tuple(range(len(setup.backbone.layers))))
+        super().__init__(replace(setup, facts=frozenset()), tokens, trace)
 
     @torch.no_grad()
     def attention(self, decoder: nn.Module, args: tuple[Any, ...], kwargs: Arguments) -> Tensor:

@@ -54,7 +54,9 @@ class SoftForward(Forward):
         return self.rows.scattered(hidden)
 
     def _prune(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
-        choice = self.decide(stage, self.place(layer, hidden, arguments))
+        place = self.place(layer, hidden, arguments)
+        choice = self.decide(stage, place)
+        hidden = self.merged(hidden, place, choice)
         self._weigh(choice)
         margin = self.relaxation.margin if self.relaxation is not None else None
         if margin is None or choice.scores is None:

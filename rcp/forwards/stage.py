@@ -21,17 +21,20 @@ from rcp.view import View, mean_over_question
 @dataclass(frozen=True)
 class Choice:
     """``keep`` (B, N) bool; ``soft`` (B, N) fp32 the mask that carries the gradient; ``scores``
-    (B, N). Both are None at inference of methods that do not score."""
+    (B, N). Both are None at inference of methods that do not score. ``weights`` (B, K, N) of what
+    is folded into the K kept tokens, None where nothing is."""
 
     keep: Tensor
     soft: Tensor | None = None
     scores: Tensor | None = None
+    weights: Tensor | None = None
 
     def to(self, device: torch.device) -> "Choice":
         """All of it on the device of the token map."""
         soft = None if self.soft is None else self.soft.to(device)
         scores = None if self.scores is None else self.scores.to(device)
-        return Choice(self.keep.to(device), soft, scores)
+        weights = None if self.weights is None else self.weights.to(device)
+        return Choice(self.keep.to(device), soft, scores, weights)
 
 
 @dataclass
@@ -105,10 +108,12 @@ def choose(
     With a ``relaxation`` the choice is perturbed by its noise and carries a gradient.
     """
     if selection == "top_k" and relaxation is None:
-        return Choice(pruner.select(view, counts))
+        keep = pruner.select(view, counts)
+        return Choice(keep, weights=pruner.merge(view, keep))
     scores = pruner(view)
     if relaxation is None:
-        return Choice(threshold(scores, view.alive), scores=scores)
+        keep = threshold(scores, view.alive)
+        return Choice(keep, scores=scores, weights=pruner.merge(view, keep))
     noisy = relaxation.perturb(scores)
     centred = selection == "top_k"
     if centred:
@@ -119,4 +124,4 @@ def choose(
         soft = straight_through(noisy, keep, view.alive, relaxation, centred=centred)
     else:
         soft = retention(noisy, view.alive, relaxation)
-    return Choice(keep, soft, scores)
+    return Choice(keep, soft, scores, pruner.merge(view, keep))

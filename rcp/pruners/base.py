@@ -16,15 +16,17 @@ class Pruner(nn.Module):
     """Decides which visual tokens of a :class:`~rcp.view.View` stay.
 
     A method sets ``name`` and overrides :meth:`forward`; one that does not rank by a score (a
-    diversity method, say) overrides :meth:`select` instead. ``needs`` names the optional fields
-    of the view it reads, ``paper`` its source. Constructor arguments after ``hidden_size`` are
-    keyword-only, plain values: they are what a configuration or an exported folder holds.
-    ``learned`` marks scores that mean something on their own: z > 0 is "keep".
+    diversity method, say) overrides :meth:`select` instead, and one that folds dropped tokens
+    into kept ones also :meth:`merge`. ``needs`` names the optional fields of the view it reads,
+    ``uses`` those it can do without, ``paper`` its source. Constructor arguments after
+    ``hidden_size`` are keyword-only, plain values: they are what a configuration or an exported
+    folder holds. ``learned`` marks scores that mean something on their own: z > 0 is "keep".
     """
 
     name: ClassVar[str] = ""
     paper: ClassVar[str] = ""
     needs: frozenset[str] = frozenset()
+    uses: frozenset[str] = frozenset()
     learned: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -48,3 +50,11 @@ class Pruner(nn.Module):
         A row's choice must not depend on the other rows, and must be finite on any finite input.
         """
         return top_k(self(view), view.alive, counts)
+
+    def merge(self, view: View, keep: Tensor) -> Tensor | None:
+        """How dropped tokens are folded into the kept ones, None for not at all.
+
+        ``keep`` (B, N) is what :meth:`select` chose; returns weights (B, K, N) fp32, K the largest
+        number kept, as :mod:`rcp.merging` makes them.
+        """
+        return None

@@ -1,0 +1,93 @@
+"""The vision side of a model: which facts about encoded images it can give."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+VISION_FACTS = ("encoder_tokens", "projector", "vision_cls_attention", "encoder_keys")
+
+
+class Tower:
+    """Facts about the vision tower and projector of one ``model``.
+
+    Its projector maps each row it is given to one visual token. ``crops``: the model leaves the
+    tower's first row, [CLS], out. ``fold``: where it joins patches before it projects, facts
+    (images, patches, F) → (images, rows, F) of the joined. Modules are called, never their
+    weights read, and no layer is switched to eager attention.
+    """
+
+    def __init__(
+        self, model: Any, *, crops: bool, fold: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self.model = model
+        self.crops = crops
+        self.fold = fold
+
+    def missing(self, fact: str) -> str | None:
+        """Why ``fact`` of :data:`VISION_FACTS` cannot be had, to follow the model's name."""
+        if fact in ("vision_cls_attention", "encoder_keys") and self.attention is None:
+            return "has a vision tower whose queries and keys are not at hand"
+        if fact == "vision_cls_attention" and not self.has_cls:
+            return "has a vision tower without a [CLS] token"
+        return None
+
+    @property
+    def projector(self) -> nn.Module:
+        """Encoder rows (..., C) → visual tokens (..., D)."""
+        return self.model.base_model.multi_modal_projector
+
+    @property
+    def encoder(self) -> Any:
+        """The tower, without the wrapper some versions put around it."""
+        tower = self.model.base_model.vision_tower
+        return getattr(tower, "vision_model", tower)
+
+    @property
+    def has_cls(self) -> bool:
+        embeddings = getattr(self.encoder, "embeddings", None)
+        return any(hasattr(embeddings, name) for name in ("class_embedding", "cls_token"))
+
+    @property
+    def attention(self) -> Any:
+        """The attention module of the layer whose output is projected; None if it is unlike ours.
+
+        Of several layers it is the deepest. [ours]
+        """
+        encoder = getattr(self.encoder, "encoder", None)
+        layers = getattr(encoder, "layers", None) or getattr(encoder, "layer", None)
+        if layers is None:
+            return None
+        chosen = getattr(self.model.config, "vision_feature_layer", None)
+        outputs = [chosen] if isinstance(chosen, int) else list(chosen or [-1])
+        # output 0 is the embeddings', output i layer i - 1's
+        deepest = max(output % (len(layers) + 1) for output in outputs)
+        layer = layers[max(deepest, 1) - 1]
+        found = getattr(layer, "self_attn", None) or getattr(layer, "attention", None)
+        return found if hasattr(found, "q_proj") and hasattr(found, "k_proj") else None
+
+    def cls_attention(self, hidden: Tensor) -> Tensor:
+        """Attention of [CLS] to the rows that are projected, mean over heads: (images, rows, 1).
+
+        ``hidden`` (images, 1 + patches, C) is the input of :attr:`attention`; fp32.
+        """
+        query = self._heads("q", hidden[:, :1])
+        weights = query.float() @ self._heads("k", hidden).float().mT * query.shape[-1] ** -0.5
+        return self._rows(weights.softmax(-1).mean(1).mT)
+
+    def keys(self, hidden: Tensor) -> Tensor:
+        """Keys of the rows that are projected, mean over heads: (images, rows, d)."""
+        return self._rows(self._heads("k", hidden).mean(1))
+
+    def _heads(self, which: str, hidden: Tensor) -> Tensor:
+        attention = self.attention
+        projected = getattr(attention, f"{which}_proj")(hidden)
+        norm = getattr(attention, f"{which}_norm", None)
+        if norm is not None:
+            projected = norm(projected)
+        return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    def _rows(self, facts: Tensor) -> Tensor:
+        """Facts (images, rows of the tower, F) of the rows that are projected."""
+        facts = facts[:, 1:] if self.crops else facts
+        return facts if self.fold is None else self.fold(facts)

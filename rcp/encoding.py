@@ -1,0 +1,133 @@
+"""What the vision side computed for one request, carried on the very output it computed.
+
+``generate`` encodes images before the first forward, evaluation even before a plug-in is attached.
+So the facts a method needs of the vision side are taken while images are encoded and live on the
+encoder's output: they belong to the request, reach the prefill that consumes the output, and die
+with it.
+"""
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import MethodType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rcp.backbones import Backbone, backbone_for
+from rcp.backbones.tower import VISION_FACTS
+
+ATTRIBUTE = "rcp_vision"
+Facts = dict[str, Tensor]
+"""Fact → (visual tokens, F), the images of a batch one after the other."""
+
+
+class Watch:
+    """Takes ``facts`` (of :data:`VISION_FACTS`) whenever ``backbone``'s model encodes images.
+
+    ``deliver``, if given, is also called with them: where images are encoded inside a forward,
+    nobody sees the encoder's output. Hooks and one method stand in until :meth:`remove`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        facts: Iterable[str],
+        deliver: Callable[[Facts], None] | None = None,
+    ) -> None:
+        self.backbone = backbone
+        self.facts = [fact for fact in VISION_FACTS if fact in set(facts) - {"projector"}]
+        self.deliver = deliver
+        self._local = threading.local()  # the encoding now running in this thread
+        self._hooks: list[Any] = []
+        if self.facts:
+            self._install()
+
+    def remove(self) -> None:
+        """Take everything off the model again; safe to call twice."""
+        if self._hooks:
+            host = self.backbone.model.base_model
+            del host.get_image_features
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def _install(self) -> None:
+        tower = self.backbone.tower
+        assert tower is not None, "Backbone.check_fact comes first"
+        if "encoder_tokens" in self.facts:
+            self._hook(tower.projector, "encoder_tokens", lambda rows: rows)
+        if "vision_cls_attention" in self.facts:
+            self._hook(tower.attention, "vision_cls_attention", tower.cls_attention)
+        if "encoder_keys" in self.facts:
+            self._hook(tower.attention, "encoder_keys", tower.keys)
+        host = self.backbone.model.base_model
+        host.get_image_features = MethodType(self._encoding(type(host)), host)
+
+    def _hook(self, module: nn.Module, fact: str, measure: Callable[[Tensor], Tensor]) -> None:
+        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            taken = getattr(self._local, "taken", None)
+            if taken is not None:
+                with torch.no_grad():
+                    taken[fact] = measure(args[0] if args else kwargs["hidden_states"])
+
+        self._hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+
+    def _encoding(self, kind: Any) -> Callable[..., Any]:
+        plain = kind.get_image_features
+
+        @functools.wraps(plain)  # `generate` reads the signature
+        def get_image_features(host: Any, *args: Any, **kwargs: Any) -> Any:
+            self._local.taken = {}
+            try:
+                output = plain(host, *args, **kwargs)
+                taken = self._local.taken
+            finally:
+                self._local.taken = None
+            call = _by_name(plain, host, args, kwargs)
+            facts = {name: self.backbone.packed(value, call) for name, value in taken.items()}
+            if not isinstance(output, (tuple, Tensor)):
+                setattr(output, ATTRIBUTE, facts)
+            if self.deliver is not None:
+                self.deliver(facts)
+            return output
+
+        return get_image_features
+
+
+@contextmanager
+def watching(model: nn.Module, facts: Iterable[str]) -> Iterator[None]:
+    """Inside, images are encoded with ``facts`` on their outputs: for outputs made beforehand.
+
+    Raises ``UserError`` if the model cannot give one of them.
+    """
+    backbone = backbone_for(model)
+    facts = vision_facts(facts)
+    for fact in facts:
+        backbone.check_fact(fact)
+    watch = Watch(backbone, facts)
+    try:
+        yield
+    finally:
+        watch.remove()
+
+
+def vision_facts(names: Iterable[str]) -> list[str]:
+    """Those of ``names`` that come from the vision side."""
+    wanted = set(names)
+    return [fact for fact in VISION_FACTS if fact in wanted]
+
+
+def carried(outputs: Any) -> Facts:
+    """The facts on the ``mm_encoder_outputs`` of a model's call; none if nobody took any."""
+    image = (outputs or {}).get("image")
+    return getattr(image, ATTRIBUTE, {})
+
+
+def _by_name(
+    function: Callable[..., Any], host: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> dict[str, Any]:
+    call = inspect.signature(function).bind_partial(host, *args, **kwargs).arguments
+    return call | call.pop("kwargs", {})

@@ -1,0 +1,105 @@
+"""What images and question were when they entered the decoder, for the methods that ask."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from rcp.backbones import Backbone
+from rcp.backbones.tower import VISION_FACTS
+from rcp.encoding import Facts
+from rcp.errors import UserError
+from rcp.masking import take_rows
+from rcp.plugin import Plugin
+from rcp.tokens import TokenMap
+
+EMBEDDINGS = ("projected", "question_embeds")
+
+
+def entry_facts(backbone: Backbone, plugin: Plugin) -> frozenset[str]:
+    """Which facts of the entry the methods of ``plugin`` read: needed, or used and to be had.
+
+    Raises ``UserError`` for a needed one that the model cannot give.
+    """
+    asked: set[str] = set()
+    for layer in plugin.schedule.layers:
+        pruner = plugin.pruner(layer)
+        for fact in pruner.needs.intersection(VISION_FACTS):
+            backbone.check_fact(fact)
+        asked |= pruner.needs
+        asked |= {name for name in pruner.uses if _to_be_had(backbone, name)}
+    return frozenset(asked.intersection((*EMBEDDINGS, *VISION_FACTS)))
+
+
+def _to_be_had(backbone: Backbone, name: str) -> bool:
+    try:
+        backbone.check_fact(name)
+    except UserError:
+        return False
+    return True
+
+
+class Entry:
+    """Facts over all visual slots a sample began with: each (B, N, ...), by the view's names.
+
+    ``encoded`` is what was taken while images were encoded; it may come later than the entry is
+    made, but before :meth:`enter`.
+    """
+
+    def __init__(self, backbone: Backbone, names: frozenset[str], encoded: Facts) -> None:
+        self.backbone = backbone
+        self.names = names
+        self.encoded = encoded
+        self._dense: dict[str, Tensor] = {}
+
+    def enter(self, tokens: TokenMap, embeds: Tensor | None) -> None:
+        """Called once, with the roles of the columns and the decoder's input (B, T, D).
+
+        Raises ``UserError`` if a fact is missing or does not fit the visual tokens.
+        """
+        if embeds is not None:
+            columns = {
+                "projected": tokens.visual_columns,
+                "question_embeds": tokens.question_columns,
+            }
+            for name in self.names.intersection(EMBEDDINGS):
+                self._dense[name] = take_rows(embeds, columns[name]).detach()
+        for name in self.names.difference(EMBEDDINGS, ["projector"]):
+            if name not in self.encoded:
+                raise UserError(
+                    f"'{name}' is not there: it is taken while images are encoded, and these were "
+                    f"encoded without the plug-in attached. Encode them while it is, or pass "
+                    f"pixel_values. (Of videos it cannot be had.)"
+                )
+            self._dense[name] = by_slot(self.encoded[name], tokens)
+
+    def seen(self, names: Iterable[str], rank: Tensor) -> dict[str, Any]:
+        """The facts ``names`` of the slots left, whose numbers were ``rank`` (B, N)."""
+        found: dict[str, Any] = {}
+        for name in self.names.intersection(names):
+            if name == "projector":
+                found[name] = self.backbone.tower.projector  # type: ignore[union-attr]
+            else:
+                value = self._dense[name].to(rank.device)
+                found[name] = value if name == "question_embeds" else take_rows(value, rank)
+        return found
+
+
+def by_slot(facts: Tensor, tokens: TokenMap) -> Tensor:
+    """``facts`` (M, F) of all images one after the other → (B, N, F), or (B, N) where F is 1.
+
+    Beams repeat a sample's tokens, not its facts: M is then a fraction of the tokens there are.
+    """
+    counts = list(tokens.visual_counts)
+    beams = max(1, sum(counts) // max(1, len(facts)))
+    if sum(counts[::beams]) != len(facts) or len(counts) % beams:
+        raise UserError(
+            f"The images encoded give facts about {len(facts)} visual tokens, but the prompt has "
+            f"{sum(counts)}. Videos give none: choose a method that does not need "
+            f"them, or pass images alone."
+        )
+    dense = facts.new_zeros(*tokens.visual_columns.shape, facts.shape[-1])
+    parts = facts.split(counts[::beams])
+    for row, count in enumerate(counts):
+        dense[row, :count] = parts[row // beams]
+    return dense.squeeze(-1) if dense.shape[-1] == 1 else dense

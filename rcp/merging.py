@@ -1,0 +1,56 @@
+"""Folding dropped tokens into kept ones: weights (B, K, N), one row for each kept slot.
+
+A merged token lives in the slot and at the position of one of its members. Row i of the weights
+belongs to the i-th kept slot in raster order; rows past a sample's own count are zero.
+"""
+
+import torch
+from torch import Tensor
+
+from rcp.masking import take_rows
+from rcp.tokens import columns_of
+
+
+def unmerged(keep: Tensor, most: int) -> Tensor:
+    """Weights that leave every kept token as it is: (B, most, N) fp32."""
+    slots, real = columns_of(keep, most)
+    weights = torch.zeros(*slots.shape, keep.shape[1], device=keep.device)
+    return weights.scatter(2, slots[..., None], real[..., None].float())
+
+
+def weighted_sum(weights: Tensor, carrier: Tensor, coefficients: Tensor) -> Tensor:
+    """``weights`` (B, K, N) with the row of the slot ``carrier`` (B, 1) replaced by
+    ``coefficients`` (B, N)."""
+    own = weights.gather(2, carrier[:, None].expand(-1, weights.shape[1], 1)) > 0
+    return torch.where(own, coefficients[:, None].to(weights), weights)
+
+
+def nearest_mean(weights: Tensor, targets: Tensor, guests: Tensor, likeness: Tensor) -> Tensor:
+    """Every guest joins the target it is most like; a target becomes itself + their mean.
+
+    ``weights`` (B, K, N) as :func:`unmerged` gives them; ``targets``, ``guests`` (B, N) bool,
+    targets kept; ``likeness`` (B, N, N). A sample without targets has no guests joining.
+    """
+    among = likeness.masked_fill(~targets[:, None, :], -torch.inf)
+    host = among.argmax(2)  # (B, N) the target of each token
+    joining = guests & targets.any(1, keepdim=True)
+    members = torch.zeros_like(likeness, dtype=weights.dtype)  # (B, host, guest)
+    members = members.scatter(1, host[:, None], joining[:, None].to(weights.dtype))
+    members = members / members.sum(2, keepdim=True).clamp(min=1)
+    return weights + weights @ members
+
+
+def merge_rows(hidden: Tensor, rows: Tensor, keep: Tensor, weights: Tensor) -> Tensor:
+    """Put the merged tokens into ``hidden`` (B, R, D) at the rows of the kept slots.
+
+    ``rows`` (B, N) long says which row each slot is, ``keep`` (B, N) which slots stay,
+    ``weights`` (B, K, N).
+    """
+    slots, real = columns_of(keep, weights.shape[1])
+    tokens = take_rows(hidden, rows).float()
+    merged = (weights.to(tokens) @ tokens).to(hidden.dtype)
+    # a filler repeats what the first slot writes: two writers of one row must agree
+    at = rows.gather(1, torch.where(real, slots, slots[:, :1]))
+    merged = torch.where(real[..., None], merged, merged[:, :1])
+    merged = torch.where(real[:, :1, None], merged, take_rows(hidden, at))
+    return hidden.scatter(1, at[..., None].expand_as(merged), merged)
