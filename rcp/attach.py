@@ -97,14 +97,21 @@ class Handle:
 
     @contextmanager
     def trace(
-        self, attention: Sequence[int] = (), views: Sequence[int] = ()
+        self,
+        attention: Sequence[int] = (),
+        views: Sequence[int] = (),
+        answers: Sequence[int] | None = None,
     ) -> Iterator[Trace]:
         """Observe the forwards inside the ``with`` block; the last one is what the trace holds.
 
-        In record mode also the question's attention to the visual tokens at the layers
-        ``attention``, and what the stages at the layers ``views`` would see.
+        ``answers``: the layers whose answer rows are kept, by default the repair layers. In record
+        mode also the question's attention to the visual tokens at the layers ``attention``, and
+        what the stages at the layers ``views`` would see.
         """
-        self._local.trace = Trace(tuple(attention), tuple(views))
+        if answers is None:
+            repair = self.setup.plugin.repair
+            answers = repair.layers if repair is not None else ()
+        self._local.trace = Trace(tuple(attention), tuple(views), tuple(answers))
         try:
             yield self._local.trace
         finally:

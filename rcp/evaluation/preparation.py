@@ -4,10 +4,10 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rcp.conversations import Batch, ConversationCollator, LoadedSample
+from rcp.image_features import ENCODER, encode_images, encoder_inputs
 
 NO_LIMIT = 2**31
 """No sample is left out for its length: every method must answer every question."""
@@ -32,18 +32,17 @@ class Preparation:
         return batch
 
 
-@torch.no_grad()
 def with_encoded_images(model: Any, inputs: dict[str, Tensor], **options: Any) -> dict[str, Any]:
     """``inputs`` with the pixels replaced by the image features that ``forward`` takes instead.
 
     Unchanged where there is no image, or where this version of the model takes pixels only: its
     prefill then includes the vision tower.
     """
-    taken = inspect.signature(model.forward).parameters
-    encode = getattr(model.base_model, "get_image_features", None)
-    if "pixel_values" not in inputs or "mm_encoder_outputs" not in taken or encode is None:
+    if "mm_encoder_outputs" not in inspect.signature(model.forward).parameters:
         return inputs
-    names = inspect.signature(encode).parameters
-    pixels = {name: value for name, value in inputs.items() if name in names}
-    rest = {name: value for name, value in inputs.items() if name not in names}
-    return rest | {"mm_encoder_outputs": {"image": encode(**pixels, **options, return_dict=True)}}
+    features = encode_images(model, inputs, **options)
+    if features is None:
+        return inputs
+    pixels = encoder_inputs(getattr(model.base_model, ENCODER), inputs)
+    rest = {name: value for name, value in inputs.items() if name not in pixels}
+    return rest | {"mm_encoder_outputs": {"image": features}}

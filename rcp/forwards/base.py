@@ -274,8 +274,7 @@ class Forward:
 
     def record_answers(self, layer: int, hidden: Tensor, rows: Tensor) -> None:
         """Put the answer rows of ``hidden`` (B, R, D), found at ``rows`` (B, A), on the trace."""
-        repair = self.plugin.repair
-        if self.trace is not None and repair is not None and layer in repair.layers:
+        if self.trace is not None and layer in self.trace.answer_layers:
             self.trace.answer_states[layer] = take_rows(hidden, rows)[self.tokens.answer_valid]
 
     def plan(self) -> KeepPlan:

@@ -15,8 +15,8 @@ class Trace:
     Each forward overwrites what the one before it left. ``kept``: per stage, the cumulative mask
     c (B, N), fp32, with gradient in soft mode; ``scores``: per stage z (B, N) at the tokens alive
     before it (soft mode); ``visual_valid`` (B, N) bool: which visual slots exist.
-    ``answer_states``: output rows (R, D) of each repair layer at the answer-predicting positions,
-    in (batch, position) order, after repair. ``answer_rows`` (B, T) bool.
+    ``answer_states``: output rows (R, D) of each of ``answer_layers`` at the answer-predicting
+    positions, in (batch, position) order, after repair. ``answer_rows`` (B, T) bool.
 
     Record mode also notes what the caller asked for. ``question_attention``: for each of
     ``attention_layers``, what the frozen model attends from its question rows to each visual
@@ -26,6 +26,7 @@ class Trace:
 
     attention_layers: tuple[int, ...] = ()
     view_layers: tuple[int, ...] = ()
+    answer_layers: tuple[int, ...] = ()
     plan: KeepPlan | None = None
     kept: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
@@ -37,4 +38,6 @@ class Trace:
 
     def restart(self) -> None:
         """Forget the forward before."""
-        self.__init__(self.attention_layers, self.view_layers)  # type: ignore[misc]
+        self.__init__(  # type: ignore[misc]
+            self.attention_layers, self.view_layers, self.answer_layers
+        )

@@ -76,7 +76,7 @@ class ConversationDataModule(pl.LightningDataModule):
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=self._collator(with_answers=True),
+            collate_fn=self.collator(with_answers=True),
             persistent_workers=self.num_workers > 0,
         )
 
@@ -85,10 +85,11 @@ class ConversationDataModule(pl.LightningDataModule):
             self.val_dataset,
             batch_size=self.val_batch_size,
             num_workers=self.num_workers,
-            collate_fn=self._collator(with_answers=False),
+            collate_fn=self.collator(with_answers=False),
         )
 
-    def _collator(self, with_answers: bool) -> ConversationCollator:
+    def collator(self, with_answers: bool) -> ConversationCollator:
+        """Makes the batches of training, with answers, or those of validation, without."""
         return ConversationCollator(self._processor, self.max_length, with_answers)
 
     @property

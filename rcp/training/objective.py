@@ -23,15 +23,22 @@ def term_weights(options: LossOptions, plugin: Plugin) -> dict[str, float]:
     return {name: weight for name, weight in weights.items() if weight != 0}
 
 
+def answer_columns(labels: Tensor) -> int:
+    """Columns from the first of a batch that predicts an answer token to the end.
+
+    ``labels`` (B, T), padded on the left.
+    """
+    return int((labels.shape[1] - (labels != losses.IGNORED).any(0).int().argmax()).item()) + 1
+
+
 def answer_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (B, C, V) of the last C columns and labels (B, C) of the same columns.
 
-    C reaches from the first row of the batch that predicts an answer token to the end: all other
-    rows would cost vocabulary-sized memory for nothing.
+    C is that of :func:`answer_columns`: all other rows would cost vocabulary-sized memory for
+    nothing.
     """
     labels = batch["labels"]
-    length = labels.shape[1]
-    columns = int((length - (labels != losses.IGNORED).any(0).int().argmax()).item()) + 1
+    columns = answer_columns(labels)
     window = labels[:, -columns:]
     # The model needs the labels of all columns to know where the prompt ends, and would compute
     # its own loss from them; `shift_labels` keeps that to the columns there are logits for.

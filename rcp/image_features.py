@@ -1,0 +1,59 @@
+"""Image features outside the forward that would compute them: encoded once, used by many."""
+
+import copy
+import functools
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+ENCODER = "get_image_features"
+"""Method of the model without its head, the same in all families: from pixels to features."""
+
+UNREAD = ("hidden_states", "attentions")
+
+
+@torch.no_grad()
+def encode_images(model: Any, inputs: Mapping[str, Tensor], **options: Any) -> Any:
+    """What the model's image encoder and projector give for ``inputs``, a ``ModelOutput``.
+
+    ``options`` go to the encoder. None where there is no image, or no such encoder.
+    """
+    encode = getattr(model.base_model, ENCODER, None)
+    if encode is None or "pixel_values" not in inputs:
+        return None
+    features = encode(**encoder_inputs(encode, inputs), **options, return_dict=True)
+    # every layer's states would be kept as long as the features, and nobody reads them
+    return type(features)(**{k: v for k, v in features.items() if k not in UNREAD})
+
+
+def encoder_inputs(encode: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of ``inputs`` that the image encoder takes."""
+    names = inspect.signature(encode).parameters
+    return {name: value for name, value in inputs.items() if name in names}
+
+
+@contextmanager
+def given_images(model: Any, features: Any) -> Iterator[None]:
+    """Inside, ``model`` takes ``features`` for the images of any forward, and encodes none.
+
+    ``features`` as :func:`encode_images` gives them; None changes nothing. The pixels are handed
+    to the forward as ever: families read shapes and positions from what comes with them.
+    """
+    if features is None:
+        yield
+        return
+    host = model.base_model
+
+    @functools.wraps(getattr(host, ENCODER))  # `generate` asks for its signature
+    def given(*_: Any, **__: Any) -> Any:
+        return copy.copy(features)  # a host may write into what it is given
+
+    setattr(host, ENCODER, given)
+    try:
+        yield
+    finally:
+        delattr(host, ENCODER)

@@ -1,0 +1,83 @@
+"""What the outputs of a frozen model depend on, in short strings that can be compared."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import ProcessorMixin
+
+from rcp.conversations import ConversationDataset, Sample
+from rcp.errors import UserError
+
+SAMPLED = 64
+"""Values of each tensor that are looked at."""
+
+
+def fingerprint(
+    model: nn.Module, processor: ProcessorMixin, dataset: ConversationDataset, **settings: Any
+) -> dict[str, str]:
+    """Of base, processor, data and further ``settings``, by what each is called in a message."""
+    return {
+        "base model": _of_weights(model),
+        "processor": _of_processor(processor),
+        "data": _of_samples(dataset.samples),
+        **{name: str(value) for name, value in settings.items()},
+    }
+
+
+def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
+    """Raise ``UserError`` unless the file ``path`` holds ``mine``; write it where there is none."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".writing")
+        unfinished.write_text(json.dumps(mine, indent=2) + "\n")
+        unfinished.replace(path)
+        return
+    try:
+        theirs = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"'{path}' is damaged ({error}). Remove the folder it lies in.") from error
+    different = [name for name in mine if theirs.get(name) != mine[name]]
+    if different:
+        raise UserError(
+            f"'{path.parent}' holds what another run's frozen model gave: its "
+            f"{' and '.join(different)} differ from this run's. Name another folder with "
+            "model.teacher_cache, or remove that one to have it made again."
+        )
+
+
+def _of_weights(model: nn.Module) -> str:
+    """Names, shapes and evenly spaced values of all tensors: reading all of 7B takes too long."""
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        values = tensor.detach().flatten()[:: max(1, tensor.numel() // SAMPLED)][: 2 * SAMPLED]
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(values.to("cpu", torch.float64).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _of_processor(processor: Any) -> str:
+    tokenizer = processor.tokenizer
+    vocabulary = json.dumps(sorted(tokenizer.get_vocab().items()))
+    parts = [processor.to_json_string(), vocabulary, str(processor.chat_template)]
+    return _digest(parts)
+
+
+def _of_samples(samples: Sequence[Sample]) -> str:
+    """Texts, and names and sizes of the image files; pixels are not read."""
+    return _digest(
+        f"{sample.id}\0{sample.question}\0{sample.answer}\0"
+        + "\0".join(f"{image.name} {image.stat().st_size}" for image in sample.images)
+        for sample in samples
+    )
+
+
+def _digest(parts: Any) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() + b"\1")
+    return digest.hexdigest()[:16]

@@ -1,0 +1,85 @@
+"""The frozen model without its plug-in: computed, or read from what an earlier run kept."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from rcp.attach import attach
+from rcp.conversations import Batch
+from rcp.forwards.trace import Trace
+from rcp.image_features import encode_images
+from rcp.plugin import Plugin
+from rcp.training.fingerprint import fingerprint
+from rcp.training.objective import answer_columns, answer_logits
+from rcp.training.teacher_cache import TeacherCache
+
+
+class Teacher:
+    """What ``model`` gives for a batch with ``plugin`` off; ``folder`` keeps it, None keeps none.
+
+    The folder gets one part for the samples to train on and one, of images alone, for those to
+    validate on. Both have to be opened before they are of use.
+    """
+
+    def __init__(self, model: Any, processor: Any, plugin: Plugin, folder: Path | None) -> None:
+        self.model = model
+        self.processor = processor
+        self.plugin = plugin
+        self.folder = folder
+        self.caches: dict[str, TeacherCache] = {}
+
+    def open(self, part: str, trainer: pl.Trainer) -> None:
+        """Open ``part`` ("train" or "validation") of the folder, and complete it if need be."""
+        if self.folder is None or part in self.caches:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        training = part == "train"
+        dataset = data.train_dataset if training else data.val_dataset
+        marks = fingerprint(
+            self.model,
+            self.processor,
+            dataset,
+            precision=trainer.precision,
+            max_length=data.max_length,
+            part=part,
+        )
+        cache = TeacherCache(self.folder / part, marks, dataset)
+        with trainer.precision_plugin.forward_context():
+            cache.build(
+                self.model,
+                data.collator(with_answers=training),
+                data.batch_size,
+                self._all_layers if training else None,
+                rank=trainer.global_rank,
+                ranks=trainer.world_size,
+            )
+        trainer.strategy.barrier()
+        self.caches[part] = cache
+
+    def images(self, batch: Batch, part: str) -> Any:
+        """The batch's image features for :func:`rcp.image_features.given_images`."""
+        cached = self.caches[part].images(batch) if part in self.caches else None
+        return encode_images(self.model, batch["inputs"]) if cached is None else cached
+
+    def answers(self, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, Trace]:
+        """Logits (B, C, V) as :func:`answer_logits` gives them, and the answer rows of ``layers``.
+
+        From the folder the logits are right at the answer rows only.
+        """
+        if "train" in self.caches:
+            columns = answer_columns(batch["labels"])
+            return self.caches["train"].answers(batch, layers, columns)
+        return self._computed(batch, layers)
+
+    def _all_layers(self, batch: Batch) -> tuple[Tensor, Trace]:
+        return self._computed(batch, range(self.plugin.num_layers))
+
+    def _computed(self, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, Trace]:
+        with torch.no_grad(), attach(self.model, self.plugin, "record") as handle:
+            with handle.trace(answers=layers) as trace:
+                logits, _ = answer_logits(self.model, batch)
+        return logits, trace

@@ -1,0 +1,167 @@
+"""What the frozen model gives for each sample, kept on disk: it is the same in every run."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from rcp.conversations import Batch, ConversationCollator, ConversationDataset, Sample
+from rcp.errors import UserError
+from rcp.forwards.trace import Trace
+from rcp.image_features import encode_images, given_images
+from rcp.losses import IGNORED
+from rcp.training.fingerprint import check_fingerprint
+from rcp.training.shards import Shards
+
+SHARD = 256
+"""Samples in one file."""
+
+FINGERPRINT = "fingerprint.json"
+
+STACKED = "stacked"
+"""Written beside features that the family hands over as one tensor, not as a list."""
+
+Teacher = Callable[[Batch], tuple[Tensor, Trace]]
+"""From a batch to the logits (B, C, V) of its last C columns and the answer rows of all layers."""
+
+
+class TeacherCache:
+    """Image features of each sample, and the teacher's answer rows where there is a teacher.
+
+    Answer rows are kept of all layers, with their logits, so that one folder serves every choice
+    of repair layers and losses. Samples of one file share the features of the images they share.
+    Raises ``UserError`` if ``folder`` was made with another ``fingerprint``, or if two samples
+    have one id.
+    """
+
+    def __init__(
+        self, folder: Path, fingerprint: dict[str, str], dataset: ConversationDataset
+    ) -> None:
+        self.samples = dataset.samples
+        self.number = {sample.id: number for number, sample in enumerate(self.samples)}
+        if len(self.number) < len(self.samples):
+            twice = next(s.id for n, s in enumerate(self.samples) if self.number[s.id] != n)
+            raise UserError(
+                f"Sample id '{twice}' of '{dataset.path}' occurs more than once, so that it is "
+                "unclear what to remember under it. Make the ids unique, or set "
+                "model.teacher_cache to null."
+            )
+        check_fingerprint(folder / FINGERPRINT, fingerprint)
+        self.image_names = _image_names(self.samples)
+        self.dataset = dataset
+        self.shards = Shards(folder)
+
+    @torch.no_grad()
+    def build(
+        self,
+        model: nn.Module,
+        collate: ConversationCollator,
+        batch_size: int,
+        teacher: Teacher | None = None,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        """Write the files that are missing; each of ``ranks`` processes writes its share."""
+        device = next(model.parameters()).device
+        missing = [n for n in range(-(-len(self.samples) // SHARD)) if n not in self.shards]
+        for shard in tqdm(missing[rank::ranks], desc=f"{self.shards.folder}", unit="file"):
+            found: dict[str, Tensor] = {}
+            facts: dict[str, str] = {}
+            end = min((shard + 1) * SHARD, len(self.samples))
+            for start in range(shard * SHARD, end, batch_size):
+                items = [self.dataset[n] for n in range(start, min(start + batch_size, end))]
+                batch = collate(items)
+                batch["inputs"] = {k: v.to(device) for k, v in batch["inputs"].items()}
+                batch["labels"] = batch["labels"].to(device)
+                features = encode_images(model, batch["inputs"])
+                names = self._images_of(batch)
+                values = _per_image(features, len(names))
+                found |= {name: value.clone() for name, value in zip(names, values)}
+                if isinstance(values, Tensor):
+                    facts["images"] = STACKED
+                if teacher is not None:
+                    with given_images(model, features):
+                        found |= _answers(batch, *teacher(batch))
+            self.shards.write(shard, found, facts)
+
+    def images(self, batch: Batch) -> Any:
+        """The features of the batch's images, as :func:`encode_images` gives them, or None."""
+        shards = [self._shard(name) for name in batch["ids"] for _ in self._sample(name).images]
+        found = [self.shards.read(n, name) for n, name in zip(shards, self._images_of(batch))]
+        features = [value.to(batch["labels"].device) for value in found if value is not None]
+        if not found or len(features) < len(found):
+            return None
+        stacked = self.shards.facts(shards[0]).get("images") == STACKED
+        pooled: Any = torch.stack(features) if stacked else features
+        return BaseModelOutputWithPooling(pooler_output=pooled)
+
+    def answers(self, batch: Batch, layers: Sequence[int], columns: int) -> tuple[Tensor, Trace]:
+        """The teacher's logits (B, columns, V), zero off the answer rows, and its trace."""
+        states = torch.cat([self._read(name, "states") for name in batch["ids"]], dim=1)
+        rows = torch.cat([self._read(name, "logits") for name in batch["ids"]])
+        labels = batch["labels"][:, -columns:]
+        logits = torch.zeros(*labels.shape, rows.shape[-1], dtype=rows.dtype, device=labels.device)
+        logits[_predicting(labels)] = rows.to(labels.device)
+        states = states.to(labels.device)
+        return logits, Trace(answer_states={layer: states[layer] for layer in layers})
+
+    def _images_of(self, batch: Batch) -> list[str]:
+        """What the images of a batch are called in their files, in the order of the pixels."""
+        return [name for sample in batch["ids"] for name in self.image_names[self.number[sample]]]
+
+    def _sample(self, name: str) -> Sample:
+        return self.samples[self.number[name]]
+
+    def _read(self, name: str, what: str) -> Tensor:
+        found = self.shards.read(self._shard(name), f"{what} {name}")
+        if found is None:
+            raise UserError(
+                f"The cache '{self.shards.folder}' lacks sample '{name}'. Remove that folder to "
+                "have it made again."
+            )
+        return found
+
+    def _shard(self, name: str) -> int:
+        return self.number[name] // SHARD
+
+
+def _image_names(samples: Sequence[Sample]) -> list[list[str]]:
+    """For every sample the names of its images, numbered within each file."""
+    names = []
+    for start in range(0, len(samples), SHARD):
+        numbers: dict[Path, int] = {}
+        for sample in samples[start : start + SHARD]:
+            names.append(
+                [f"image {numbers.setdefault(path, len(numbers))}" for path in sample.images]
+            )
+    return names
+
+
+def _per_image(features: Any, count: int) -> Sequence[Tensor] | Tensor:
+    """The features image by image; nothing where the family's are not one tensor an image."""
+    values = getattr(features, "pooler_output", None)
+    if values is None or len(values) != count or "deepstack_features" in features:
+        return []
+    return values
+
+
+def _predicting(labels: Tensor) -> Tensor:
+    """(B, C) bool: the columns that predict a label of the next one."""
+    return nn.functional.pad(labels[:, 1:] != IGNORED, (0, 1))
+
+
+def _answers(batch: Batch, logits: Tensor, trace: Trace) -> dict[str, Tensor]:
+    """The answer rows of every sample: states (L, A, D) and logits (A, V)."""
+    predicting = _predicting(batch["labels"][:, -logits.shape[1]:])
+    counts = predicting.sum(1).tolist()
+    states = torch.stack([trace.answer_states[layer] for layer in trace.answer_layers])
+    found: dict[str, Tensor] = {}
+    for name, state, row in zip(
+        batch["ids"], states.split(counts, dim=1), logits[predicting].split(counts)
+    ):
+        found |= {f"states {name}": state.clone(), f"logits {name}": row.clone()}
+    return found

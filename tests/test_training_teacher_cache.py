@@ -1,0 +1,241 @@
+"""What the frozen model gives, read from disk: the same numbers, or a refusal by name."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import rcp
+from rcp.conversations import ConversationCollator, ConversationDataset
+from rcp.image_features import ENCODER, encode_images, given_images
+from rcp.training import teacher_cache
+from rcp.training.data_module import ConversationDataModule
+from rcp.training.options import LossOptions, PluginOptions
+from rcp.training.plugin_training import PluginTraining
+from tests.families import FAMILIES, Sample
+from tests.tiny_base import conversation, write_conversations
+
+pytest_plugins = ["tests.training_fixtures"]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+RCP = {"inner": 8, "queries": 4, "heads": 2}
+FILM = {"inner": 8, "side": 4, "channels": 4}
+
+
+class Losses(pl.Callback):
+    """Notes every step's terms, and how often the frozen model and its encoder run."""
+
+    def __init__(self) -> None:
+        self.terms: list[dict[str, float]] = []
+        self.calls = {"decoder": 0, "encoder": 0}
+
+    def on_fit_start(self, _: pl.Trainer, module: pl.LightningModule) -> None:
+        host = module.model.base_model
+        parts = {"decoder": host.language_model, "encoder": host.vision_tower}
+        for name, part in parts.items():
+            part.register_forward_hook(lambda *_, name=name: self._count(name))
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        metrics = trainer.callback_metrics
+        self.terms.append({k: float(v) for k, v in metrics.items() if k.startswith("train/")})
+
+    def _count(self, name: str) -> None:
+        self.calls[name] += 1
+
+
+def fit(
+    base: Path,
+    conversations: Path,
+    cache: Path | None,
+    layers: tuple[int, ...] = (3,),
+    max_length: int = 1024,
+) -> Losses:
+    """Two steps of a training whose every term, the distillation too, reads the teacher."""
+    torch.manual_seed(0)
+    stages = [rcp.StageSpec(1, 0.5, "rcp", RCP), rcp.StageSpec(2, 0.25, "rcp", RCP)]
+    repair = rcp.RepairSpec(list(layers), arguments=FILM)
+    module = PluginTraining(
+        str(base),
+        PluginOptions(stages=stages, repair=repair),
+        loss=LossOptions(distillation=1.0),
+        max_new_tokens=2,
+        teacher_cache=None if cache is None else str(cache),
+    )
+    seen = Losses()
+    trainer = pl.Trainer(
+        max_steps=2,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+        callbacks=[seen],
+    )
+    path = str(conversations)
+    trainer.fit(
+        module,
+        ConversationDataModule(path, path, batch_size=4, max_length=max_length, seed=3),
+    )
+    return seen
+
+
+@pytest.fixture
+def cache(base_folder: Path, conversations: Path, tmp_path: Path) -> Path:
+    """A complete cache."""
+    fit(base_folder, conversations, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+def test_losses_are_those_of_the_computed_teacher(
+    base_folder: Path, conversations: Path, cache: Path
+):
+    computed, read = (fit(base_folder, conversations, given) for given in (None, cache))
+    assert len(computed.terms) == 2
+    for mine, theirs in zip(computed.terms, read.terms):
+        assert {"train/repair", "train/distillation", "train/task"} <= set(mine)
+        assert mine == pytest.approx(theirs, abs=1e-6, rel=1e-6)
+    # 2 steps of student and teacher; validation: 2 batches each of pruned and full, twice decoded
+    assert read.calls["encoder"] == 0 and computed.calls["encoder"] > 0
+    assert computed.calls["decoder"] - read.calls["decoder"] == 2
+
+
+def test_one_folder_serves_other_repair_layers(base_folder: Path, conversations: Path, cache: Path):
+    files = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+    assert len(files) == 2  # samples to train on, samples to validate on
+    computed, read = (
+        fit(base_folder, conversations, given, layers=(1, 2)) for given in (None, cache)
+    )
+    assert computed.terms[1] == pytest.approx(read.terms[1], abs=1e-6, rel=1e-6)
+    assert files == {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+
+
+def other_data(conversations: Path, **_: Any) -> dict[str, Any]:
+    rows = json.loads(conversations.read_text())
+    rows[5]["conversations"][1]["value"] = "red"
+    conversations.write_text(json.dumps(rows))
+    return {}
+
+
+def other_weights(base: Path, copied: Path, **_: Any) -> dict[str, Any]:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    model = AutoModelForImageTextToText.from_pretrained(base)
+    model.base_model.vision_tower.get_parameter(
+        "encoder.layers.1.mlp.fc1.weight"
+    ).data.mul_(1.001)
+    model.save_pretrained(copied)
+    AutoProcessor.from_pretrained(base).save_pretrained(copied)
+    return {"base": copied}
+
+
+def other_processor(base: Path, copied: Path, **_: Any) -> dict[str, Any]:
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(base)
+    processor.image_processor.image_mean = [0.1, 0.2, 0.3]
+    processor.save_pretrained(copied)
+    AutoModelForImageTextToText.from_pretrained(base).save_pretrained(copied)
+    return {"base": copied}
+
+
+def other_length(**_: Any) -> dict[str, Any]:
+    return {"max_length": 1000}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (other_data, "data"),
+        (other_weights, "base model"),
+        (other_processor, "processor"),
+        (other_length, "max_length"),
+    ],
+)
+def test_another_fingerprint_is_refused_by_name(
+    change: Any, named: str, base_folder: Path, conversations: Path, cache: Path, tmp_path: Path
+):
+    changes = {"base": base_folder}
+    changes |= change(base=base_folder, conversations=conversations, copied=tmp_path / "base")
+    with pytest.raises(rcp.UserError, match=f"its {named} differ.*model.teacher_cache"):
+        fit(conversations=conversations, cache=cache, **changes)
+
+
+def test_a_build_that_was_cut_off_goes_on(
+    base_folder: Path, conversations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Files that are there are not made again."""
+    monkeypatch.setattr(teacher_cache, "SHARD", 2)
+    whole = tmp_path / "whole"
+    expected = fit(base_folder, conversations, whole)
+    parts = sorted((whole / "train").glob("*.safetensors"))
+    assert len(parts) == 4
+    content = parts[2].read_bytes()
+    parts[2].unlink()
+    before = parts[1].stat().st_mtime_ns
+    assert fit(base_folder, conversations, whole).terms == expected.terms
+    assert parts[1].stat().st_mtime_ns == before and parts[2].read_bytes() == content
+
+
+def test_a_damaged_file_is_refused(base_folder: Path, conversations: Path, cache: Path):
+    damaged = next((cache / "train").glob("*.safetensors"))
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(rcp.UserError, match=f"{damaged.name}.*Remove that file"):
+        fit(base_folder, conversations, cache)
+
+
+def test_ids_that_occur_twice_are_refused(base_folder: Path, tmp_path: Path):
+    rows = [conversation(0), conversation(1), conversation(0)]
+    path = write_conversations(tmp_path / "twice.json", rows)
+    with pytest.raises(rcp.UserError, match="'sample-0' .* more than once"):
+        fit(base_folder, path, tmp_path / "cache")
+
+
+def test_text_only_samples_have_no_features(base_folder: Path, tmp_path: Path):
+    turns = [{"from": "human", "value": "how many ?"}, {"from": "gpt", "value": "two"}]
+    rows = [conversation(n, image=None, conversations=turns) for n in range(4)]
+    path = write_conversations(tmp_path / "text.json", [*rows, *map(conversation, range(4, 8))])
+    computed, read = (fit(base_folder, path, given) for given in (None, tmp_path / "cache"))
+    assert computed.terms[1] == pytest.approx(read.terms[1], abs=1e-6, rel=1e-6)
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+def test_given_features_change_nothing(family: str):
+    """Whatever a family adds to its features (positions, deeper layers) stays right."""
+    case = FAMILIES[family]()
+    inputs = case.inputs([Sample(seed=1), Sample(seed=2, images=2)])
+    plain = case.model(**inputs).logits
+    features = encode_images(case.model, inputs)
+    with given_images(case.model, features):
+        inside = case.model(**inputs).logits
+        again = case.model(**inputs).logits
+    assert torch.equal(plain, inside) and torch.equal(plain, again)
+    assert ENCODER not in vars(case.model.base_model)
+
+
+def test_the_collator_may_leave_samples_out(base_folder: Path, tmp_path: Path):
+    """A sample too long for training is not asked for either."""
+    long = {"from": "human", "value": "<image>\n" + "red " * 40}
+    turns = [long, {"from": "gpt", "value": "dark"}]
+    rows = [conversation(n) for n in range(7)] + [conversation(7, conversations=turns)]
+    path = write_conversations(tmp_path / "long.json", rows)
+    computed, read = (
+        fit(base_folder, path, given, max_length=40) for given in (None, tmp_path / "cache")
+    )
+    assert computed.terms == [pytest.approx(t, abs=1e-6, rel=1e-6) for t in read.terms]
+
+
+def test_features_are_given_for_generation_too(base_folder: Path, conversations: Path):
+    module = PluginTraining(
+        str(base_folder), PluginOptions(stages=[rcp.StageSpec(1, 0.5, "rcp", RCP)])
+    )
+    dataset = ConversationDataset(conversations)
+    batch = ConversationCollator(module.processor, with_answers=False)([dataset[0], dataset[1]])
+    plain = module.model.generate(**batch["inputs"], do_sample=False, max_new_tokens=4)
+    with given_images(module.model, encode_images(module.model, batch["inputs"])):
+        module.model.base_model.vision_tower = None
+        given = module.model.generate(**batch["inputs"], do_sample=False, max_new_tokens=4)
+    assert torch.equal(plain, given)
