@@ -52,10 +52,12 @@ def fit(
     cache: Path | None,
     layers: tuple[int, ...] = (3,),
     max_length: int = 1024,
+    method: str = "rcp",
 ) -> Losses:
     """Two steps of a training whose every term, the distillation too, reads the teacher."""
     torch.manual_seed(0)
-    stages = [rcp.StageSpec(1, 0.5, "rcp", RCP), rcp.StageSpec(2, 0.25, "rcp", RCP)]
+    arguments = RCP if method == "rcp" else {}
+    stages = [rcp.StageSpec(at, 0.5 / at, method, arguments) for at in (1, 2)]
     repair = rcp.RepairSpec(list(layers), arguments=FILM)
     module = PluginTraining(
         str(base),
@@ -111,6 +113,16 @@ def test_one_folder_serves_other_repair_layers(base_folder: Path, conversations:
     )
     assert computed.terms[1] == pytest.approx(read.terms[1], abs=1e-6, rel=1e-6)
     assert files == {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
+
+
+def test_methods_that_watch_the_encoder_see_it_at_work(
+    base_folder: Path, conversations: Path, cache: Path
+):
+    computed, read = (
+        fit(base_folder, conversations, given, method="cls_attention") for given in (None, cache)
+    )
+    assert read.terms[1] == pytest.approx(computed.terms[1], abs=1e-6, rel=1e-6)
+    assert read.calls["encoder"] > 0
 
 
 def other_data(conversations: Path, **_: Any) -> dict[str, Any]:

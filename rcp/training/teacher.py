@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from rcp.attach import attach
+from rcp.backbones import backbone_for
 from rcp.conversations import Batch
+from rcp.encoding import vision_facts
+from rcp.forwards.entry import entry_facts
 from rcp.forwards.trace import Trace
 from rcp.image_features import encode_images
 from rcp.plugin import Plugin
@@ -30,6 +33,9 @@ class Teacher:
         self.processor = processor
         self.plugin = plugin
         self.folder = folder
+        # what a method reads off the encoder at work cannot be had from features made beforehand
+        facts = vision_facts(entry_facts(backbone_for(model), plugin))
+        self.encodes_anew = bool(set(facts) - {"projector"})
         self.caches: dict[str, TeacherCache] = {}
 
     def open(self, part: str, trainer: pl.Trainer) -> None:
@@ -61,7 +67,12 @@ class Teacher:
         self.caches[part] = cache
 
     def images(self, batch: Batch, part: str) -> Any:
-        """The batch's image features for :func:`rcp.image_features.given_images`."""
+        """The batch's image features for :func:`rcp.image_features.given_images`.
+
+        None where every forward has to encode them itself.
+        """
+        if self.encodes_anew:
+            return None
         cached = self.caches[part].images(batch) if part in self.caches else None
         return encode_images(self.model, batch["inputs"]) if cached is None else cached
 
