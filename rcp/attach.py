@@ -62,6 +62,7 @@ def attach(
         )
     if mode == "drop":
         _check_backend(backbone, plugin)
+    _check_positions(backbone, plugin)
     facts = entry_facts(backbone, plugin) if plan is None else frozenset()
     return Handle(Setup(backbone, plugin, plan, relaxation, facts), mode)
 
@@ -255,6 +256,17 @@ def _check_backend(backbone: Backbone, plugin: Plugin) -> None:
             f"'{attention}' counts the sliding window of layer {windows[0]} in cached rows, which "
             f"are no longer neighbours once tokens are dropped. Load the model with "
             f'attn_implementation="sdpa".'
+        )
+
+
+def _check_positions(backbone: Backbone, plugin: Plugin) -> None:
+    """Refuse to close gaps where something besides the rotary embedding counts places."""
+    windows = [layer for layer in range(len(backbone.layers)) if backbone.window(layer) is not None]
+    if plugin.spec.position_policy == "repack" and windows:
+        raise UserError(
+            f"position_policy 'repack' is impossible in {type(backbone.model).__name__}: the "
+            f"sliding window of layer {windows[0]} counts places in the original prompt, so closed "
+            f"gaps would not be closed for it. Use position_policy 'keep'."
         )
 
 

@@ -15,7 +15,7 @@ from rcp.schedule import Schedule
 from rcp.view import LOOKS_BACK
 
 SELECTIONS = ("top_k", "threshold")
-POSITION_POLICIES = ("keep",)
+POSITION_POLICIES = ("keep", "repack")
 
 
 @dataclass
@@ -58,7 +58,8 @@ class PluginSpec:
         stages: The pruning stages, by rising layer.
         repair: The repair adapter, or null for none.
         selection: "top_k" keeps fixed counts, "threshold" keeps z > 0.
-        position_policy: "keep" leaves survivors at their original positions.
+        position_policy: "keep" leaves survivors at their original positions; "repack" closes the
+            gaps of what the first stage drops, which must stand before the decoder, at layer 0.
         lora: Low-rank adapters on the frozen decoder, or null for none.
     """
 
@@ -122,6 +123,12 @@ class Plugin(nn.Module):
             ratios=tuple(stage.ratio for stage in spec.stages),
             num_layers=num_layers,
         )
+        if spec.position_policy == "repack" and self.schedule.layers[:1] != (0,):
+            raise UserError(
+                f"position_policy 'repack' closes the gaps of tokens that no layer has seen, so "
+                f"the first stage must be at layer 0; the stages here are at "
+                f"{list(self.schedule.layers)}. Move the first one, or use position_policy 'keep'."
+            )
         self.pruners = nn.ModuleDict(
             {
                 str(stage.layer): _build(PRUNERS, stage.method, (hidden_size,), stage.arguments)

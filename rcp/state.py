@@ -53,6 +53,7 @@ class Segment:
 class GenerationState:
     """``length``: original columns seen so far. ``segments``: one a stage, None where nothing was
     dropped yet. ``contexts``: repair context by stage, (B, C). ``has_images`` (B, 1) bool.
+    ``shift`` (B, 1): how far closing gaps has moved the positions of what follows, or None.
     ``owner`` tells plug-ins apart; an id, so that copying a cache does not copy weights."""
 
     owner: int
@@ -60,6 +61,7 @@ class GenerationState:
     segments: list[Segment | None]
     contexts: dict[int, Tensor]
     has_images: Tensor
+    shift: Tensor | None
     plan: KeepPlan | None
 
     def cropped(self, length: int) -> "GenerationState":

@@ -138,6 +138,10 @@ class Backbone:
         decoder_layer: Any = self.layers[layer]
         return decoder_layer.self_attn, decoder_layer.mlp
 
+    def rope(self, hidden: Tensor, positions: Tensor) -> Rope:
+        """(cos, sin) of ``positions`` (B, T), or (axes, B, T) with M-RoPE, as the decoder does."""
+        return self.decoder.rotary_emb(hidden, positions)
+
     def input_norm(self, layer: int, hidden: Tensor) -> Tensor:
         """Layer ``layer``'s input norm of ``hidden`` (B, T, D)."""
         decoder_layer: Any = self.layers[layer]

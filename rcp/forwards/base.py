@@ -7,9 +7,11 @@ import torch
 from torch import Tensor
 
 from rcp.backbones import Backbone
+from rcp.backbones.base import Rope
 from rcp.encoding import Facts
 from rcp.forwards.entry import Entry
 from rcp.forwards.place import Place
+from rcp.forwards.repacking import Repacking
 from rcp.forwards.rows import Rows
 from rcp.forwards.slots import Slots
 from rcp.forwards.stage import Choice, Seen, choose, look
@@ -73,6 +75,7 @@ class Forward:
         self.seen = Seen()
         self.entry = Entry(setup.backbone, setup.facts, {})
         self.merges: dict[int, Tensor] = {}
+        self.repacking: Repacking | None = None
         if trace is not None:
             trace.restart()
             trace.visual_valid = tokens.visual_valid
@@ -101,10 +104,22 @@ class Forward:
         """Called with what was taken while the images of this forward were encoded."""
         self.entry.encoded = facts
 
-    def take_additions(self, arguments: Arguments) -> Arguments:
-        """Take over what the decoder would add between layers at rows that may be gone."""
+    def take_over(
+        self, arguments: Arguments, start: int = 0, shift: Tensor | None = None
+    ) -> Arguments:
+        """Take over what depends on rows that may be gone: what the decoder would add between
+        layers, and under the position policy "repack" the positions, from column ``start`` on and
+        moved by ``shift`` (B, 1) already."""
         arguments, self.additions = self.backbone.take_additions(arguments)
+        if self.plugin.spec.position_policy == "repack":
+            self.repacking = Repacking(self.backbone, shift)
+            arguments = self.repacking.enter(arguments, start)
         return arguments
+
+    def rope(self, arguments: Arguments) -> Rope:
+        """(cos, sin) of the rows left, given a layer's ``arguments``."""
+        rope = arguments["position_embeddings"]
+        return self.rows.take_rope(rope if self.repacking is None else self.repacking.rope(rope))
 
     def add(self, layer: int, hidden: Tensor) -> Tensor:
         """What the decoder itself would have added to the output of ``layer``."""
@@ -164,7 +179,7 @@ class Forward:
         return Place(
             layer=layer,
             hidden=hidden,
-            rope=self.rows.take_rope(arguments["position_embeddings"]),
+            rope=self.rope(arguments),
             mask=self.rows.take_mask(mask),
             columns=columns,
             alive=self.still_alive.gather(1, columns),
@@ -216,6 +231,8 @@ class Forward:
         self.stages_alive.append(self.tokens.valid & (~self.tokens.image | kept_columns))
         if self.plugin.repair is not None:
             self._remember(stage, place, gone)
+        if self.repacking is not None and stage == 0:
+            self.repacking.close(place.hidden, self.tokens.valid, self.stages_alive[0])
         return choice
 
     def merged(self, hidden: Tensor, place: Place, choice: Choice) -> Tensor:

@@ -54,7 +54,8 @@ class DropForward(Forward):
     # -- hooks ---------------------------------------------------------------------------------
 
     def enter(self, arguments: Arguments) -> Arguments:
-        return self.take_additions(super().enter(arguments))
+        shift = None if self.past is None else self.past.shift
+        return self.take_over(super().enter(arguments), self.past_length, shift)
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -72,7 +73,7 @@ class DropForward(Forward):
         # flash attention takes gaps in position ids for document borders; the rotary embedding,
         # their only other use, is handed over ready-made
         arguments["position_ids"] = None
-        arguments["position_embeddings"] = self.rows.take_rope(arguments["position_embeddings"])
+        arguments["position_embeddings"] = self.rope(arguments)
         return hidden, arguments
 
     def finish(self, hidden: Tensor) -> Tensor:
@@ -210,6 +211,7 @@ class DropForward(Forward):
             segments=self.segments,
             contexts=self.contexts,
             has_images=self.has_images,
+            shift=None if self.repacking is None else self.repacking.shift,
             plan=plan,
         )
         setattr(self.cache, ATTRIBUTE, state)

@@ -31,7 +31,7 @@ class SoftForward(Forward):
         self.masks: dict[int, tuple[Tensor | None, Tensor]] = {}
 
     def enter(self, arguments: Arguments) -> Arguments:
-        return self.take_additions(super().enter(arguments))
+        return self.take_over(super().enter(arguments))
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -44,7 +44,7 @@ class SoftForward(Forward):
             return hidden, arguments
         changed = {
             "attention_mask": self._mask(arguments, hidden),
-            "position_embeddings": self.rows.take_rope(arguments["position_embeddings"]),
+            "position_embeddings": self.rope(arguments),
         }
         return hidden, arguments | changed
 

@@ -25,6 +25,7 @@ class PluginOptions:
         lora: low-rank adapters on the frozen decoder, beside or instead of the repair adapter, or
             null for none
         selection: "top_k" keeps fixed counts, "threshold" the tokens that score above zero
+        position_policy: "keep" leaves positions alone, "repack" closes gaps left at layer 0
     """
 
     stages: list[StageSpec] | None = None
@@ -35,6 +36,7 @@ class PluginOptions:
     repair: RepairSpec | None = None
     lora: LoraSpec | None = None
     selection: str = "top_k"
+    position_policy: str = "keep"
 
     def spec_for(self, backbone: Backbone) -> PluginSpec:
         """The specification for a model with these facts; refuses what cannot be."""
@@ -48,7 +50,11 @@ class PluginOptions:
             )
         stages = self.stages if self.stages is not None else self._stages_by_budget(backbone)
         return PluginSpec(
-            stages=stages, repair=self.repair, selection=self.selection, lora=self.lora
+            stages=stages,
+            repair=self.repair,
+            selection=self.selection,
+            position_policy=self.position_policy,
+            lora=self.lora,
         )
 
     def _stages_by_budget(self, backbone: Backbone) -> list[StageSpec]:
