@@ -122,6 +122,37 @@ def budget_loss(mean_ratio: Tensor, target: float) -> Tensor:
     return (mean_ratio - target).abs()
 
 
+def score_loss(
+    scores: Tensor, labels: Tensor, known: Tensor, *, reduce: Reduce | None = None
+) -> Tensor:
+    """Mean squared error of ``scores`` against ``labels``, both (B, N). CoViPAL stage 1 [note].
+
+    Over the visual tokens in ``known`` (B, N) bool, then over samples. 0-d fp32.
+    """
+    return _mean_over_samples((scores.float() - labels).square(), known, reduce)
+
+
+def retention_loss(
+    retained: Tensor, visual_valid: Tensor, ratio: float, *, reduce: Reduce | None = None
+) -> Tensor:
+    """``(mean s - r)²``, mean over samples. CoViPAL stage 2 [ours].
+
+    ``retained`` (B, N) in [0, 1], ``visual_valid`` (B, N) bool; a mean for each sample, because
+    each of them will have to do with its own share of tokens. 0-d fp32.
+    """
+    number = visual_valid.sum(1, keepdim=True).clamp(min=1)
+    mean = (retained.float() * visual_valid).sum(1, keepdim=True) / number
+    return _mean_over_samples((mean - ratio).square(), visual_valid.any(1, keepdim=True), reduce)
+
+
+def indecision_loss(
+    retained: Tensor, visual_valid: Tensor, *, reduce: Reduce | None = None
+) -> Tensor:
+    """Mean of ``s(1-s)`` over tokens, then samples; 0 where all is decided. [ours]"""
+    retained = retained.float()
+    return _mean_over_samples(retained * (1 - retained), visual_valid, reduce)
+
+
 def _mean_over_samples(values: Tensor, mask: Tensor, reduce: Reduce | None) -> Tensor:
     """Mean of ``values`` (B, T) where ``mask`` (B, T) holds, per sample, then over samples."""
     per_sample = (values * mask).sum(1) / mask.sum(1).clamp(min=1)

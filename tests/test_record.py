@@ -46,7 +46,13 @@ def test_nothing_is_observed_that_was_not_asked_for(tiny_llava, inputs):
     with rcp.attach(tiny_llava, plugin, "record") as handle, handle.trace() as trace:
         tiny_llava(**inputs)
     assert trace.question_attention == {} and trace.views == {}
-    with rcp.attach(tiny_llava, plugin, "record") as handle, handle.trace((1,), (1,)) as trace:
-        tiny_llava(**inputs)
+
+
+def test_a_batch_without_images_still_has_a_view_to_score(tiny_llava):
+    """One dead slot: data-parallel training waits for a gradient of every pruner."""
+    plugin = reference_plugin("rcp", tiny_llava, layers=(0, 3))
+    with rcp.attach(tiny_llava, plugin, "record") as handle, handle.trace((1,), (0,)) as trace:
         tiny_llava(**tiny_inputs(questions=(4,), images=(0,)))
-    assert trace.question_attention == {} and trace.views == {}, "the forward before is forgotten"
+    assert trace.views[0].alive.tolist() == [[False]]
+    assert trace.question_attention[1].tolist() == [[0.0]]
+    assert plugin.pruner(0)(trace.views[0]).isfinite().all()

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from rcp.pruners import PRUNERS
 from rcp.relaxation import Relaxation
 from rcp.selection import retention, straight_through, threshold, top_k
-from tests.tiny import RCP_ARGUMENTS
+from tests.tiny import COVIPAL_ARGUMENTS, RCP_ARGUMENTS
 from tests.views import WIDTH, make_view, narrowed
 
-ARGUMENTS = {"rcp": RCP_ARGUMENTS}
+ARGUMENTS = {"rcp": RCP_ARGUMENTS, "covipal": COVIPAL_ARGUMENTS}
 
 
 def build(name):

@@ -96,6 +96,7 @@ def randomised(plugin: Plugin, seed: int = 3) -> Plugin:
 
 
 RCP_ARGUMENTS = {"inner": 16, "queries": 4, "heads": 2}
+COVIPAL_ARGUMENTS = {"inner": 16, "blocks": 2, "heads": 2}
 FILM_ARGUMENTS = {"inner": 16, "side": 6, "channels": 8}
 
 
@@ -122,7 +123,18 @@ def attention_spec(
     )
 
 
-REFERENCE_SPECS = {"rcp": rcp_spec, "question_attention": attention_spec}
+def covipal_spec(
+    layers: tuple[int, ...] = (0, 3),
+    ratios: tuple[float, ...] = (0.5, 0.2),
+    repair: tuple[int, ...] = (),
+) -> PluginSpec:
+    """CoViPAL in small, followed by RCP's stages."""
+    spec = rcp_spec(layers, ratios, repair)
+    spec.stages[0] = StageSpec(layers[0], ratios[0], "covipal", COVIPAL_ARGUMENTS)
+    return spec
+
+
+REFERENCE_SPECS = {"rcp": rcp_spec, "question_attention": attention_spec, "covipal": covipal_spec}
 
 
 def reference_plugin(name: str, model: nn.Module, **changes: object) -> Plugin:

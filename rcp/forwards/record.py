@@ -3,8 +3,10 @@
 from torch import Tensor
 
 from rcp.forwards.attention import LayerAttention
-from rcp.forwards.base import Arguments, Forward
+from rcp.forwards.base import Arguments, Forward, Setup
 from rcp.forwards.place import Place
+from rcp.forwards.trace import Trace
+from rcp.tokens import TokenMap
 from rcp.view import mean_over_question
 
 
@@ -13,12 +15,17 @@ class RecordForward(Forward):
 
     wants_guide = False
 
+    def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
+        if trace is not None and trace.view_layers:
+            tokens = tokens.with_a_slot()  # who scores a view must be able to, whatever is there
+        super().__init__(setup, tokens, trace)
+
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
     ) -> tuple[Tensor, Arguments]:
         self.look_back(layer, hidden, arguments)
         trace = self.trace
-        if trace is None or not self.tokens.has_images:
+        if trace is None:
             return hidden, arguments
         if layer in trace.attention_layers or layer in trace.view_layers:
             place = self.place(layer, hidden, arguments).to(self.backbone.device(layer))

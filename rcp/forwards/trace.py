@@ -21,7 +21,7 @@ class Trace:
     Record mode also notes what the caller asked for. ``question_attention``: for each of
     ``attention_layers``, what the frozen model attends from its question rows to each visual
     token, mean over heads and rows, (B, N) fp32. ``views``: for each of ``view_layers``, what the
-    stage there would see if nothing were dropped. Both stay empty where no sample has an image.
+    stage there would see if nothing were dropped; a batch without images has one dead slot then.
     """
 
     attention_layers: tuple[int, ...] = ()

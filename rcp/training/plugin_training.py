@@ -23,10 +23,16 @@ from rcp.relaxation import Relaxation
 from rcp.training import checkpoint as checkpoints
 from rcp.training.distributed import all_reduce_sum, is_distributed
 from rcp.training.gradient_shares import gradient_shares
+from rcp.training.guided import guide_term, refuse_waiting_for_idle_parts
 from rcp.training.objective import answer_logits, loss_terms, term_weights
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
+from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.schedules import TemperatureSchedule, budget_target, learning_rate_factor
+from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from rcp.training.teacher import Teacher
+
+Step = tuple[dict[str, Tensor], dict[str, float], Trace]
+"""Terms of the loss and their weights by name, and what the forward saw."""
 
 
 class PluginTraining(pl.LightningModule):
@@ -39,6 +45,10 @@ class PluginTraining(pl.LightningModule):
     Args:
         base: folder or hub id of the frozen vision-language model
         plugin: the pruning stages, their budget and the repair adapter
+        guide: a first stage, in which pruners learn the teacher's attention; null for none. All
+            other schedules belong to the end-to-end stage, which follows it
+        retention: soft retention at the start of the end-to-end stage; null keeps or drops from
+            the start
         dtype: precision the frozen model is loaded in; the plug-in itself is kept in float32
         loss: weights and forms of the loss terms
         temperature: temperature and noise of the soft selection over the run
@@ -59,6 +69,8 @@ class PluginTraining(pl.LightningModule):
         self,
         base: str,
         plugin: PluginOptions,
+        guide: GuideOptions | None = None,
+        retention: RetentionOptions | None = None,
         dtype: BaseDtype = "float32",
         loss: LossOptions = LossOptions(),
         temperature: TemperatureSchedule = TemperatureSchedule(),
@@ -81,6 +93,9 @@ class PluginTraining(pl.LightningModule):
                 "and there is no repair adapter. Give model.plugin.repair or lora, or a learned "
                 "pruner."
             )
+        self.guide = guide
+        self.guided_layers = guide.pruning(self.plugin.schedule) if guide is not None else ()
+        self.retention = retention
         self.loss = loss
         self.temperature = temperature
         self.optimizer = optimizer
@@ -103,6 +118,8 @@ class PluginTraining(pl.LightningModule):
         return self
 
     def on_fit_start(self) -> None:
+        if self.guide is not None:
+            refuse_waiting_for_idle_parts(self.trainer)
         self.train()
         self._seed = torch.initial_seed()
         self.teacher.open("train", self.trainer)
@@ -112,20 +129,45 @@ class PluginTraining(pl.LightningModule):
         """Share of all optimiser steps that are done."""
         return self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
 
+    @property
+    def moment(self) -> Moment:
+        """The stage that training is in, and how far."""
+        return moment(self.progress, self.guide, self.retention)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # A step's noise and dropout depend on its number alone, so a resumed run repeats them.
         torch.manual_seed((self._seed + self.global_step * 4096 + self.global_rank) % 2**63)
-        relaxation = Relaxation(
-            self.temperature.temperature_at(self.progress),
-            self.temperature.noise_at(self.progress),
-            margin=self.margin,
-        )
+        guided = self.moment.stage == "guided"
         with given_images(self.model, self.teacher.images(batch, "train")):
-            teacher_logits, teacher = self._answers_of_teacher(batch)
-            with attach(self.model, self.plugin, "soft", relaxation=relaxation) as handle:
-                with handle.trace() as student:
-                    logits, labels = answer_logits(self.model, batch)
-        target = budget_target(self.progress, self.plugin.mean_ratio, self.budget_warmup)
+            terms, weights, seen = self._guided(batch) if guided else self._end_to_end(batch)
+        weighted = {name: weights[name] * term for name, term in terms.items()}
+        loss = torch.stack(list(weighted.values())).sum()
+        self._log_step(terms, weighted, loss, seen)
+        return loss
+
+    def _guided(self, batch: Batch) -> Step:
+        """The pruners' scores against the frozen model's attention; the student does not run."""
+        assert self.guide is not None
+        with torch.no_grad(), attach(self.model, self.plugin, "record") as handle:
+            with handle.trace(attention=(self.guide.layer,), views=self.guided_layers) as teacher:
+                answer_logits(self.model, batch)
+        term = guide_term(self.plugin, self.guide, self.guided_layers, teacher, self._reduce)
+        return {"guide": term}, {"guide": 1.0}, teacher
+
+    def _end_to_end(self, batch: Batch) -> Step:
+        """The student's answers, through the frozen model."""
+        now = self.moment
+        teacher_logits, teacher = self._answers_of_teacher(batch)
+        relaxation = Relaxation(
+            self.temperature.temperature_at(now.progress),
+            self.temperature.noise_at(now.progress),
+            margin=self.margin,
+            hard=now.stage == "hard",
+        )
+        with attach(self.model, self.plugin, "soft", relaxation=relaxation) as handle:
+            with handle.trace() as student:
+                logits, labels = answer_logits(self.model, batch)
+        target = budget_target(now.progress, self.plugin.mean_ratio, self.budget_warmup)
         terms, mean_ratio = loss_terms(
             self.plugin,
             self.loss,
@@ -135,13 +177,15 @@ class PluginTraining(pl.LightningModule):
             target,
             self._reduce,
         )
-        weighted = {name: self.weights[name] * term for name, term in terms.items()}
-        loss = torch.stack(list(weighted.values())).sum()
-        self._log_step(terms, weighted, loss, student)
+        weights = self.weights
+        if now.stage == "soft":
+            assert self.retention is not None
+            terms |= retention_terms(self.plugin, student, self._reduce)
+            weights = weights | retention_weights(self.retention)
         self.log("train/mean_ratio", mean_ratio.detach())
         self.log("train/temperature", relaxation.temperature)
         self.log("train/noise", relaxation.noise)
-        return loss
+        return terms, weights, student
 
     def _answers_of_teacher(self, batch: Batch) -> tuple[Tensor | None, Trace]:
         """The frozen model's own logits and statistics, where a term asks for them."""
@@ -159,12 +203,12 @@ class PluginTraining(pl.LightningModule):
         terms: dict[str, Tensor],
         weighted: dict[str, Tensor],
         loss: Tensor,
-        student: Trace,
+        seen: Trace,
     ) -> None:
         self.log("train/loss", loss.detach(), prog_bar=True)
         for name, term in terms.items():
             self.log(f"train/{name}", term.detach())
-        for layer, kept in zip(self.plugin.schedule.layers, student.kept):
+        for layer, kept in zip(self.plugin.schedule.layers, seen.kept):
             self.log(f"train/kept_from_layer_{layer}", kept.detach().sum(1).mean())
         every = self.gradient_shares_every
         if every and self.global_step % every == 0:
@@ -179,13 +223,21 @@ class PluginTraining(pl.LightningModule):
             self.plugin.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            lambda step: learning_rate_factor(step / steps, options.warmup, options.floor),
+            optimizer, lambda step: self._learning_rate_factor(step / steps)
         )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def _learning_rate_factor(self, progress: float) -> float:
+        """Each stage warms up and decays by itself; the guided one has a rate of its own."""
+        now, options = moment(progress, self.guide, self.retention), self.optimizer
+        factor = learning_rate_factor(now.progress, options.warmup, options.floor)
+        if now.stage == "guided":
+            assert self.guide is not None
+            factor *= self.guide.learning_rate / options.learning_rate
+        return factor
 
     # -- validation ----------------------------------------------------------------------------
 
@@ -240,6 +292,8 @@ class PluginTraining(pl.LightningModule):
         return {
             "steps": self.global_step,
             "data": dict(self.trainer.datamodule.summary),  # type: ignore[attr-defined]
+            "guide": asdict(self.guide) if self.guide is not None else None,
+            "retention": asdict(self.retention) if self.retention is not None else None,
             "loss": asdict(self.loss),
             "temperature": asdict(self.temperature),
             "optimizer": asdict(self.optimizer),

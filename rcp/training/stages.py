@@ -1,0 +1,115 @@
+"""The stages of a training: from the teacher's attention, then end to end, softly and hard."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from rcp.errors import UserError
+from rcp.labels import LabelForm
+from rcp.schedule import Schedule
+
+
+@dataclass
+class GuideOptions:
+    """The first stage: pruners learn how much attention the teacher pays at a deeper layer.
+
+    CoViPAL stage 1 [note]. The student does not run, and a repair adapter waits for its turn.
+
+    Attributes:
+        layer: 0-based decoder layer whose attention from the question to the visual tokens is the
+            label, deeper than the pruning layers that learn from it (`python -m rcp guide-layer`
+            ranks them)
+        share: share of all steps; 1 trains in this stage alone
+        pruning_layers: the pruning layers that learn from it; null for all of them
+        form: label as the "log" of a token's share of the attention, its "rank", or the "share"
+            itself, each standardised within the sample
+        sinks: leave tokens out that receive more than this multiple of their sample's mean
+            attention; null for none
+        learning_rate: the highest learning rate of this stage
+    """
+
+    layer: int
+    share: float = 0.3
+    pruning_layers: list[int] | None = None
+    form: LabelForm = "log"
+    sinks: float | None = None
+    learning_rate: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(
+                f"guide.share is {self.share}, but it is the share of all steps in the first "
+                "stage: give a number above 0, up to 1, or guide: null for none."
+            )
+        if self.sinks is not None and self.sinks <= 1:
+            raise UserError(
+                f"guide.sinks is {self.sinks}, but it is a multiple of the mean attention beyond "
+                "which a token is left out: give a number above 1, or null to leave none out."
+            )
+
+    def pruning(self, schedule: Schedule) -> tuple[int, ...]:
+        """The pruning layers that learn from the guide; refuses what cannot be."""
+        if not 0 <= self.layer < schedule.num_layers:
+            raise UserError(
+                f"guide.layer is {self.layer}, but the decoder has {schedule.num_layers} layers. "
+                f"Choose one of 0 to {schedule.num_layers - 1}."
+            )
+        chosen = schedule.layers if self.pruning_layers is None else tuple(self.pruning_layers)
+        if unknown := sorted(set(chosen) - set(schedule.layers)):
+            raise UserError(
+                f"guide.pruning_layers names layer {unknown[0]}, where nothing is pruned. Choose "
+                f"among {', '.join(map(str, schedule.layers))}."
+            )
+        if late := [layer for layer in chosen if layer >= self.layer]:
+            raise UserError(
+                f"Layer {self.layer} cannot guide the pruner at layer {late[0]}: a guide lies "
+                "deeper. Raise guide.layer, or name the earlier layers in guide.pruning_layers."
+            )
+        return chosen
+
+
+@dataclass
+class RetentionOptions:
+    """Soft retention at the start of the end-to-end stage. CoViPAL stage 2 [note].
+
+    A token is retained by sigmoid(S), a log bias on its key column in every later layer; the rest
+    of the stage keeps or drops as inference does, with a straight-through gradient.
+
+    Attributes:
+        share: share of the end-to-end steps with soft retention
+        budget: weight of (mean retention - ratio)², λ
+        indecision: weight of the mean of s(1-s), μ
+    """
+
+    share: float = 0.7
+    budget: float = 10.0
+    indecision: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise UserError(
+                f"retention.share is {self.share}, but it is the share of the end-to-end steps "
+                "with soft retention: give a number above 0, up to 1, or retention: null for none."
+            )
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A point of a training: the stage it is in, and the ``progress`` in [0, 1] of that stage."""
+
+    stage: Literal["guided", "soft", "hard"]
+    progress: float
+
+
+def moment(
+    progress: float, guide: GuideOptions | None, retention: RetentionOptions | None
+) -> Moment:
+    """Where a training is when the share ``progress`` of all its steps is done.
+
+    Soft and hard retention share one end-to-end stage and its schedules.
+    """
+    guided = 0.0 if guide is None else guide.share
+    if progress < guided:
+        return Moment("guided", progress / guided)
+    done = 1.0 if guided == 1 else (progress - guided) / (1 - guided)
+    soft = retention is not None and done < retention.share
+    return Moment("soft" if soft else "hard", done)

@@ -1,0 +1,137 @@
+"""CoViPAL's two stages in one training: what each trains, alone and resumed."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+
+import rcp
+from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
+from tests.test_training_plugin import (
+    FILM,
+    RCP,
+    Gradients,
+    KeepCheckpoint,
+    data,
+    fingerprint,
+    options,
+    trainer,
+    training,
+)
+
+pytest_plugins = ["tests.training_fixtures"]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+COVIPAL = {"inner": 8, "heads": 2}
+STAGES = [rcp.StageSpec(0, 0.5, "covipal", COVIPAL), rcp.StageSpec(2, 0.25, "rcp", RCP)]
+BOTH = {"guide": GuideOptions(layer=2, share=0.5, pruning_layers=[0]),
+        "retention": RetentionOptions(share=0.5)}
+ALONE = {"guided": {"guide": GuideOptions(layer=3, share=1.0)},
+         "soft": {"retention": RetentionOptions(share=1.0)},
+         "hard": {}}
+
+
+def covipal(base: Path, repair: bool = True, **changes: Any) -> Any:
+    repaired = rcp.RepairSpec([3], arguments=FILM) if repair else None
+    return training(base, options(stages=STAGES, repair=repaired), **changes)
+
+
+def test_stages_follow_from_the_share_of_steps():
+    guide, retention = GuideOptions(layer=9, share=0.25), RetentionOptions(share=0.5)
+    at = [moment(step / 8, guide, retention) for step in range(8)]
+    assert at[:2] == [Moment("guided", 0.0), Moment("guided", 0.5)]
+    assert [m.stage for m in at[2:]] == ["soft"] * 3 + ["hard"] * 3
+    assert [m.progress for m in at[2:]] == pytest.approx([n / 6 for n in range(6)])
+    assert moment(0.5, None, None) == Moment("hard", 0.5)
+    assert moment(0.99, GuideOptions(layer=9, share=1.0), None).stage == "guided"
+
+
+class StagesSeen(pl.Callback):
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+
+    def on_train_batch_start(self, _: pl.Trainer, module: Any, *__: Any) -> None:
+        self.stages.append(module.moment.stage)
+
+
+def test_the_first_stage_trains_only_the_pruners_that_have_a_guide(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    module = covipal(base_folder, guide=GuideOptions(layer=2, share=1.0, pruning_layers=[0]))
+    module.optimizer.weight_decay = 0.0
+    before = {name: value.clone() for name, value in module.plugin.named_parameters()}
+    frozen = fingerprint(module.model)
+    trainer(tmp_path, 2).fit(module, data(conversations))
+    moved = {n.split(".")[1] for n, p in module.plugin.named_parameters()
+             if not torch.equal(p, before[n]) and n.startswith("pruners")}
+    assert moved == {"0"} and fingerprint(module.model) == frozen
+    assert all(torch.equal(p, before[n]) for n, p in module.plugin.named_parameters()
+               if n.startswith("repair"))
+
+
+@pytest.mark.parametrize("stage", ALONE)
+def test_each_stage_runs_alone_and_reaches_every_parameter(
+    stage: str, base_folder: Path, conversations: Path, tmp_path: Path
+):
+    seen, stages = Gradients(), StagesSeen()
+    module = covipal(base_folder, repair=stage != "guided", **ALONE[stage])
+    trainer(tmp_path, 1, (seen, stages)).fit(module, data(conversations, batch_size=8))
+    assert stages.stages == [stage]
+    silent = [name for name, g in seen.plugin.items() if g is None or not g.abs().max() > 0]
+    assert silent == []
+    assert all(gradient is None for gradient in seen.frozen)
+    terms = {"guided": {"guide"}, "soft": {"retention", "indecision", "task", "repair"},
+             "hard": {"task", "repair"}}[stage]
+    shares = {n.rpartition("_")[-1] for n in seen.logged if n.startswith("train/gradient_share")}
+    assert shares == terms
+    # what a token is retained by is not yet a decision
+    if stage == "soft":
+        assert seen.logged["train/kept_from_layer_0"] % 1 != 0
+
+
+@pytest.mark.parametrize("at", [2, 4, 5, 7])  # inside the stages and between them
+def test_a_resumed_run_ends_like_an_uninterrupted_one(
+    at: int, base_folder: Path, conversations: Path, tmp_path: Path
+):
+    ends, seen = [], StagesSeen()
+    keep = KeepCheckpoint(tmp_path / "0", at)
+    for number, checkpoint in enumerate((None, tmp_path / "0" / "kept.ckpt")):
+        torch.manual_seed(0)
+        module, folder = covipal(base_folder, **BOTH), tmp_path / str(number)
+        more = (keep, seen) if number == 0 else ()
+        run = trainer(folder, 8, more, val_check_interval=1)
+        run.fit(module, data(conversations, batch_size=2), ckpt_path=checkpoint)
+        ends.append(fingerprint(module.plugin))
+    assert seen.stages == ["guided"] * 4 + ["soft"] * 2 + ["hard"] * 2
+    assert ends[0] == ends[1]
+
+
+def test_the_guided_stage_follows_its_guide(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """Trained long enough on eight samples, the scores are the labels."""
+    guide = GuideOptions(layer=3, share=1.0, learning_rate=2e-2)
+    stages = [rcp.StageSpec(0, 0.25, "covipal", {"inner": 32, "heads": 2})]
+    module = training(base_folder, options(stages=stages, repair=None), guide=guide)
+    run = trainer(tmp_path, 60)
+    run.fit(module, data(conversations, batch_size=8))
+    assert run.callback_metrics["train/loss"] < 0.1, "the labels have variance one"
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"guide": {"layer": 2}}, "Layer 2 cannot guide the pruner at layer 2"),
+        ({"guide": {"layer": 3, "pruning_layers": [1]}}, "names layer 1.* Choose among 0, 2"),
+        ({"guide": {"layer": 9, "pruning_layers": [0]}}, "guide.layer is 9.*0 to 3"),
+        ({"guide": {"layer": 2, "share": 0.0}}, "guide.share is 0.0"),
+        ({"guide": {"layer": 2, "sinks": 1.0}}, "guide.sinks is 1.0"),
+        ({"retention": {"share": 1.5}}, "retention.share is 1.5"),
+    ],
+)
+def test_stages_that_cannot_be_are_refused(change: Any, complaint: str, base_folder: Path):
+    kinds = {"guide": GuideOptions, "retention": RetentionOptions}
+    with pytest.raises(rcp.UserError, match=complaint):
+        covipal(base_folder, **{name: kinds[name](**values) for name, values in change.items()})
