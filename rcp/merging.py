@@ -4,10 +4,13 @@ A merged token lives in the slot and at the position of one of its members. Row 
 belongs to the i-th kept slot in raster order; rows past a sample's own count are zero.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from rcp.masking import take_rows
+from rcp.selection import top_k
 from rcp.tokens import columns_of
 
 
@@ -54,3 +57,32 @@ def merge_rows(hidden: Tensor, rows: Tensor, keep: Tensor, weights: Tensor) -> T
     merged = torch.where(real[..., None], merged, merged[:, :1])
     merged = torch.where(real[:, :1, None], merged, take_rows(hidden, at))
     return hidden.scatter(1, at[..., None].expand_as(merged), merged)
+
+
+@dataclass(frozen=True)
+class Contextual:
+    """Tokens split by VisionDrop's rule (arXiv 2506.22283 [code]): ``dominant`` and ``targets``
+    (B, N) bool; the others join targets."""
+
+    dominant: Tensor
+    targets: Tensor
+
+    @property
+    def kept(self) -> Tensor:
+        return self.dominant | self.targets
+
+    @classmethod
+    def of(cls, scores: Tensor, alive: Tensor, counts: Tensor, share: float) -> "Contextual":
+        """``counts`` (B,) tokens a sample, of which a ``share`` are targets.
+
+        The others are the best by ``scores`` (B, N); targets are every n-th of what is left, in
+        raster order.
+        """
+        targets = (counts * share).floor().long()
+        dominant = top_k(scores, alive, counts - targets)
+        rest = alive & ~dominant
+        number = rest.long().cumsum(1) - 1
+        step = torch.div(rest.sum(1), targets.clamp(min=1), rounding_mode="floor").clamp(min=1)
+        turn = torch.div(number, step[:, None], rounding_mode="floor")
+        chosen = rest & (number % step[:, None] == 0) & (turn < targets[:, None])
+        return cls(dominant, chosen)

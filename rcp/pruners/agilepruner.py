@@ -1,0 +1,64 @@
+"""AgilePruner: attention on simple images, diversity on complex ones."""
+
+import torch
+from torch import Tensor
+
+from rcp.greedy import NOBODY, cosines, greedy, rows_at
+from rcp.pruners.base import Pruner
+from rcp.view import View
+
+
+class AgilePruner(Pruner):
+    """Best attention first, near-duplicates out (AgilePruner, ICLR 2026 [note]).
+
+    Walks down by [CLS] attention; the n-th kept token kills those with 1 - cosine below
+    0.01 n erank(X) / ``average_erank``. The effective rank exp(entropy of the normalised singular
+    values) is high for complex images, so that these lose more to diversity.
+
+    Ours: killed tokens come back, by attention, where too few are left; X and the cosines are the
+    encoder's tokens; the average over training images is not published, so the default is the
+    middle of the two values that are (78 for text-like images, 106 for POPE). Calibrate it for
+    another tower with :func:`effective_rank`.
+    """
+
+    name = "agilepruner"
+    paper = "arXiv 2603.01236"
+    needs = frozenset({"vision_cls_attention", "encoder_tokens"})
+
+    def __init__(self, hidden_size: int, *, average_erank: float = 92.0) -> None:
+        super().__init__(hidden_size)
+        self.average_erank = average_erank
+
+    def select(self, view: View, counts: Tensor) -> Tensor:
+        alive = view.alive
+        tokens = torch.where(alive[..., None], view.given("encoder_tokens").double(), 0)
+        step = 0.01 * effective_rank(tokens)[:, None] / self.average_erank
+        attention = view.given("vision_cls_attention").masked_fill(~alive, -torch.inf)
+        order = attention.argsort(dim=1, descending=True, stable=True)
+        first = -order.argsort(dim=1).double()  # a token's worth is its place in the walk
+        likeness_to = rows_at(cosines(tokens))
+        dead = torch.zeros_like(alive)
+        blocked = torch.where(alive, 0.0, NOBODY).to(first)
+        kept = 0
+
+        def after(pick: Tensor) -> Tensor:
+            nonlocal kept
+            kept += 1
+            dead.logical_or_(1 - likeness_to(pick) < kept * step)
+            blocked.scatter_(1, pick, NOBODY)
+            return first - dead * alive.shape[1] + blocked
+
+        return greedy(first, after, alive, counts, view.limit(counts))
+
+
+def effective_rank(tokens: Tensor) -> Tensor:
+    """exp(-sum q log q), q the singular values of ``tokens`` (B, N, C) over their sum: (B,) fp64.
+
+    Zero rows do not count. Rounded to 1e-6, so that it does not depend on how many there are.
+    """
+    tokens = tokens.double()
+    gram = tokens.mT @ tokens if tokens.shape[1] > tokens.shape[2] else tokens @ tokens.mT
+    singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    share = singular / singular.sum(1, keepdim=True).clamp(min=1e-30)
+    entropy = -torch.xlogy(share, share).sum(1)
+    return (entropy.exp() * 1e6).round() / 1e6

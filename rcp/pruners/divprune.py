@@ -1,0 +1,24 @@
+"""DivPrune: the most diverse tokens."""
+
+from torch import Tensor
+
+from rcp.greedy import cosines, greedy, max_min
+from rcp.pruners.base import Pruner
+from rcp.view import View
+
+
+class DivPrunePruner(Pruner):
+    """Max-min diversity of the projected tokens (DivPrune, CVPR 2025 [code]).
+
+    Distance is 1 - cosine. First the token whose nearest neighbour is farthest, then again and
+    again the one whose nearest kept token is. No text, no attention. Published at a ratio of
+    0.098 before the decoder.
+    """
+
+    name = "divprune"
+    paper = "arXiv 2503.02175"
+    needs = frozenset({"projected"})
+
+    def select(self, view: View, counts: Tensor) -> Tensor:
+        distance = 1 - cosines(view.given("projected"))
+        return greedy(*max_min(distance, view.alive), view.alive, counts, view.limit(counts))

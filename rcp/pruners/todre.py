@@ -1,0 +1,55 @@
+"""ToDRE, first stage: tokens that are least like each other taken together."""
+
+import torch
+from torch import Tensor
+
+from rcp.greedy import NOBODY, After, cosines, greedy, rows_at
+from rcp.pruners.base import Pruner
+from rcp.pruners.random import draw
+from rcp.view import View
+
+LAST = 1e6
+"""Likeness above any sum of cosines."""
+
+
+class ToDREPruner(Pruner):
+    """Max-sum diversification of the encoder's tokens (ToDRE stage 1 [paper]).
+
+    Starts at the token with the highest [CLS] attention, a random one where the tower has no
+    [CLS]; then adds the token with the smallest sum of cosines to all kept ones. Published at 10 %
+    of the tokens before the decoder. Stage 2, which drops all visual tokens of a sample late in
+    the decoder, is a method of its own.
+
+    Ours: newline rows, which no encoder token stands behind, come last.
+    """
+
+    name = "todre"
+    paper = "arXiv 2505.18757"
+    needs = frozenset({"encoder_tokens"})
+    uses = frozenset({"vision_cls_attention"})
+
+    def __init__(self, hidden_size: int, *, seed: int = 0) -> None:
+        super().__init__(hidden_size)
+        self.seed = seed
+
+    def select(self, view: View, counts: Tensor) -> Tensor:
+        tokens = view.given("encoder_tokens")
+        first = view.vision_cls_attention
+        if first is None:
+            first = draw(view.rank, self.seed, view.layer)
+        nothing = ~tokens.any(-1)
+        first = first.double() - nothing.double()
+        after = _least_alike(rows_at(cosines(tokens)), nothing, view.alive)
+        return greedy(first, after, view.alive, counts, view.limit(counts))
+
+
+def _least_alike(likeness_to: After, last: Tensor, alive: Tensor) -> After:
+    """Worth of a token: minus the sum of its likeness to the picked ones; ``last`` ones at last."""
+    total = LAST * last.double()
+    total.masked_fill_(~alive, -NOBODY)
+
+    def after(pick: Tensor) -> Tensor:
+        total.add_(likeness_to(pick)).scatter_(1, pick, -NOBODY)
+        return torch.neg(total)
+
+    return after
