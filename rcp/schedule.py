@@ -65,6 +65,27 @@ class Schedule:
         return max(1, int(ratio * tokens + 0.5))
 
 
+@dataclass(frozen=True)
+class Published:
+    """A schedule that a paper gives for ``model``, whose decoder has ``depth`` layers.
+
+    ``ratios`` of the *original* tokens are alive from the 0-based ``layers`` on.
+    """
+
+    model: str
+    depth: int
+    layers: tuple[int, ...]
+    ratios: tuple[float, ...]
+
+    def layers_in(self, num_layers: int) -> tuple[int, ...]:
+        """The same places in a decoder of ``num_layers``; layer 0 stays 0 and only layer 0."""
+        found: list[int] = []
+        for layer in self.layers:
+            scaled = max(round(layer * num_layers / self.depth), min(layer, 1))
+            found.append(max([scaled, *(at + 1 for at in found)]))
+        return tuple(found)
+
+
 def ratio_of(budget: float, tokens: int) -> float:
     """``budget`` tokens out of ``tokens`` as a ratio; refuses what is impossible."""
     if not 1 <= budget <= tokens:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor
 
 RowSet = Literal["visual", "question", "last"]
@@ -106,9 +107,19 @@ class View:
         return value
 
 
+def total_attention(weights: Tensor) -> Tensor:
+    """Attention (B, H, Q, N) summed over heads and rows: (B, N) fp32.
+
+    Added up in fp64: in fp32 the last bit depends on how many columns there are, and equal tokens
+    would no longer tie.
+    """
+    return weights.sum((1, 2), dtype=torch.float64).float()
+
+
 def mean_over_question(weights: Tensor, question_valid: Tensor) -> Tensor:
-    """Attention (B, H, Q, N) of the question, mean over heads and real rows: (B, N).
+    """Attention (B, H, Q, N) of the question, mean over heads and real rows: (B, N) fp32.
 
     ``question_valid`` (B, Q) bool; rows outside it are zero in ``weights`` already.
     """
-    return weights.mean(1).sum(1) / question_valid.sum(1, keepdim=True).clamp(min=1)
+    rows = question_valid.sum(1, keepdim=True).clamp(min=1)
+    return total_attention(weights) / (rows * weights.shape[1])

@@ -2,6 +2,7 @@
 
 import argparse
 import inspect
+from dataclasses import asdict
 
 from rcp.commands._listing import configure, show
 from rcp.pruners import PRUNERS
@@ -18,6 +19,7 @@ def run(options: argparse.Namespace) -> None:
                 "paper": PRUNERS.get(name).paper,
                 "needs": sorted(PRUNERS.get(name).needs),
                 "trained": PRUNERS.get(name).learned,
+                "published": [asdict(found) for found in PRUNERS.get(name).published],
             }
             for name in PRUNERS.names()
         ],

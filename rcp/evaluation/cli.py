@@ -73,8 +73,9 @@ def parser() -> argparse.ArgumentParser:
         help="a pruner that needs no training, in place of --plugin (python -m rcp pruners)")
     add("--budget", type=float, metavar="K",
         help="with --pruner: visual tokens, mean over layers; below 1 a share of them")
-    add("--layers", type=int, nargs="+", default=[0], metavar="L",
-        help="with --pruner: 0-based decoder layers that prune (default: 0, before the decoder)")
+    add("--layers", type=int, nargs="+", metavar="L",
+        help="with --pruner: 0-based decoder layers that prune (default: as deep as its paper "
+        "says, else 0, before the decoder)")
     add("--compare", nargs="+", default=[], metavar="NAME=DIR",
         help="further exported plug-ins, each NAME a row of its own")
     add("--base", metavar="MODEL",

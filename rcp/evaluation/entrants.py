@@ -43,11 +43,12 @@ def compared(arguments: Sequence[str]) -> list[Contestant]:
 
 
 def training_free(
-    name: str, budget: float, layers: Sequence[int], model: nn.Module
+    name: str, budget: float, layers: Sequence[int] | None, model: nn.Module
 ) -> list[Contestant]:
     """The pruner ``name`` at ``layers``, ``budget`` tokens on average over the decoder's layers.
 
-    A budget below 1 is a share of the visual tokens.
+    A budget below 1 is a share of the visual tokens. Without ``layers`` the pruner's paper says
+    where, at the same depth of this model; where it says nothing, before the decoder.
     """
     if any(True for _ in PRUNERS.get(name)(1).parameters()):
         free = [known for known in PRUNERS.names() if not PRUNERS.get(known).learned]
@@ -56,8 +57,11 @@ def training_free(
             f"--plugin, or one that needs no training: {', '.join(free)}."
         )
     backbone = backbone_for(model)
-    schedule = schedule_for(
-        mean_ratio_of(budget, backbone.visual_tokens), tuple(layers), len(backbone.layers)
-    )
+    depth = len(backbone.layers)
+    if layers is None:
+        published = PRUNERS.get(name).published
+        layers = published[0].layers_in(depth) if published else (0,)
+    mean_ratio = mean_ratio_of(budget, backbone.visual_tokens)
+    schedule = schedule_for(mean_ratio, tuple(layers), depth)
     stages = [StageSpec(at, ratio, name) for at, ratio in zip(schedule.layers, schedule.ratios)]
     return [Contestant(name, Plugin.for_model(PluginSpec(stages=stages), model).eval())]

@@ -122,8 +122,10 @@ class DropForward(Forward):
         return self.counts[stage - 1] if stage else list(self.tokens.visual_counts)
 
     def _kept_counts(self, stage: int) -> list[int]:
-        """What the stage left. Known beforehand in top-k mode; otherwise the device must tell."""
-        if self.plugin.spec.selection != "top_k" or self.replayed is not None:
+        """What the stage left. Mostly known beforehand in top-k mode; or the device must tell."""
+        layers = self.schedule.layers[: stage + 1]
+        fixed = not any(self.plugin.pruner(layer).may_drop_all for layer in layers)
+        if self.plugin.spec.selection != "top_k" or self.replayed is not None or not fixed:
             self.counts[stage] = self.alive.sum(1).tolist()
         return self.counts[stage]
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from rcp.errors import UserError
 from rcp.registry import Registry
+from rcp.schedule import Published
 from rcp.selection import top_k
 from rcp.view import View
 
@@ -21,6 +22,8 @@ class Pruner(nn.Module):
     ``uses`` those it can do without, ``paper`` its source. Constructor arguments after
     ``hidden_size`` are keyword-only, plain values: they are what a configuration or an exported
     folder holds. ``learned`` marks scores that mean something on their own: z > 0 is "keep".
+    ``may_drop_all`` marks a method that may keep nothing of a sample instead of its count.
+    ``published`` are schedules of its paper, the usual one first.
     """
 
     name: ClassVar[str] = ""
@@ -28,6 +31,8 @@ class Pruner(nn.Module):
     needs: frozenset[str] = frozenset()
     uses: frozenset[str] = frozenset()
     learned: ClassVar[bool] = False
+    may_drop_all: ClassVar[bool] = False
+    published: ClassVar[tuple[Published, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         if cls.name:
@@ -45,7 +50,8 @@ class Pruner(nn.Module):
         )
 
     def select(self, view: View, counts: Tensor) -> Tensor:
-        """Exactly ``counts`` (B,) alive slots of each row: (B, N) bool.
+        """Exactly ``counts`` (B,) alive slots of each row, or none with ``may_drop_all``: (B, N)
+        bool.
 
         A row's choice must not depend on the other rows, and must be finite on any finite input.
         """

@@ -1,0 +1,30 @@
+"""Control: the attention of the full model, seen ahead of time."""
+
+import torch
+from torch import Tensor
+
+from rcp.pruners.base import Pruner
+from rcp.view import View
+
+
+class OraclePruner(Pruner):
+    """What the question attends to when nothing is pruned: a bound on attention scores, no method.
+
+    It runs the whole decoder once more ahead of the pruned forward, so that a stage at layer 0
+    knows what layer 20 will look at; what it saves is lost to that. ``layers`` are the 0-based
+    layers whose attention (mean over heads and question) is averaged, all by default. [ours]
+    """
+
+    name = "oracle"
+    paper = "control"
+    needs = frozenset({"guide_attention"})
+
+    def __init__(self, hidden_size: int, *, layers: list[int] | None = None) -> None:
+        super().__init__(hidden_size)
+        self.layers = layers
+
+    def forward(self, view: View) -> Tensor:
+        guide = view.given("guide_attention")
+        if self.layers is not None:
+            guide = guide[:, torch.tensor(self.layers, device=guide.device)]
+        return guide.mean(1)
