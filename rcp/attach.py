@@ -20,6 +20,7 @@ from rcp.generation import guard_generate
 from rcp.plan import KeepPlan
 from rcp.plugin import Plugin
 from rcp.relaxation import Relaxation
+from rcp.schedule import mean_ratio_of
 
 MODES = ("drop", "soft", "record")
 
@@ -31,12 +32,15 @@ def attach(
     *,
     plan: KeepPlan | None = None,
     relaxation: Relaxation | None = None,
+    budget: float | None = None,
 ) -> "Handle":
     """Attach ``plugin`` to an unmodified Hugging Face ``model``.
 
     ``mode``: "drop" infers with the tokens physically gone, "soft" trains with them masked,
     "record" only observes. ``plan`` replays a recorded choice instead of making one;
-    ``relaxation`` softens and perturbs the choice while training. The plug-in's parts move to
+    ``relaxation`` softens and perturbs the choice while training. ``budget`` is for plug-ins
+    trained for a range of them: visual tokens, mean over layers; below 1 a share of them. The
+    plug-in's parts move to
     the devices of the layers they act on, and in "drop" mode to the model's dtype.
 
     Use the returned handle as a context manager, or call its ``remove``: afterwards the model
@@ -55,6 +59,8 @@ def attach(
             f"layers; {type(model).__name__} has width {backbone.hidden_size} and "
             f"{len(backbone.layers)} layers. Attach it to the base it was made for."
         )
+    if budget is not None:
+        plugin = plugin.at_budget(mean_ratio_of(budget, backbone.visual_tokens))
     if mode == "soft" and backbone.attention not in ("sdpa", "eager"):
         raise UserError(
             f"Training masks need a 4-D attention mask, which '{backbone.attention}' does not "

@@ -93,8 +93,12 @@ def load_plugin(path: str | Path) -> Plugin:
     return plugin.eval()
 
 
-def load(path: str | Path, **model_arguments: Any) -> tuple[nn.Module, Any]:
+def load(
+    path: str | Path, *, budget: float | None = None, **model_arguments: Any
+) -> tuple[nn.Module, Any]:
     """Model and processor named in the folder, with the plug-in attached for good.
+
+    ``budget`` as in :func:`rcp.attach`.
 
     ``model_arguments`` go to ``from_pretrained`` of the model (dtype, device_map, ...).
     """
@@ -116,7 +120,7 @@ def load(path: str | Path, **model_arguments: Any) -> tuple[nn.Module, Any]:
             f"The base model '{name}' of '{path}' cannot be loaded: {str(error).splitlines()[0]} "
             f"Make it available under that name, or load it yourself and call rcp.attach."
         ) from None
-    attach(model.eval(), plugin, "drop")
+    attach(model.eval(), plugin, "drop", budget=budget)
     return model, processor
 
 

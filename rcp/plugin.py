@@ -1,5 +1,6 @@
 """The only trained and saved object: pruners by layer, the repair adapter, the schedule."""
 
+import copy
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -11,11 +12,15 @@ from rcp.identity import BaseIdentity
 from rcp.lora import Lora, LoraSpec
 from rcp.pruners import PRUNERS, Pruner
 from rcp.repair import REPAIRS, RepairAdapter
-from rcp.schedule import Schedule
+from rcp.schedule import Schedule, schedule_for
 from rcp.view import LOOKS_BACK
 
 SELECTIONS = ("top_k", "threshold")
 POSITION_POLICIES = ("keep", "repack")
+REPAIRED_ROWS = ("answer", "text")
+
+SAME_BUDGET = 0.005
+"""Relative: two budgets that differ by less are one, written with few digits."""
 
 
 @dataclass
@@ -43,11 +48,14 @@ class RepairSpec:
         layers: 0-based decoder layers whose output is repaired.
         method: Name of a registered repair adapter.
         arguments: Keyword arguments of that adapter, plain values.
+        rows: "answer" repairs the rows that predict answer tokens, "text" every row that is no
+            image (ablation).
     """
 
     layers: list[int]
     method: str = "film"
     arguments: dict[str, Any] = field(default_factory=dict)
+    rows: str = "answer"
 
 
 @dataclass
@@ -61,6 +69,8 @@ class PluginSpec:
         position_policy: "keep" leaves survivors at their original positions; "repack" closes the
             gaps of what the first stage drops, which must stand before the decoder, at layer 0.
         lora: Low-rank adapters on the frozen decoder, or null for none.
+        budgets: Lowest and highest mean kept share that the plug-in was trained for, where its
+            budget is chosen at inference; null where it has the one of its stages only.
     """
 
     stages: list[StageSpec]
@@ -68,6 +78,7 @@ class PluginSpec:
     selection: str = "top_k"
     position_policy: str = "keep"
     lora: LoraSpec | None = None
+    budgets: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -139,6 +150,7 @@ class Plugin(nn.Module):
         self.repair: RepairAdapter | None = None
         if spec.repair is not None:
             self._check_repair_layers(spec.repair.layers)
+            _check_choice("repair.rows", spec.repair.rows, REPAIRED_ROWS)
             self.repair = _build(
                 REPAIRS,
                 spec.repair.method,
@@ -148,6 +160,8 @@ class Plugin(nn.Module):
         self.lora = Lora(spec.lora) if spec.lora is not None else None
         if spec.selection == "threshold":
             self._check_thresholds()
+        if spec.budgets is not None:
+            self._check_budgets(spec.budgets)
 
     @classmethod
     def for_model(cls, spec: PluginSpec, model: nn.Module) -> "Plugin":
@@ -164,6 +178,34 @@ class Plugin(nn.Module):
     def mean_ratio(self) -> float:
         """Kept share of the visual tokens, mean over layers."""
         return self.schedule.mean_ratio
+
+    def at_budget(self, mean_ratio: float) -> "Plugin":
+        """The same weights, keeping the share ``mean_ratio`` of the visual tokens, layer mean.
+
+        The shares of the stages are those of :func:`rcp.schedule.schedule_for`. Raises
+        ``UserError`` outside the range the plug-in was trained for. [ours]
+        """
+        low, high = self.spec.budgets or (self.mean_ratio, self.mean_ratio)
+        if not low * (1 - SAME_BUDGET) <= mean_ratio <= high * (1 + SAME_BUDGET):
+            trained = (
+                f"budgets of {low:.2%} to {high:.2%}" if self.spec.budgets is not None
+                else f"the one budget of {self.mean_ratio:.2%}"
+            )
+            raise UserError(
+                f"A budget of {mean_ratio:.2%} of the visual tokens, mean over layers, is not what "
+                f"this plug-in was trained for, which is {trained}. Choose one it was trained for, "
+                f"or train another with plugin.budgets around it."
+            )
+        if self.spec.budgets is None:
+            return self
+        schedule = schedule_for(mean_ratio, self.schedule.layers, self.num_layers)
+        stages = [
+            replace(stage, ratio=ratio) for stage, ratio in zip(self.spec.stages, schedule.ratios)
+        ]
+        other = copy.copy(self)  # shares all weights
+        other.schedule = schedule
+        other.spec = replace(self.spec, stages=stages)
+        return other
 
     def pruner(self, layer: int) -> Pruner:
         """The pruner of the stage at ``layer``."""
@@ -192,6 +234,22 @@ class Plugin(nn.Module):
                     f"Repair layer {layer} is of no use: it must lie between the first pruning "
                     f"layer and the last decoder layer, {first} to {self.num_layers - 1}. Move it."
                 )
+
+    def _check_budgets(self, budgets: list[float]) -> None:
+        if len(budgets) != 2 or not 0 < budgets[0] < budgets[1] <= 1:
+            raise UserError(
+                f"budgets is {budgets}: give two shares of the visual tokens, mean over layers, "
+                f"the lower first, both above 0 and at most 1."
+            )
+        if self.spec.selection != "top_k":
+            raise UserError(
+                f"A plug-in with selection '{self.spec.selection}' keeps what its scores say, so "
+                f"that no budget can be chosen afterwards. Use selection: top_k, or leave out "
+                f"budgets."
+            )
+        for mean_ratio in budgets:
+            schedule_for(mean_ratio, self.schedule.layers, self.num_layers)  # or says why not
+        self.at_budget(self.mean_ratio)  # its own must be among them
 
     def _check_thresholds(self) -> None:
         for stage in self.spec.stages:

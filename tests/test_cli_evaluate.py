@@ -86,6 +86,7 @@ REFUSED = {
     "nothing to evaluate": ("--base {base}", "--plugin and --pruner"),
     "two things to evaluate": ("--plugin {plugins}/first --pruner random --budget 4", "both"),
     "a pruner without budget": ("--pruner random --base {base}", "--budget"),
+    "a budget not trained for": ("--plugin {plugins}/first --budget 4", "the one budget of"),
     "unknown pruner": ("--pruner best --budget 4 --base {base}", "question_attention"),
     "untrained pruner": ("--pruner rcp --budget 4 --base {base}", "--plugin"),
     "no budget at all": ("--pruner random --budget 0 --base {base}", "1 to 16"),

@@ -221,6 +221,34 @@ def test_answer_logits_are_those_of_the_whole_forward(base_folder: Path, convers
     assert torch.equal(labels, batch["labels"][:, -3:])
 
 
+class Budgets(pl.Callback):
+    """Notes the mean kept share of every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[float] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.seen.append(float(trainer.callback_metrics["train/mean_ratio"]))
+
+
+def test_a_range_of_budgets_is_drawn_from_step_by_step(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """The same draws in every run with one seed: a resumed run must repeat them."""
+    runs = []
+    for run in range(2):
+        torch.manual_seed(0)
+        noted = Budgets()
+        module = training(base_folder, options(budgets=[0.4, 0.9]))
+        trainer(tmp_path / str(run), 4, (noted,)).fit(module, data(conversations))
+        runs.append(noted.seen)
+    assert runs[0] == runs[1] and len(set(runs[0])) > 1
+    assert all(0.35 < ratio < 0.95 for ratio in runs[0])  # rounded to whole tokens
+    exported = rebuild_plugin(torch.load(tmp_path / "0" / "last.ckpt", weights_only=True))
+    assert exported.spec.budgets == [0.4, 0.9]
+    assert exported.at_budget(0.6).mean_ratio == pytest.approx(0.6)
+
+
 def test_nothing_to_train_is_refused(base_folder: Path):
     with pytest.raises(rcp.UserError, match="Nothing can be trained.*random"):
         training(base_folder, options("random", repair=None))

@@ -17,6 +17,7 @@ from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.entrants import compared, exported, training_free
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.rows import write_rows
+from rcp.schedule import mean_ratio_of
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,6 +40,10 @@ def run(arguments: Sequence[str]) -> Report:
     model, processor = load_base(_base(options, entrants), options.dtype, options.device)
     if options.pruner:
         entrants = training_free(options.pruner, options.budget, options.layers, model)
+    elif options.budget is not None:
+        ratio = mean_ratio_of(options.budget, backbone_for(model).visual_tokens)
+        entrants = [contestant.at_budget(ratio) for contestant in entrants]
+        others = [contestant.at_budget(ratio) for contestant in others]
     for contestant in [*entrants, *others]:
         with contestant.attached(model):  # refuses another base before the work begins
             pass
@@ -72,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
     add("--pruner", metavar="NAME",
         help="a pruner that needs no training, in place of --plugin (python -m rcp pruners)")
     add("--budget", type=float, metavar="K",
-        help="with --pruner: visual tokens, mean over layers; below 1 a share of them")
+        help="visual tokens, mean over layers; below 1 a share of them: of --pruner, or chosen "
+        "among those that the plug-ins were trained for")
     add("--layers", type=int, nargs="+", metavar="L",
         help="with --pruner: 0-based decoder layers that prune (default: as deep as its paper "
         "says, else 0, before the decoder)")
@@ -105,10 +111,10 @@ def _check(options: argparse.Namespace) -> None:
             f"Exactly one of --plugin and --pruner says what to evaluate, but {given} given. Name "
             "a folder written by export.py with --plugin, or a pruner with --pruner and --budget."
         )
-    if (options.pruner is None) != (options.budget is None):
+    if options.pruner is not None and options.budget is None:
         raise UserError(
-            "--pruner and --budget belong together: a plug-in carries its budget, a pruner by "
-            "itself has none. Give both, or neither with --plugin."
+            "--pruner needs --budget: unlike a plug-in, a pruner by itself has no budget. Give "
+            "the visual tokens to keep, mean over layers, or a share of them below 1."
         )
     for name in ("limit", "batch_size", "max_new_tokens", "seeds"):
         value = getattr(options, name)

@@ -32,6 +32,11 @@ class Contestant:
     plugin: Plugin | None = None
     prepare: Prepare | None = None
 
+    def at_budget(self, mean_ratio: float) -> "Contestant":
+        """With its plug-in at another of the budgets it was trained for."""
+        assert self.plugin is not None
+        return replace(self, plugin=self.plugin.at_budget(mean_ratio))
+
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
         """``model`` as this contestant uses it."""

@@ -24,7 +24,7 @@ from rcp.plugin import Plugin
 from rcp.pruners import Pruner
 from rcp.relaxation import Relaxation
 from rcp.repair.base import Dropping
-from rcp.tokens import TokenMap
+from rcp.tokens import TokenMap, columns_of
 from rcp.view import View
 
 Arguments = dict[str, Any]
@@ -69,6 +69,9 @@ class Forward:
         self.alive = tokens.visual_valid  # over all slots, whatever self.slots has become
         self.contexts: dict[int, Tensor] = {}
         self.additions: list[Tensor] = []  # (B, T, D) each, to add to the first layers' outputs
+        self.repaired = tokens.answer_columns, tokens.answer_valid
+        if setup.plugin.spec.repair is not None and setup.plugin.spec.repair.rows == "text":
+            self.repaired = columns_of(tokens.valid & ~tokens.image, max(self.text_counts))
         self.has_images = tokens.visual_valid.any(1, keepdim=True)
         self.stages_alive: list[Tensor] = []
         self.pruned_sum: Tensor | None = None
@@ -135,10 +138,10 @@ class Forward:
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         """Called with the layer's output; returns what follows shall see."""
-        rows = self.rows.locate(self.tokens.answer_columns)
-        hidden = self.repair_rows(layer, hidden, rows, self.tokens.answer_valid)
+        columns, valid = self.repaired
+        hidden = self.repair_rows(layer, hidden, self.rows.locate(columns), valid)
         hidden = self.add(layer, hidden)
-        self.record_answers(layer, hidden, rows)
+        self.record_answers(layer, hidden, self.rows.locate(self.tokens.answer_columns))
         return hidden
 
     def after_block(self, entered: Tensor, left: Tensor) -> None:

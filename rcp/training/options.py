@@ -26,6 +26,9 @@ class PluginOptions:
             null for none
         selection: "top_k" keeps fixed counts, "threshold" the tokens that score above zero
         position_policy: "keep" leaves positions alone, "repack" closes gaps left at layer 0
+        budgets: the lowest and the highest budget of a plug-in whose budget is chosen at
+            inference: each step draws one between them, log-uniformly; null to train for the one
+            of the stages only
     """
 
     stages: list[StageSpec] | None = None
@@ -37,6 +40,7 @@ class PluginOptions:
     lora: LoraSpec | None = None
     selection: str = "top_k"
     position_policy: str = "keep"
+    budgets: list[float] | None = None
 
     def spec_for(self, backbone: Backbone) -> PluginSpec:
         """The specification for a model with these facts; refuses what cannot be."""
@@ -49,12 +53,14 @@ class PluginOptions:
                 "plugin.layers (at least one layer)."
             )
         stages = self.stages if self.stages is not None else self._stages_by_budget(backbone)
+        budgets = self.budgets and [mean_ratio_of(b, backbone.visual_tokens) for b in self.budgets]
         return PluginSpec(
             stages=stages,
             repair=self.repair,
             selection=self.selection,
             position_policy=self.position_policy,
             lora=self.lora,
+            budgets=budgets,
         )
 
     def _stages_by_budget(self, backbone: Backbone) -> list[StageSpec]:

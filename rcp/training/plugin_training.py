@@ -1,6 +1,8 @@
 """The training of one plug-in around one frozen model."""
 
 import copy
+import math
+import random
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -164,12 +166,13 @@ class PluginTraining(pl.LightningModule):
             margin=self.margin,
             hard=now.stage == "hard",
         )
-        with attach(self.model, self.plugin, "soft", relaxation=relaxation) as handle:
+        plugin = self._plugin_of_step()
+        with attach(self.model, plugin, "soft", relaxation=relaxation) as handle:
             with handle.trace() as student:
                 logits, labels = answer_logits(self.model, batch)
-        target = budget_target(now.progress, self.plugin.mean_ratio, self.budget_warmup)
+        target = budget_target(now.progress, plugin.mean_ratio, self.budget_warmup)
         terms, mean_ratio = loss_terms(
-            self.plugin,
+            plugin,
             self.loss,
             (logits, student),
             (teacher_logits, teacher),
@@ -186,6 +189,14 @@ class PluginTraining(pl.LightningModule):
         self.log("train/temperature", relaxation.temperature)
         self.log("train/noise", relaxation.noise)
         return terms, weights, student
+
+    def _plugin_of_step(self) -> Plugin:
+        """The plug-in at its budget, or at the one that this step draws, the same on all ranks."""
+        if self.plugin.spec.budgets is None:
+            return self.plugin
+        low, high = map(math.log, self.plugin.spec.budgets)
+        draw = random.Random(self._seed + self.global_step * 4096).random()
+        return self.plugin.at_budget(math.exp(low + draw * (high - low)))
 
     def _answers_of_teacher(self, batch: Batch) -> tuple[Tensor | None, Trace]:
         """The frozen model's own logits and statistics, where a term asks for them."""
