@@ -1,5 +1,6 @@
 """train.py and export.py as a user runs them: what works, and how bad input is told."""
 
+import json
 import re
 import subprocess
 import sys
@@ -58,7 +59,8 @@ def test_train_resume_and_export(config: Path, tmp_path: Path, capsys: pytest.Ca
                  "train/gradient_share_task", "val/accuracy_counting", "val/full_accuracy"):
         assert name in logged.splitlines()[0], name
 
-    more = ["--ckpt_path", str(run / "last.ckpt"), "--trainer.max_steps", "4"]
+    assert json.loads((run / "run.json").read_text())["git"]
+    more = ["--resume", "true", "--trainer.max_steps", "4"]
     assert train.main(["--config", str(config), *more]) == 0
     assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 4
 

@@ -20,6 +20,7 @@ from rcp.training.objective import answer_logits
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run_folder import callbacks
+from rcp.training.survival import AtomicCheckpointIO
 from tests.tiny_base import TOKENS, conversation, write_conversations
 
 pytest_plugins = ["tests.training_fixtures"]
@@ -52,7 +53,8 @@ def trainer(
         log_every_n_steps=1,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[*callbacks(folder)[:2], *more],
+        callbacks=[*callbacks(folder), *more],
+        plugins=[AtomicCheckpointIO()],
         **changes,
     )
 

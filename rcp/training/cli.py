@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 from jsonargparse import ArgumentError
+from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.cli import LightningCLI
 
 from rcp.errors import UserError
@@ -14,6 +15,7 @@ from rcp.training.checkpoint import check_resumable, read_checkpoint
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run_folder import LAST, SaveRun, callbacks, loggers, refuse_existing_run
+from rcp.training.survival import AtomicCheckpointIO
 
 CONFIGS = Path("configs")
 
@@ -32,22 +34,53 @@ class TrainingCLI(LightningCLI):
             default="runs/rcp",
             help="new folder for configuration, logs, best.ckpt and last.ckpt of this run",
         )
+        parser.add_argument(
+            "--resume",
+            type=bool,
+            default=False,
+            help="go on from last.ckpt of the run folder where there is one; start where not",
+        )
+        parser.add_argument(
+            "--checkpoint_every",
+            type=int,
+            default=100,
+            help="steps between two writings of last.ckpt: what a killed run loses at most",
+        )
+        parser.add_argument(
+            "--left_out",
+            type=int,
+            default=5,
+            help="batches left out for a loss that is NaN or infinite before the run stops",
+        )
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
         _refuse_half_precision(str(self.config.fit.trainer.precision))
-        if self.config.fit.ckpt_path is None:
+        if self.config.fit.checkpoint_every < 1:
+            raise UserError(
+                f"checkpoint_every is {self.config.fit.checkpoint_every}: give a whole number of "
+                "at least 1."
+            )
+        last = self._folder / f"{LAST}.ckpt"
+        if self.config.fit.resume and last.exists():
+            self.config.fit.ckpt_path = str(last)
+        if self.config.fit.ckpt_path is None and not self.config.fit.resume:
             refuse_existing_run(self._folder)
-        else:
+        elif self.config.fit.ckpt_path is not None:
             read_checkpoint(Path(self.config.fit.ckpt_path))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         chosen = self.config_init.fit.trainer
         if chosen.logger is None:
             kwargs["logger"] = loggers(self._folder)
-        kwargs["callbacks"] = [*callbacks(self._folder), *(chosen.callbacks or [])]
+        ours = callbacks(
+            self._folder, self.config.fit.checkpoint_every, self.config.fit.left_out
+        )
+        rates = LearningRateMonitor(logging_interval="step")
+        kwargs["callbacks"] = [*ours, rates, *(chosen.callbacks or [])]
+        kwargs["plugins"] = [AtomicCheckpointIO(), *_listed(chosen.plugins)]
         kwargs["default_root_dir"] = self._folder
         return super().instantiate_trainer(**kwargs)
 
@@ -91,6 +124,13 @@ def run(arguments: Sequence[str]) -> None:
         )
     except ArgumentError as error:
         raise UserError(_paragraph(error)) from error
+
+
+def _listed(plugins: Any) -> list[Any]:
+    """The trainer's ``plugins`` as a list: they may be none, one, or several."""
+    if plugins is None:
+        return []
+    return list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
 
 
 def _paragraph(error: ArgumentError) -> str:

@@ -62,12 +62,13 @@ class ConversationDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        # a checkpoint written at the end of a batch counts it as processed, not yet as completed
+        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
         sampler = ResumableSampler(
             self.train_dataset,
             self.batch_size,
             self.seed,
-            batches_done=lambda: progress.total.completed,
+            batches_done=lambda: progress.total.processed,
             num_replicas=self.trainer.world_size,
             rank=self.trainer.global_rank,
         )

@@ -3,18 +3,20 @@
 import json
 import platform
 import shlex
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
 import transformers
-from pytorch_lightning.callbacks import Callback, LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from rcp.errors import UserError
+from rcp.training.non_finite import LeaveOutNonFinite
+from rcp.training.survival import KeepLast
 from rcp.version import __version__
 
 BEST, LAST = "best", "last"
@@ -26,7 +28,7 @@ def refuse_existing_run(folder: Path) -> None:
     if (folder / "config.yaml").exists():
         raise UserError(
             f"'{folder}' already holds a run. Name another folder with --run_folder, go on with "
-            f"that run by --ckpt_path {folder / LAST}.ckpt, or remove the folder first."
+            "that run by --resume true, or remove the folder first."
         )
 
 
@@ -38,18 +40,23 @@ def loggers(folder: Path) -> list[Logger]:
     ]
 
 
-def callbacks(folder: Path) -> list[Callback]:
-    """Checkpoints at every validation, the best by accuracy with the tokens dropped."""
-    after_validation: dict[str, Any] = {
-        "enable_version_counter": False,
-        "save_on_train_epoch_end": False,
-    }
+def callbacks(folder: Path, checkpoint_every: int = 100, left_out: int = 5) -> list[Callback]:
+    """The best checkpoint by accuracy with the tokens dropped, and always the last one.
+
+    ``checkpoint_every``: steps between two writings of the last one; ``left_out``: batches whose
+    loss may be NaN or infinite.
+    """
     return [
+        LeaveOutNonFinite(folder, left_out),
         ModelCheckpoint(
-            folder, filename=BEST, monitor="val/accuracy", mode="max", **after_validation
+            folder,
+            filename=BEST,
+            monitor="val/accuracy",
+            mode="max",
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
         ),
-        ModelCheckpoint(folder, filename=LAST, **after_validation),
-        LearningRateMonitor(logging_interval="step"),
+        KeepLast(folder / f"{LAST}.ckpt", checkpoint_every),
     ]
 
 
@@ -70,9 +77,25 @@ class SaveRun(SaveConfigCallback):
 def _facts() -> dict[str, str]:
     return {
         "command": shlex.join(sys.argv),
+        "git": _git_state(),
         "rcp": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "pytorch_lightning": pl.__version__,
         "python": platform.python_version(),
     }
+
+
+def _git_state() -> str:
+    """Commit of the code that runs, with what is changed on top; empty outside a repository."""
+    root = Path(__file__).parents[2]
+    found = []
+    for command in (["rev-parse", "HEAD"], ["status", "--short", "--untracked-files=no"]):
+        try:
+            run = subprocess.run(
+                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return ""
+        found.append(run.stdout.strip())
+    return "\n".join(found).strip()

@@ -1,0 +1,92 @@
+"""Checkpoints that a killed run goes on from: written whole, at an interval, and on SIGTERM."""
+
+import os
+import signal
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """A checkpoint is there whole or not at all, also after a power cut.
+
+    Lightning's own writer moves a temporary file of another folder, which on clusters is often
+    another file system: the move is then a copy that can be cut short.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
+    ) -> None:
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, unfinished = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(unfinished, 0o644)
+            os.replace(unfinished, target)
+        except BaseException:
+            os.unlink(unfinished)
+            raise
+
+
+class KeepLast(Checkpoint):
+    """Writes ``path`` every ``every`` steps, after each validation, and when SIGTERM comes.
+
+    A SIGTERM, as schedulers send before they take a node away, ends the run after the present
+    batch with exit status 0: the job may be queued again with `--resume true`.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path = path
+        self.every = every
+        self._asked_to_stop = False
+        self._saved_at = -1
+        self._handler_before: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # by now Lightning has set its own handler, which would lose the steps since the last save
+        self._handler_before = signal.signal(signal.SIGTERM, self._note)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        self._stop_if_asked(trainer)
+        if trainer.global_step % self.every == 0 and trainer.global_step != self._saved_at:
+            self._save(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.state.fn == "fit":
+            self._stop_if_asked(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.state.fn == "fit":
+            self._save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        signal.signal(signal.SIGTERM, self._handler_before)
+
+    def _note(self, _: int, __: FrameType | None) -> None:
+        self._asked_to_stop = True
+
+    def _stop_if_asked(self, trainer: pl.Trainer) -> None:
+        """Together with all other processes, of which only some may have got the signal."""
+        if trainer.strategy.reduce_boolean_decision(self._asked_to_stop, all=False):
+            self._save(trainer)
+            signal.signal(signal.SIGTERM, self._handler_before)
+            if trainer.is_global_zero:
+                print(
+                    f"Stopped by SIGTERM after step {trainer.global_step}. The same command with "
+                    "--resume true goes on from there."
+                )
+            raise SystemExit(0)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        trainer.save_checkpoint(self.path)
+        self._saved_at = trainer.global_step

@@ -1,0 +1,186 @@
+"""Runs that are killed, told to stop, or fed what makes the loss explode."""
+
+import json
+import os
+import random
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+import rcp
+from rcp.training import survival
+from rcp.training.run_folder import callbacks
+from rcp.training.survival import AtomicCheckpointIO
+from tests.test_training_plugin import data, training
+
+pytest_plugins = ["tests.training_fixtures"]
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
+
+STEPS, EVERY, VALIDATE_EVERY = 6, 2, 3
+
+
+def fit(
+    base: Path, conversations: Path, folder: Path, *more: pl.Callback, left_out: int = 5
+) -> Any:
+    """Train ``STEPS`` steps into ``folder``, from its last checkpoint where there is one."""
+    torch.manual_seed(0)
+    module, last = training(base), folder / "last.ckpt"
+    trainer = pl.Trainer(
+        default_root_dir=folder,
+        max_steps=STEPS,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        val_check_interval=VALIDATE_EVERY,
+        num_sanity_val_steps=0,
+        callbacks=[*callbacks(folder, EVERY, left_out), *more],
+        plugins=[AtomicCheckpointIO()],
+    )
+    batches = data(conversations, batch_size=2)
+    trainer.fit(module, batches, ckpt_path=last if last.exists() else None, weights_only=True)
+    return module
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == STEPS
+    return checkpoint["state_dict"]
+
+
+class Do(pl.Callback):
+    """Calls ``action`` at the event number ``at``; writing a checkpoint is an event, too."""
+
+    def __init__(self, at: int, action: Callable[[], None]) -> None:
+        self.at, self.action, self.events = at, action, 0
+        replace = os.replace
+        survival.os.replace = lambda *paths: (self.event(), replace(*paths))  # type: ignore
+
+    def event(self, *_: Any) -> None:
+        self.events += 1
+        if self.events == self.at:
+            self.action()
+
+    on_train_batch_start = on_after_backward = on_train_batch_end = event  # type: ignore
+    on_validation_batch_end = on_validation_end = event  # type: ignore
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """The exit status of a process that does ``work``; minus a signal's number if killed."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except SystemExit as end:
+            status = end.code
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(base_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """The data, the final weights of a run that nothing happened to, and its number of events."""
+    from tests.tiny_base import conversation, write_conversations
+
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    rows = [conversation(n) for n in range(8)]
+    conversations = write_conversations(folder / "data" / "all.json", rows)
+    counter = folder / "events"
+
+    def work() -> None:
+        events = Do(-1, kill)
+        fit(base_folder, conversations, folder / "run", events)
+        counter.write_text(str(events.events))
+
+    assert in_child(work) == 0
+    return conversations, weights(folder / "run"), int(counter.read_text())
+
+
+SLOW = [pytest.param(n, marks=pytest.mark.slow) for n in range(2, 20)]
+
+
+@pytest.mark.parametrize("number", [0, 1, *SLOW])
+def test_a_run_killed_at_any_moment_ends_like_an_uninterrupted_one(
+    number: int, uninterrupted, base_folder: Path, tmp_path: Path
+):
+    conversations, expected, events = uninterrupted
+    at = random.Random(number).randint(1, events)
+    folder = tmp_path / "run"
+    status = in_child(lambda: fit(base_folder, conversations, folder, Do(at, kill)) and None)
+    assert status == -signal.SIGKILL, f"event {at} of {events}"
+    assert in_child(lambda: fit(base_folder, conversations, folder) and None) == 0
+    found = weights(folder)
+    assert all(torch.equal(found[name], value) for name, value in expected.items()), at
+    assert not [n for n in found if n not in expected]
+
+
+def test_sigterm_saves_exits_with_zero_and_loses_no_step(
+    uninterrupted, base_folder: Path, tmp_path: Path
+):
+    conversations, expected, _ = uninterrupted
+
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    folder = tmp_path / "run"
+    assert in_child(lambda: fit(base_folder, conversations, folder, Do(1, terminate)) and None) == 0
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 1  # the batch under way is finished
+    assert in_child(lambda: fit(base_folder, conversations, folder) and None) == 0
+    found = weights(folder)
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_failed_write_leaves_the_checkpoint_before_it(tmp_path: Path):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
+    with pytest.raises(Exception, match="pickle"):
+        AtomicCheckpointIO().save_checkpoint({"step": (n for n in range(3))}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+class Explode(pl.Callback):
+    """Poisons the plug-in's features in the given steps, so that loss and gradients are NaN."""
+
+    def __init__(self, steps: set[int]) -> None:
+        self.steps = steps
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, module: Any, *_: Any
+    ) -> None:
+        if trainer.global_step in self.steps:
+            self.hook = module.plugin.repair.register_forward_hook(lambda *a: a[2] * torch.nan)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if hasattr(self, "hook"):
+            self.hook.remove()
+
+
+def test_a_loss_that_is_not_finite_is_left_out(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    module = fit(base_folder, conversations, tmp_path / "run", Explode({1, 2}))
+    assert all(parameter.isfinite().all() for parameter in module.plugin.parameters())
+    found = json.loads((tmp_path / "run" / "non_finite.json").read_text())
+    assert [len(entry["ids"]) for entry in found] == [2, 2]
+    assert {name.split("-")[0] for entry in found for name in entry["ids"]} == {"sample"}
+
+
+def test_too_many_of_them_end_the_run(base_folder: Path, conversations: Path, tmp_path: Path):
+    with pytest.raises(rcp.UserError, match="not finite for 3 batches, more than the 2 .*json"):
+        fit(base_folder, conversations, tmp_path / "run", Explode(set(range(6))), left_out=2)
+    assert len(json.loads((tmp_path / "run" / "non_finite.json").read_text())) == 3
