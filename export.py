@@ -19,7 +19,10 @@ def main(arguments: Sequence[str]) -> int:
         prog="export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--checkpoint", type=Path, required=True, help="best.ckpt or last.ckpt of a run of train.py"
+        "--checkpoint",
+        type=Path,
+        required=True,
+        help="best.ckpt or last.ckpt of a run of train.py; with DeepSpeed these are folders",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")

@@ -91,6 +91,12 @@ BAD_ARGUMENTS = {
     "no conversation file": ["--data.train", "gone.json"],
     "base model .* cannot be loaded": ["--model.base", "{folder}/gone"],
     "batch_size is 1 in a single process": ["--data.batch_size", "1"],
+    "strategy is deepspeed_stage_3, .* needs CUDA .*--trainer.strategy ddp": [
+        "--trainer.strategy", "deepspeed_stage_3"
+    ],
+    "strategy is deepspeed_stage_9, which there is not": [
+        "--trainer.strategy", "deepspeed_stage_9"
+    ],
     "precision is 16-mixed": ["--trainer.precision", "16-mixed"],
     "images/0.png' of sample 'sample-0' cannot be read": ["--data.train", "{folder}/bad.json"],
 }

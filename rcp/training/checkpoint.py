@@ -13,6 +13,9 @@ from rcp.plugin import Plugin, PluginSpec
 ENTRY = "rcp"
 """Key of our entry in the checkpoint."""
 
+WHOLE = "plugin.ckpt"
+"""In the folder that DeepSpeed writes as a checkpoint: the file with the plug-in in full."""
+
 FORMAT_VERSION = 1
 PREFIX = "plugin."
 
@@ -55,12 +58,16 @@ def check_resumable(checkpoint: dict[str, Any], plugin: Plugin) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint at ``path``, read without running any code it may carry."""
+    """The checkpoint at ``path``, read without running any code it may carry.
+
+    Of a folder, as sharded training writes it, the plug-in is read and the shards are not.
+    """
+    if path.is_dir():
+        path = path / WHOLE
     if not path.is_file():
         raise UserError(
             f"There is no checkpoint '{path}'. Give one that train.py wrote: best.ckpt or last.ckpt"
-            " "
-            "in the folder of a run."
+            " in the folder of a run."
         )
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)

@@ -15,6 +15,7 @@ from rcp.training.checkpoint import check_resumable, read_checkpoint
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run_folder import LAST, SaveRun, callbacks, loggers, refuse_existing_run
+from rcp.training.strategies import PluginDeepSpeed, chosen_strategy, refuse_deepspeed
 from rcp.training.survival import AtomicCheckpointIO
 
 CONFIGS = Path("configs")
@@ -57,7 +58,9 @@ class TrainingCLI(LightningCLI):
         self.config = parser.parse_args(args)
 
     def before_instantiate_classes(self) -> None:
-        _refuse_half_precision(str(self.config.fit.trainer.precision))
+        trainer = self.config.fit.trainer
+        _refuse_half_precision(str(trainer.precision))
+        refuse_deepspeed(trainer.strategy, trainer.accelerator)
         if self.config.fit.checkpoint_every < 1:
             raise UserError(
                 f"checkpoint_every is {self.config.fit.checkpoint_every}: give a whole number of "
@@ -80,17 +83,19 @@ class TrainingCLI(LightningCLI):
         )
         rates = LearningRateMonitor(logging_interval="step")
         kwargs["callbacks"] = [*ours, rates, *(chosen.callbacks or [])]
-        kwargs["plugins"] = [AtomicCheckpointIO(), *_listed(chosen.plugins)]
+        kwargs["strategy"] = chosen_strategy(chosen.strategy)
+        if not isinstance(kwargs["strategy"], PluginDeepSpeed):  # which writes checkpoints itself
+            kwargs["plugins"] = [AtomicCheckpointIO(), *_listed(chosen.plugins)]
         kwargs["default_root_dir"] = self._folder
         return super().instantiate_trainer(**kwargs)
 
     def before_fit(self) -> None:
         """The last checks, and the accuracy that training starts from."""
         _refuse_single_samples(self.model, self.datamodule, self.trainer)
-        if self.config.fit.ckpt_path is None:
-            self.trainer.validate(self.model, self.datamodule, verbose=False)
-        else:
+        if self.config.fit.ckpt_path is not None:
             check_resumable(read_checkpoint(Path(self.config.fit.ckpt_path)), self.model.plugin)
+        elif not isinstance(self.trainer.strategy, PluginDeepSpeed):  # its engine is for training
+            self.trainer.validate(self.model, self.datamodule, verbose=False)
 
     def fit(self, **arguments: Any) -> None:
         """Resume without running any code that a checkpoint may carry."""

@@ -1,6 +1,5 @@
 """The training of one plug-in around one frozen model."""
 
-import copy
 import math
 import random
 from dataclasses import asdict
@@ -32,6 +31,7 @@ from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.schedules import TemperatureSchedule, budget_target, learning_rate_factor
 from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from rcp.training.teacher import Teacher
+from rcp.training.whole import independent_copy, is_sharded
 
 Step = tuple[dict[str, Tensor], dict[str, float], Trace]
 """Terms of the loss and their weights by name, and what the forward saw."""
@@ -64,7 +64,7 @@ class PluginTraining(pl.LightningModule):
             features, and the teacher's answer rows), which about halves the time of a step; made
             by the first run, shared by all with the same base, data and precision; null for none
         gradient_shares_every: steps between two measurements of each term's share of the
-            gradient, which cost one backward pass a term; 0 for never
+            gradient, which cost one backward pass a term; 0 for never, as with sharded weights
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class PluginTraining(pl.LightningModule):
         for layer, kept in zip(self.plugin.schedule.layers, seen.kept):
             self.log(f"train/kept_from_layer_{layer}", kept.detach().sum(1).mean())
         every = self.gradient_shares_every
-        if every and self.global_step % every == 0:
+        if every and self.global_step % every == 0 and not is_sharded(self.plugin):
             shares = gradient_shares(weighted, list(self.plugin.parameters()))
             for name, share in shares.items():
                 self.log(f"train/gradient_share_{name}", share)
@@ -258,7 +258,7 @@ class PluginTraining(pl.LightningModule):
         self._pruned = ExactMatch(types).to(self.device)
         self._full = None if "full_accuracy" in self.results else ExactMatch(types).to(self.device)
         # A copy: "drop" casts to the model's dtype, which must not happen to the trained weights.
-        self._deployed = [copy.deepcopy(self.plugin).eval()]  # in a list, so as not to be a part
+        self._deployed = [independent_copy(self.plugin)]  # in a list, so as not to be a part
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         with given_images(self.model, self.teacher.images(batch, "validation")):
@@ -285,6 +285,8 @@ class PluginTraining(pl.LightningModule):
             do_sample=False,
             max_new_tokens=self.max_new_tokens,
             pad_token_id=tokenizer.pad_token_id,
+            # with sharded weights every process must go on until the last one is done
+            synced_gpus=is_sharded(self.model),
         )
         predictions = tokenizer.batch_decode(tokens[:, prompt:], skip_special_tokens=True)
         metric.update(predictions, batch["answers"], batch["question_types"])
