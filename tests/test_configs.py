@@ -1,0 +1,66 @@
+"""Every shipped configuration trains: two steps of its own recipe on a tiny stand-in for its base."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import rcp.base_model
+import train
+from tests.dry_run import write_base
+from tests.tiny_base import conversation, write_conversations
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+
+HERE = {
+    "data.batch_size": 2,
+    "data.val_batch_size": 4,
+    "data.num_workers": 0,
+    "trainer.max_steps": 2,
+    "trainer.accumulate_grad_batches": 1,
+    "trainer.accelerator": "cpu",
+    "trainer.strategy": "auto",
+    "trainer.devices": 1,
+    "trainer.val_check_interval": 2,
+    "trainer.limit_val_batches": 1,
+    "trainer.log_every_n_steps": 1,
+    "trainer.enable_progress_bar": False,
+    "trainer.enable_model_summary": False,
+}
+"""What a recipe for GPU nodes and large data needs to run on one CPU and eight samples."""
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=[path.stem for path in CONFIGS])
+def test_a_configuration_trains(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+    settings = yaml.safe_load(path.read_text())
+    base = settings["model"]["base"]
+    changes: dict[str, Any] = HERE | {"run_folder": tmp_path / "run"}
+    if not Path(base).is_dir():
+        processor = write_base(base, tmp_path / "base")
+        monkeypatch.setattr(rcp.base_model, "AutoProcessor", Loads(processor))
+        changes["model.base"] = tmp_path / "base"
+    samples = [conversation(number) for number in range(8)]
+    changes["data.train"] = write_conversations(tmp_path / "data" / "all.json", samples)
+    changes["data.val"] = changes["data.train"]
+    arguments = [f"--{name}={value}" for name, value in changes.items()]
+    assert train.main(["--config", str(path), *arguments]) == 0
+    checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 2
+    summary = checkpoint["rcp"]["training_summary"]
+    assert {"accuracy", "full_accuracy"} <= set(summary["results"])
+
+
+class Loads:
+    """In place of ``AutoProcessor``: what it would find."""
+
+    def __init__(self, processor: Any) -> None:
+        self.processor = processor
+
+    def from_pretrained(self, _: str) -> Any:
+        return self.processor
