@@ -34,13 +34,25 @@ def nearest_mean(weights: Tensor, targets: Tensor, guests: Tensor, likeness: Ten
     ``weights`` (B, K, N) as :func:`unmerged` gives them; ``targets``, ``guests`` (B, N) bool,
     targets kept; ``likeness`` (B, N, N). A sample without targets has no guests joining.
     """
+    members = _members(targets, guests, likeness).to(weights.dtype)
+    members = members / members.sum(2, keepdim=True).clamp(min=1)
+    return weights + weights @ members
+
+
+def cluster_mean(weights: Tensor, targets: Tensor, guests: Tensor, likeness: Tensor) -> Tensor:
+    """As :func:`nearest_mean`, but a target becomes the mean of itself and its guests."""
+    members = _members(targets, guests, likeness).to(weights.dtype)
+    identity = torch.eye(members.shape[2], device=members.device)
+    return weights @ ((members + identity) / (members.sum(2, keepdim=True) + 1))
+
+
+def _members(targets: Tensor, guests: Tensor, likeness: Tensor) -> Tensor:
+    """Which guest joins which target: (B, target, guest) bool."""
     among = likeness.masked_fill(~targets[:, None, :], -torch.inf)
     host = among.argmax(2)  # (B, N) the target of each token
     joining = guests & targets.any(1, keepdim=True)
-    members = torch.zeros_like(likeness, dtype=weights.dtype)  # (B, host, guest)
-    members = members.scatter(1, host[:, None], joining[:, None].to(weights.dtype))
-    members = members / members.sum(2, keepdim=True).clamp(min=1)
-    return weights + weights @ members
+    nobody = torch.zeros_like(likeness, dtype=torch.bool)
+    return nobody.scatter(1, host[:, None], joining[:, None])
 
 
 def merge_rows(hidden: Tensor, rows: Tensor, keep: Tensor, weights: Tensor) -> Tensor:

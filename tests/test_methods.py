@@ -157,3 +157,42 @@ def test_published_schedules_move_with_the_depth():
     for name in PRUNERS.names():
         for found in PRUNERS.get(name).published:
             rcp.Schedule(found.layers, found.ratios, found.depth)
+
+
+def test_sparsevlm_recycles_what_it_drops():
+    """Ten of forty stay; dropped ones of one kind go on as the mean of their group."""
+    view = make_view(1, 40, "random", 3)
+    pruner = PRUNERS.get("sparsevlm")(8)
+    keep = pruner.select(view, torch.tensor([10]))
+    weights = pruner.merge(view, keep)[0]
+    score = pruner(view)[0]
+    groups = weights.gt(0).sum(1) > 1
+    assert groups.sum() == 2  # 30 go, a third of them and the next are recycled, 1 + 10 // 10
+    assert torch.allclose(weights.sum(1), torch.ones(10))
+    members = weights[groups].sum(0).nonzero()[:, 0].tolist()
+    assert set(members) == set(score.argsort(descending=True)[8:18].tolist())
+
+
+def test_sparsevlm_asks_the_text_that_is_about_the_image():
+    view = make_view(1, 12, "random", 3)
+    embeds = torch.zeros(1, 3, 8)
+    embeds[0, 1] = 50 * view.projected[0].mean(0)
+    view = replace(view, question_embeds=embeds)
+    expected = view.attention("question")[0, :, 1].mean(0)
+    assert torch.allclose(PRUNERS.get("sparsevlm")(8)(view)[0], expected)
+
+
+def test_visiondrop_divides_by_the_rows_that_may_look():
+    """And what merges is the target plus the mean of its guests."""
+    flat = make_view(1, 12, "zeros", 0)
+    score = PRUNERS.get("visiondrop_decoder")(8)(flat)[0]
+    rows = torch.arange(1, 13)
+    harmonic = torch.stack([(1 / rows[i:]).mean() for i in range(12)])
+    assert torch.allclose(score, harmonic)
+    view = make_view(1, 12, "random", 0)
+    pruner = PRUNERS.get("visiondrop_decoder")(8, contextual=0.5)
+    keep = pruner.select(view, torch.tensor([4]))
+    weights = pruner.merge(view, keep)[0]
+    assert weights.shape == (4, 12)
+    total = weights.sum(1)
+    assert ((total - 1).abs() < 1e-6).sum() >= 2 and total.max() == 2  # dominant: themselves
