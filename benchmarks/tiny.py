@@ -8,18 +8,17 @@ to results/tiny.json, the tables and how they were made to results/tiny.md.
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import yaml
 
 from benchmarks.environment import environment
+from benchmarks.steps import compared, trained_plugin
 from rcp.errors import UserError
-from rcp.evaluation import cli, tables
+from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE, FULL
 from rcp.evaluation.rows import Row, write_rows
@@ -65,49 +64,14 @@ def _unpruned(row: Row) -> bool:
 
 
 def _budget(config: str, folder: Path, options: argparse.Namespace) -> Report:
-    finished = folder / "report.json"
-    if finished.is_file():
-        found = json.loads(finished.read_text())
-        return Report([Row(**row) for row in found["rows"]], found["notes"])
     plugins = [
-        _plugin(config, folder / f"seed{seed}", seed, options.train) for seed in options.seeds
+        trained_plugin(config, folder / f"seed{seed}", seed, options.train)
+        for seed in options.seeds
     ]
     random_drops = ["--model.plugin.stages", json.dumps(random_stages(CONFIGS / config))]
-    control = _plugin(config, folder / "random_repair", 0, [*random_drops, *options.train])
-    report = cli.run(
-        [
-            *("--plugin", *map(str, plugins)),
-            *("--compare", f"random_repair={control}"),
-            *("--data", str(options.data)),
-            *("--output", str(folder / "rows.json")),
-            *options.evaluate,
-        ]
-    )
-    unfinished = finished.with_suffix(".writing")
-    unfinished.write_text(json.dumps(asdict(report)))
-    unfinished.rename(finished)
-    return report
-
-
-def _plugin(config: str, run: Path, seed: int, changes: Sequence[str]) -> Path:
-    """The exported plug-in of one training, trained unless it is there already."""
-    plugin = run / "plugin"
-    if plugin.is_dir():
-        return plugin
-    last = run / "last.ckpt"
-    if last.is_file():
-        changes = [*changes, "--ckpt_path", str(last)]
-    else:
-        shutil.rmtree(run, ignore_errors=True)  # cut off before there was anything to go on from
-    seeds = ["--seed_everything", str(seed), "--data.seed", str(seed)]
-    _run("train.py", "--config", config, "--run_folder", str(run), *seeds, *changes)
-    _run("export.py", "--checkpoint", str(run / "best.ckpt"), "--output", str(plugin))
-    return plugin
-
-
-def _run(script: str, *arguments: str) -> None:
-    print("$", script, *arguments, flush=True)
-    subprocess.run([sys.executable, script, *arguments], check=True)
+    control = trained_plugin(config, folder / "random_repair", 0, [*random_drops, *options.train])
+    arguments = ["--data", str(options.data), *options.evaluate]
+    return compared(folder, plugins, {"random_repair": [control]}, arguments)
 
 
 def _page(reports: dict[str, Report], arguments: Sequence[str]) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import yaml
 
+from benchmarks import steps as steps_module
 from benchmarks import tiny
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row
@@ -32,8 +33,8 @@ def steps(monkeypatch, tmp_path):
         found.append(["evaluate.py", *arguments])
         return Report([FULL, replace(FULL, method="blank_image"), RCP], ["measured so"])
 
-    monkeypatch.setattr(tiny, "_run", script)
-    monkeypatch.setattr(tiny.cli, "run", evaluation)
+    monkeypatch.setattr(steps_module, "run_script", script)
+    monkeypatch.setattr(steps_module.cli, "run", evaluation)
     return found
 
 
@@ -107,6 +108,6 @@ def test_a_training_without_a_checkpoint_starts_afresh(steps, run, tmp_path):
 
 
 def test_a_failing_step_stops_the_benchmark(monkeypatch, run, tmp_path):
-    monkeypatch.setattr(tiny.sys, "executable", "false")
+    monkeypatch.setattr(steps_module.sys, "executable", "false")
     assert run() == 1
     assert not (tmp_path / "tiny.json").exists()

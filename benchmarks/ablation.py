@@ -1,0 +1,213 @@
+"""Every part of RCP left out in turn: `python -m benchmarks.ablation`, from the repository's root.
+
+Each row below is the recipe of a configuration, shortened, with one thing changed. All rows share
+one cache of what the frozen model computes. Finished runs are skipped, a training that was cut off
+goes on; `--rows` picks some, so that two processes can share the work. What is finished goes to
+results/rcp_ablation.json, .md and .png.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks import figures
+from benchmarks.environment import environment
+from benchmarks.steps import compared, trained_plugin, training_seconds
+from benchmarks.variants import Variant, changed, read_configuration, write_configuration
+from rcp.errors import UserError
+from rcp.evaluation import tables
+from rcp.evaluation.rows import Row
+from rcp.io import load_plugin
+
+RESULTS = Path(__file__).parent / "results"
+CONFIGS = Path("configs")
+RECIPE = "rcp_tiny.yaml"
+SHORTENED = {
+    "model.teacher_cache": "runs/teacher_cache",
+    "model.gradient_shares_every": 0,
+    "trainer.max_steps": 150,
+    "trainer.val_check_interval": 50,
+    "trainer.limit_val_batches": 4,
+}
+"""What makes a run of the recipe take two to three minutes on one core."""
+
+LORA = {"rank": 12, "alpha": 12.0, "targets": ["q_proj", "v_proj"]}
+"""In all layers 110 592 weights: as many as the repair adapter within half a percent."""
+
+REFERENCE = "rcp"
+ROWS = (
+    Variant(REFERENCE, "all of it", 3),
+    Variant("no_adapter", "no repair adapter and no repair loss", 3, {"model.plugin.repair": None}),
+    Variant("no_repair_loss", "adapter without the repair loss", 3, {"model.loss.repair": 0.0}),
+    Variant("mean_only", "repair loss without its variance term", 3, {"model.loss.variance": 0.0}),
+    Variant("literal_moments", "repair loss as written, not in units of the teacher's spread", 3,
+            {"model.loss.normalised": False}),
+    Variant("no_intrinsic", "pruner without the intrinsic attention", 3,
+            arguments={"intrinsic": False}),
+    Variant("intrinsic_only", "pruner without learned residual: the intrinsic attention alone", 3,
+            method="question_attention"),
+    Variant("literal_scale", "cross-attention score as written, about 1/N", 3,
+            arguments={"literal_scale": True}),
+    Variant("blind", "question zeroed", 3, arguments={"blind": True}),
+    Variant("lora", "low-rank adapters of the adapter's size in its place, no repair loss", 3,
+            {"model.plugin.repair": None, "model.plugin.lora": LORA}),
+    Variant("w2", "repair loss compares standard deviations", 1, {"model.loss.form": "w2"}),
+    Variant("one_repair_layer", "repair at the later layer only", 1,
+            {"model.plugin.repair.layers": [22]}),
+    Variant("early_repair", "repair at layers 3 and 6", 1, {"model.plugin.repair.layers": [3, 6]}),
+    Variant("mid_repair", "repair at layers 10 and 13", 1,
+            {"model.plugin.repair.layers": [10, 13]}),
+    Variant("one_stage", "one stage, same mean", 1, layers=(1,)),
+    Variant("two_stages", "two stages, same mean", 1, layers=(1, 12)),
+    Variant("threshold", "keeps z > 0 with the budget loss, in place of top-k", 1,
+            {"model.plugin.selection": "threshold"}),
+    Variant("text_rows", "repair on all text rows", 1, {"model.plugin.repair.rows": "text"}),
+    Variant("kl", "KL divergence to the teacher's answers added", 1,
+            {"model.loss.distillation": 1.0}),
+    Variant("random_last_stage", "random tokens in the last stage", 1, method="random",
+            last_only=True),
+    Variant("random_drops", "repair trained on random tokens in all stages", 1, method="random"),
+)
+
+
+@dataclass(frozen=True)
+class Result:
+    """A row of the table: how the variant did, and what it cost.
+
+    ``row`` as evaluate.py has it; ``parameters``: trained ones; ``training_seconds``: mean over
+    seeds, validation included.
+    """
+
+    name: str
+    about: str
+    row: Row
+    parameters: int
+    training_seconds: float
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 0, or that of the step that failed."""
+    options = _parser().parse_args(arguments)
+    try:
+        results, notes = ablation(options)
+    except UserError as error:
+        print(f"benchmarks.ablation: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # the step has said why
+    _write(results, notes, options.output, arguments)
+    print(f"Results in {options.output}, and in .md and .png beside it")
+    return 0
+
+
+def ablation(options: argparse.Namespace) -> tuple[list[Result], list[str]]:
+    """Train and evaluate what ``options`` ask for; the full model comes first."""
+    chosen = [variant for variant in ROWS if variant.name in options.rows]
+    recipe = changed(read_configuration(CONFIGS / options.recipe), SHORTENED)
+    runs: dict[str, list[Path]] = {}
+    for variant in chosen:
+        folder = options.runs / variant.name
+        config = write_configuration(variant.of(recipe), folder / "recipe.yaml")
+        seeds = range(min(variant.seeds, options.seeds))
+        runs[variant.name] = [folder / f"seed{seed}" for seed in seeds]
+        for seed, run in zip(seeds, runs[variant.name]):
+            trained_plugin(config, run, seed, options.train)
+    plugins = {name: [run / "plugin" for run in found] for name, found in runs.items()}
+    first, *others = plugins
+    evaluated = ["--data", str(options.data), "--limit", str(options.limit), "--no-controls"]
+    report = compared(
+        options.runs,
+        plugins[first],
+        {name: plugins[name] for name in others},
+        [*evaluated, *options.evaluate],
+    )
+    full, *rows = report.rows
+    results = [Result("full", "the model without a plug-in", full, 0, 0.0)]
+    for variant, row in zip(chosen, rows, strict=True):
+        seconds = [training_seconds(run) for run in runs[variant.name]]
+        results.append(
+            Result(
+                variant.name,
+                variant.about,
+                row,
+                _parameters(plugins[variant.name][0]),
+                round(sum(seconds) / len(seconds), 1),
+            )
+        )
+    return results, report.notes
+
+
+def _parameters(plugin: Path) -> int:
+    return sum(parameter.numel() for parameter in load_plugin(plugin).parameters())
+
+
+def _write(
+    results: Sequence[Result], notes: Sequence[str], output: Path, arguments: Sequence[str]
+) -> None:
+    made = environment(["python", "-m", "benchmarks.ablation", *arguments])
+    values: dict[str, Any] = {"made": made, "rows": [asdict(result) for result in results]}
+    unfinished = output.with_suffix(".writing")
+    unfinished.write_text(json.dumps(values, indent=2) + "\n")
+    os.replace(unfinished, output)
+    lines = ["# RCP, part by part", "", *(f"- {name}: {value}" for name, value in made.items())]
+    lines += ["", tables.markdown(_cells(results)), "", *notes]
+    output.with_suffix(".md").write_text("\n".join(lines) + "\n")
+    figures.bars(
+        [result.name for result in results],
+        [100 * result.row.accuracy for result in results],
+        [100 * result.row.accuracy_std for result in results],
+        "accuracy %",
+        output.with_suffix(".png"),
+    )
+
+
+def _cells(results: Sequence[Result]) -> list[list[str]]:
+    header = ["row", "accuracy %", "retained %", "mean tokens", "GFLOPs", "parameters",
+              "training s", "seeds", "what is different"]
+    return [header] + [
+        [
+            result.name,
+            f"{100 * result.row.accuracy:.1f}" + (
+                f" ± {100 * result.row.accuracy_std:.1f}" if result.row.seeds > 1 else ""
+            ),
+            f"{100 * result.row.retained:.1f}",
+            f"{result.row.mean_tokens:.1f}",
+            f"{result.row.flops / 1e9:.3f}",
+            f"{result.parameters:,}".replace(",", " "),
+            f"{result.training_seconds:.0f}",
+            str(result.row.seeds),
+            result.about,
+        ]
+        for result in results
+    ]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [variant.name for variant in ROWS]
+    add = parser.add_argument
+    add("--rows", nargs="+", choices=names, default=names, metavar="NAME",
+        help=f"only these: {', '.join(names)}")
+    add("--recipe", default=RECIPE, help="configuration in configs/ that all rows change")
+    add("--seeds", type=int, default=3, help="at most this many a row")
+    add("--runs", type=Path, default=Path("runs/ablation"), help="where training runs are kept")
+    add("--data", type=Path, default=Path("runs/data/test"), help="test questions")
+    add("--limit", type=int, default=600, help="how many of them")
+    add("--output", type=Path, default=RESULTS / "rcp_ablation.json", help="where results go")
+    add("--train", type=str.split, default=[], help="further arguments of train.py, in one string")
+    add("--evaluate", type=str.split, default=[], help="further arguments of evaluate.py, likewise")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,81 @@
+"""The steps that benchmarks are made of, each skipped where it is done: training, evaluation."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from rcp.evaluation import cli
+from rcp.evaluation.comparison import Report
+from rcp.evaluation.rows import Row
+
+SECONDS = "seconds.json"
+
+
+def trained_plugin(config: str | Path, run: Path, seed: int, changes: Sequence[str] = ()) -> Path:
+    """The exported plug-in of one training, trained unless it is there already.
+
+    A training that was cut off goes on from its last checkpoint. ``changes`` are further
+    arguments of train.py.
+    """
+    plugin = run / "plugin"
+    if plugin.is_dir():
+        return plugin
+    last = run / "last.ckpt"
+    before = training_seconds(run)
+    if last.is_file():
+        changes = [*changes, "--ckpt_path", str(last)]
+    else:
+        shutil.rmtree(run, ignore_errors=True)  # cut off before there was anything to go on from
+    seeds = ["--seed_everything", str(seed), "--data.seed", str(seed)]
+    start = time.monotonic()
+    run_script("train.py", "--config", str(config), "--run_folder", str(run), *seeds, *changes)
+    (run / SECONDS).write_text(json.dumps(before + time.monotonic() - start))
+    run_script("export.py", "--checkpoint", str(run / "best.ckpt"), "--output", str(plugin))
+    return plugin
+
+
+def training_seconds(run: Path) -> float:
+    """What the training in ``run`` took, its validation included; parts cut off do not count."""
+    file = run / SECONDS
+    return float(json.loads(file.read_text())) if file.is_file() else 0.0
+
+
+def compared(
+    folder: Path,
+    plugins: Sequence[Path],
+    others: Mapping[str, Sequence[Path]],
+    arguments: Sequence[str],
+) -> Report:
+    """The evaluation of ``plugins`` (seeds of one method) and of ``others`` by name.
+
+    ``arguments`` are further ones of evaluate.py. The report is kept in ``folder``, and made anew
+    when it was asked for with other arguments.
+    """
+    named = [f"{name}={path}" for name, paths in others.items() for path in paths]
+    question = [
+        *("--plugin", *map(str, plugins)),
+        *(("--compare", *named) if named else ()),
+        *("--output", str(folder / "rows.json")),
+        *arguments,
+    ]
+    finished = folder / "report.json"
+    if finished.is_file():
+        found = json.loads(finished.read_text())
+        if found["question"] == question:
+            return Report([Row(**row) for row in found["rows"]], found["notes"])
+    report = cli.run(question)
+    unfinished = finished.with_suffix(".writing")
+    unfinished.write_text(json.dumps(asdict(report) | {"question": question}))
+    unfinished.rename(finished)
+    return report
+
+
+def run_script(script: str, *arguments: str) -> None:
+    """Run a script of the repository's root; raises ``CalledProcessError`` if it fails."""
+    print("$", script, *arguments, flush=True)
+    subprocess.run([sys.executable, script, *arguments], check=True)

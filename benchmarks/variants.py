@@ -1,0 +1,88 @@
+"""Variants of one recipe: what they change of a configuration, as data."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import AutoConfig
+
+from rcp.schedule import Schedule, schedule_for
+
+Configuration = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row: the recipe with ``changes``, whose keys are dotted paths into the configuration.
+
+    ``about`` says in words what is different. ``layers`` moves the stages, ``mean_ratio`` sets
+    their mean over the decoder's layers, by default the recipe's own; either gives up the recipe's
+    shares for those of :func:`rcp.schedule.schedule_for`. ``method`` replaces the pruner of every
+    stage, or with ``last_only`` of the last; ``arguments`` are added to the pruners' own.
+    """
+
+    name: str
+    about: str
+    seeds: int = 1
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    layers: tuple[int, ...] | None = None
+    mean_ratio: float | None = None
+    method: str | None = None
+    last_only: bool = False
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, recipe: Configuration) -> Configuration:
+        """The recipe so changed; ``recipe`` itself stays as it is."""
+        found = copy.deepcopy(recipe)
+        plugin = found["model"]["plugin"]
+        if self.layers is not None or self.mean_ratio is not None:
+            plugin["stages"] = self._moved(plugin["stages"], _depth(found["model"]["base"]))
+        for stage in plugin["stages"][-1:] if self.last_only else plugin["stages"]:
+            if self.method is not None:
+                stage |= {"method": self.method, "arguments": {}}
+            stage["arguments"] = {**stage.get("arguments", {}), **self.arguments}
+        return changed(found, self.changes)
+
+    def _moved(self, stages: list[dict[str, Any]], depth: int) -> list[dict[str, Any]]:
+        own = Schedule(
+            tuple(stage["layer"] for stage in stages),
+            tuple(stage["ratio"] for stage in stages),
+            depth,
+        )
+        ratio = own.mean_ratio if self.mean_ratio is None else self.mean_ratio
+        schedule = schedule_for(ratio, self.layers or own.layers, depth)
+        return [
+            copy.deepcopy(stages[0]) | {"layer": layer, "ratio": round(share, 6)}
+            for layer, share in zip(schedule.layers, schedule.ratios)
+        ]
+
+
+def changed(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:
+    """``configuration`` with the values at dotted paths replaced; missing parents are made."""
+    found = copy.deepcopy(configuration)
+    for path, value in changes.items():
+        *parents, last = path.split(".")
+        place = found
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = copy.deepcopy(value)
+    return found
+
+
+def write_configuration(configuration: Configuration, path: Path) -> Path:
+    """As a file that train.py reads."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(configuration, sort_keys=False))
+    return path
+
+
+def read_configuration(path: Path) -> Configuration:
+    """A configuration file as plain values."""
+    return yaml.safe_load(path.read_text())
+
+
+def _depth(base: str) -> int:
+    return AutoConfig.from_pretrained(base).get_text_config().num_hidden_layers

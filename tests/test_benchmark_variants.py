@@ -1,0 +1,146 @@
+"""Ablation and sweep: what each row changes, and that it can be trained. Nothing is trained here."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from transformers import AutoConfig, AutoModelForImageTextToText
+
+import rcp
+from benchmarks import ablation, steps, sweep
+from benchmarks.variants import Variant, changed, read_configuration
+from rcp.backbones import backbone_for
+from rcp.evaluation.comparison import Report
+from rcp.evaluation.rows import Row
+from rcp.lora import LoraSpec
+from rcp.training.options import PluginOptions
+
+ROOT = Path(__file__).parent.parent
+FULL = Row("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 40)
+SWEPT = {f"{removed:g} {name}": variant for removed in sweep.REMOVED
+         for name, variant in sweep.variants(removed).items()}
+VARIANTS = {v.name: v for v in ablation.ROWS} | SWEPT | {sweep.MANY: sweep.many_budgets()}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> dict[str, object]:
+    return read_configuration(ROOT / "configs" / ablation.RECIPE)
+
+
+@pytest.fixture(scope="module")
+def model():
+    """The embedded model's shape; random weights do here."""
+    config = AutoConfig.from_pretrained(ROOT / "data" / "tiny-vlm")
+    return AutoModelForImageTextToText.from_config(config)
+
+
+@pytest.fixture(autouse=True)
+def _at_the_root(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+
+
+def plugin_of(configuration, model) -> rcp.Plugin:
+    values = dict(configuration["model"]["plugin"])
+    values["stages"] = [rcp.StageSpec(**stage) for stage in values["stages"]]
+    if values.get("repair") is not None:
+        values["repair"] = rcp.RepairSpec(**values["repair"])
+    if values.get("lora") is not None:
+        values["lora"] = LoraSpec(**values["lora"])
+    return rcp.Plugin.for_model(PluginOptions(**values).spec_for(backbone_for(model)), model)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_variant_is_a_plugin_at_its_budget(name: str, recipe, model):
+    before = json.dumps(recipe)
+    variant = VARIANTS[name]
+    plugin = plugin_of(variant.of(recipe), model)
+    wanted = variant.mean_ratio or plugin_of(recipe, model).mean_ratio
+    assert plugin.mean_ratio == pytest.approx(wanted, rel=1e-3)
+    assert any(True for _ in plugin.parameters())
+    assert json.dumps(recipe) == before
+
+
+def test_rows_differ_from_the_recipe_and_from_each_other(recipe):
+    found = [json.dumps(variant.of(recipe), sort_keys=True) for variant in ablation.ROWS]
+    assert len(set(found)) == len(found)
+    assert found[0] == json.dumps(recipe, sort_keys=True)
+
+
+def test_the_low_rank_adapters_are_of_the_repair_adapters_size(recipe, model):
+    rows = {variant.name: variant for variant in ablation.ROWS}
+    repair = plugin_of(recipe, model).repair
+    lora = plugin_of(rows["lora"].of(recipe), model).lora
+    assert repair is not None and lora is not None
+    size, other = (sum(p.numel() for p in part.parameters()) for part in (repair, lora))
+    assert other == pytest.approx(size, rel=0.05)
+
+
+def test_changes_are_made_where_the_paths_say():
+    found = changed({"a": {"b": 1}}, {"a.b": 2, "c.d": [3]})
+    assert found == {"a": {"b": 2}, "c": {"d": [3]}}
+
+
+def test_only_the_last_stage_is_random(recipe):
+    stages = Variant("x", "", method="random", last_only=True).of(recipe)["model"]["plugin"][
+        "stages"
+    ]
+    assert [stage["method"] for stage in stages] == ["rcp", "rcp", "random"]
+
+
+@pytest.fixture
+def scripts(monkeypatch: pytest.MonkeyPatch, model):
+    """Stand-ins that leave what training and export leave; returns the folders trained."""
+    trained: list[str] = []
+
+    def script(name, *arguments):
+        if name == "train.py":
+            run = Path(arguments[arguments.index("--run_folder") + 1])
+            run.mkdir(parents=True)
+            trained.append(f"{run.parent.name}/{run.name}")
+            return
+        run = Path(arguments[1]).parent
+        config = next((c for c in (run.parent / "recipe.yaml",) if c.is_file()), None)
+        config = config or run.parent / f"{run.name[:-1]}.yaml"
+        rcp.save_plugin(plugin_of(read_configuration(config), model), Path(arguments[-1]))
+
+    def evaluation(arguments):
+        output = Path(arguments[arguments.index("--output") + 1])
+        output.parent.mkdir(parents=True, exist_ok=True)
+        at = arguments.index("--compare") if "--compare" in arguments else None
+        named = [a.split("=")[0] for a in arguments[at:] if "=" in a] if at else []
+        rows = [replace(FULL, method=m, seeds=2) for m in ["rcp", *dict.fromkeys(named)]]
+        return Report([FULL, *rows], ["measured so"])
+
+    monkeypatch.setattr(steps, "run_script", script)
+    monkeypatch.setattr(steps.cli, "run", evaluation)
+    return trained
+
+
+def test_the_ablation_writes_table_and_figure_and_skips_what_is_done(scripts, tmp_path: Path):
+    output = tmp_path / "out.json"
+    arguments = ["--runs", str(tmp_path / "runs"), "--output", str(output),
+                 "--rows", "rcp", "no_adapter", "w2", "--seeds", "2"]
+    assert ablation.main(arguments) == 0
+    assert scripts == ["rcp/seed0", "rcp/seed1", "no_adapter/seed0", "no_adapter/seed1", "w2/seed0"]
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["name"] for row in rows] == ["full", "rcp", "no_adapter", "w2"]
+    assert rows[1]["parameters"] > rows[2]["parameters"] > 0 == rows[0]["parameters"]
+    assert "no repair adapter" in output.with_suffix(".md").read_text()
+    assert output.with_suffix(".png").stat().st_size > 1000
+    scripts.clear()
+    assert ablation.main(arguments) == 0 and scripts == []
+
+
+def test_the_sweep_marks_the_curve_before_the_decoder(scripts, tmp_path: Path):
+    output = tmp_path / "out.json"
+    arguments = ["--runs", str(tmp_path / "runs"), "--output", str(output),
+                 "--removed", "88.9", "94.4", "--seeds", "1"]
+    assert sweep.main(arguments) == 0
+    assert scripts == ["removed_88.9/rcp0", "removed_88.9/random_repair0", "runs/many_budgets0",
+                       "removed_94.4/rcp0", "removed_94.4/random_repair0"]
+    found = json.loads(output.read_text())["removed"]
+    assert [row["method"] for row in found["88.9"]] == ["full", "rcp", "random_repair", sweep.MANY]
+    assert [row["method"] for row in found["94.4"]] == ["full", "rcp", "random_repair"]
+    assert "94.4 % removed, first stage before the decoder" in output.with_suffix(".md").read_text()
+    assert output.with_suffix(".png").stat().st_size > 1000
