@@ -1,4 +1,4 @@
-"""Ablation and sweep: what each row changes, and that it can be trained. Nothing is trained here."""
+"""Ablation and sweep: what each row changes, and that it can be trained. Nothing is trained."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Every shipped configuration trains: two steps of its own recipe on a tiny stand-in for its base."""
+"""Every shipped configuration trains: two steps of its recipe on a tiny stand-in for its base."""
 
 from pathlib import Path
 from typing import Any
