@@ -126,6 +126,13 @@ def carried(outputs: Any) -> Facts:
     return getattr(image, ATTRIBUTE, {})
 
 
+def hand_over(source: Any, target: Any) -> Any:
+    """``target``, an encoder's output made of ``source``, with the facts that are on ``source``."""
+    if hasattr(source, ATTRIBUTE):
+        setattr(target, ATTRIBUTE, getattr(source, ATTRIBUTE))
+    return target
+
+
 def _by_name(
     function: Callable[..., Any], host: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcp.encoding import hand_over
+
 ENCODER = "get_image_features"
 """Method of the model without its head, the same in all families: from pixels to features."""
 
@@ -27,7 +29,8 @@ def encode_images(model: Any, inputs: Mapping[str, Tensor], **options: Any) -> A
         return None
     features = encode(**encoder_inputs(encode, inputs), **options, return_dict=True)
     # every layer's states would be kept as long as the features, and nobody reads them
-    return type(features)(**{k: v for k, v in features.items() if k not in UNREAD})
+    kept = type(features)(**{k: v for k, v in features.items() if k not in UNREAD})
+    return hand_over(features, kept)
 
 
 def encoder_inputs(encode: Any, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

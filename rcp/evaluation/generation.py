@@ -9,11 +9,13 @@ from transformers import DynamicCache, LogitsProcessor
 
 from rcp.backbones import Backbone
 from rcp.conversations import Batch, ConversationDataset, LoadedSample
+from rcp.encoding import watching
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.facts import decoder_facts
 from rcp.evaluation.occupancy import Occupancy
 from rcp.evaluation.preparation import Preparation
 from rcp.evaluation.tally import Tally
+from rcp.forwards.entry import entry_facts
 
 
 class Questions:
@@ -46,12 +48,15 @@ class Questions:
         """Let every contestant answer every question, side by side on each batch."""
         facts = decoder_facts(self.backbone)
         tallies = [Tally(facts, self.types) for _ in contestants]
+        plugins = [contestant.plugin for contestant in contestants if contestant.plugin]
+        seen = {fact for plugin in plugins for fact in entry_facts(self.backbone, plugin)}
         for samples in self.batches(f"{len(contestants)} contestants"):
-            shared = self.prepare(samples)
+            with watching(self.backbone.model, seen):
+                shared = self.prepare(samples)
             for contestant, tally in zip(contestants, tallies):
-                own = contestant.prepare
-                batch = shared if own is None else own(samples)
                 with contestant.attached(self.backbone.model):
+                    own = contestant.prepare
+                    batch = shared if own is None else own(samples)
                     self.answer_batch(batch, tally, pruned=contestant.plugin is not None)
         return tallies
 

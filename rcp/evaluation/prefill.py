@@ -81,7 +81,8 @@ def _flop_counter() -> Iterator[FlopCounterMode]:
 def _inputs(
     preparation: Preparation, contestant: Contestant, samples: Sequence[LoadedSample]
 ) -> dict[str, Any]:
-    return (contestant.prepare or preparation)(samples)["inputs"]
+    with contestant.attached(preparation.model):  # its method may watch the encoder
+        return (contestant.prepare or preparation)(samples)["inputs"]
 
 
 def _prefill(model: Any, inputs: dict[str, Any]) -> Any:
