@@ -42,7 +42,7 @@ class Registry:
             known = ", ".join(sorted(self._classes))
             raise UserError(
                 f"There is no {self.kind} called '{name}'. Known: {known}. Choose one of these, or "
-                f"import the module that defines your own first."
+                f"import the module that defines your own first (--import FILE)."
             )
         return self._classes[name]
 

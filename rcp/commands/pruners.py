@@ -3,21 +3,29 @@
 import argparse
 import inspect
 from dataclasses import asdict
+from pathlib import Path
 
-from rcp.commands._listing import configure, show
+from rcp.commands import _listing
+from rcp.extensions import IMPORT_HELP, import_files
 from rcp.pruners import PRUNERS
 
-__all__ = ["configure", "run"]
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    _listing.configure(parser)
+    parser.add_argument("--import", dest="imports", type=Path, action="append", default=[],
+                        metavar="FILE", help=IMPORT_HELP)
 
 
 def run(options: argparse.Namespace) -> None:
-    show(
+    import_files(options.imports)
+    _listing.show(
         [
             {
                 "name": name,
                 "summary": (inspect.getdoc(PRUNERS.get(name)) or "").partition("\n")[0],
                 "paper": PRUNERS.get(name).paper,
                 "needs": sorted(PRUNERS.get(name).needs),
+                "uses": sorted(PRUNERS.get(name).uses),
                 "trained": PRUNERS.get(name).learned,
                 "published": [asdict(found) for found in PRUNERS.get(name).published],
             }

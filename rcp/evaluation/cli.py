@@ -17,6 +17,7 @@ from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.entrants import compared, exported, training_free
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.rows import write_rows
+from rcp.extensions import IMPORT_HELP, import_files
 from rcp.schedule import mean_ratio_of
 
 
@@ -33,6 +34,7 @@ def run(arguments: Sequence[str]) -> Report:
     Raises ``UserError`` for what cannot be; then nothing is written.
     """
     options = parser().parse_args(arguments)
+    import_files(options.imports)
     _check(options)
     dataset = ConversationDataset(options.data, options.image_folder)
     entrants = exported(options.plugin) if options.plugin else []
@@ -84,6 +86,8 @@ def parser() -> argparse.ArgumentParser:
         "says, else 0, before the decoder)")
     add("--compare", nargs="+", default=[], metavar="NAME=DIR",
         help="further exported plug-ins, each NAME a row of its own")
+    add("--import", dest="imports", type=Path, action="append", default=[], metavar="FILE",
+        help=IMPORT_HELP)
     add("--base", metavar="MODEL",
         help="folder or hub id of the frozen model (default: the one the plug-in names)")
     add("--data", type=Path, required=True, metavar="FILE",
