@@ -20,7 +20,8 @@ class Batch(TypedDict):
 
     ``labels`` (B, T) long: answer tokens and the end-of-sequence token, ``IGNORED`` elsewhere;
     all ``IGNORED`` where the batch holds prompts only. Rows are padded on the left, so that
-    answers end in the last column and ``generate`` can go on from it.
+    answers end in the last column and ``generate`` can go on from it. ``skipped``: ids of samples
+    that could not be read, with the reason.
     """
 
     inputs: dict[str, Tensor]
@@ -28,6 +29,7 @@ class Batch(TypedDict):
     ids: list[str]
     question_types: list[str]
     answers: list[str]
+    skipped: list[tuple[str, str]]
 
 
 class ConversationCollator:
@@ -60,6 +62,7 @@ class ConversationCollator:
             ids=[sample.id for sample in samples],
             question_types=[sample.question_type for sample in samples],
             answers=[sample.answer for sample in samples],
+            skipped=[skipped for item in items for skipped in item.skipped],
         )
 
     def _process(self, items: Sequence[LoadedSample]) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Reader of LLaVA-style conversation files: JSON plus image files on disk."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +8,17 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import Dataset
 
+from rcp.conversations.formats import PLACEHOLDER, read_rows
 from rcp.errors import UserError
 
-PLACEHOLDER = "<image>"
-"""Marks the place of an image in the text of a question."""
+IMAGE_LENGTH = 2000
+"""Characters that an image is counted as when samples are put together by length."""
 
 NO_TYPE = "untyped"
 """Question type of a sample that names none."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Sample:
     """One question with its answer, as read from the file; images are still paths.
 
@@ -34,18 +34,23 @@ class Sample:
 
 @dataclass(frozen=True)
 class LoadedSample:
-    """A :class:`Sample` with its images decoded to RGB."""
+    """A :class:`Sample` with its images decoded to RGB.
+
+    ``skipped`` says, by id, why each sample that this one stands in for could not be read.
+    """
 
     sample: Sample
     images: tuple[Image.Image, ...]
+    skipped: tuple[tuple[str, str], ...] = ()
 
 
 class ConversationDataset(Dataset[LoadedSample]):
     """Map-style data set over one conversation file, or a folder with one in it.
 
     The file is a JSON list of ``{"id", "image": path or list of paths, "conversations": [{"from":
-    "human" | "gpt", "value"}, ...], "question_type" (optional)}``. Paths are relative to
-    ``image_folder``, by default the folder of the file. Rows without ``image`` are text only.
+    "human" | "gpt", "value"}, ...], "question_type" (optional)}``, or another of the layouts of
+    :mod:`rcp.conversations.formats`. Paths are relative to ``image_folder``, by default the
+    folder of the file. Rows without ``image`` are text only; a video is a list of its frames.
 
     Of each conversation the first question and its answer are used, and no other turn: in
     training all turns share one pruning, so that a later question would tell the pruner of the
@@ -56,7 +61,7 @@ class ConversationDataset(Dataset[LoadedSample]):
     """
 
     def __init__(self, path: str | Path, image_folder: str | Path | None = None) -> None:
-        self.path = _conversation_file(Path(path))
+        self.path = conversation_file(Path(path))
         self.samples = read_conversations(self.path, image_folder)
 
     def __len__(self) -> int:
@@ -67,14 +72,27 @@ class ConversationDataset(Dataset[LoadedSample]):
         return LoadedSample(sample, tuple(_decode(path, sample.id) for path in sample.images))
 
     @property
+    def lengths(self) -> list[int]:
+        """How long each sample is, about: characters, and an image as much as a long text."""
+        return [
+            len(s.question) + len(s.answer) + IMAGE_LENGTH * len(s.images) for s in self.samples
+        ]
+
+    @property
     def question_types(self) -> tuple[str, ...]:
         """The question types that occur, sorted."""
         return tuple(sorted({sample.question_type for sample in self.samples}))
 
 
-def _conversation_file(path: Path) -> Path:
-    """``path`` itself, or the one JSON file in that folder."""
+def conversation_file(path: Path) -> Path:
+    """``path`` itself, or the one JSON file in that folder; refuses what does not exist."""
     if not path.is_dir():
+        if not path.is_file():
+            raise UserError(
+                f"There is no conversation file '{path}'. Give the path of a LLaVA-style JSON "
+                "file; the embedded data are written by 'make data', or 'python -m data.generate "
+                "--help'."
+            )
         return path
     found = sorted(path.glob("*.json"))
     if len(found) != 1:
@@ -87,31 +105,16 @@ def _conversation_file(path: Path) -> Path:
 
 def read_conversations(path: Path, image_folder: str | Path | None = None) -> list[Sample]:
     """All samples of a conversation file, checked; see :class:`ConversationDataset`."""
-    if not path.is_file():
-        raise UserError(
-            f"There is no conversation file '{path}'. Give the path of a LLaVA-style JSON file; "
-            "the embedded data are written by 'make data', or 'python -m data.generate --help'."
-        )
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"'{path}' is not valid JSON ({error}). Give a JSON list of conversations; if the "
-            "file was cut short, make it again."
-        ) from error
-    if not isinstance(rows, list) or not rows:
-        raise UserError(
-            f"'{path}' holds {'an empty list' if rows == [] else type(rows).__name__}, but a "
-            "non-empty JSON list of conversations is needed. See data/README.md for the format."
-        )
     folder = path.parent if image_folder is None else Path(image_folder)
-    samples = [_read_row(row, number, path, folder) for number, row in enumerate(rows)]
+    samples = [read_row(row, number, path, folder) for number, row in enumerate(read_rows(path))]
     _check_images_exist(samples)
     return samples
 
 
-def _read_row(row: Any, number: int, path: Path, folder: Path) -> Sample:
-    name = str(row.get("id", number)) if isinstance(row, dict) else str(number)
+def read_row(row: Any, number: int, path: Path, folder: Path) -> Sample:
+    """One row, checked, but for the images' existence; refused by its id, or else its number."""
+    name = row.get("id") if isinstance(row, dict) else None
+    name = str(number if name is None else name)
     turns = row.get("conversations") if isinstance(row, dict) else None
     if not isinstance(turns, list) or len(turns) < 2:
         raise UserError(
@@ -166,7 +169,7 @@ def _decode(path: Path, name: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except OSError as error:
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise UserError(
             f"The image '{path}' of sample '{name}' cannot be read ({error}). Replace the file "
             "or remove the sample from the conversation file."

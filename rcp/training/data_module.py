@@ -9,21 +9,28 @@ from transformers import ProcessorMixin
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.errors import UserError
 from rcp.training.sampler import ResumableSampler
+from rcp.training.table import TableDataset, is_table
+from rcp.training.unreadable import PassingOver
 
 
 class ConversationDataModule(pl.LightningDataModule):
-    """LLaVA-style conversation files as batches.
+    """Conversation files, or Hugging Face data sets of conversations, as batches.
 
     Args:
         train: JSON file of conversations to train on, or the folder that holds it; image paths are
-            relative to that folder
-        val: JSON file of conversations to validate on, or its folder
+            relative to that folder. Or a Hugging Face data set: a folder that save_to_disk wrote,
+            a parquet or arrow file, or hf:NAME:SPLIT of the hub
+        val: likewise, to validate on
         image_folder: folder that image paths are relative to, in place of the files' own
         batch_size: samples per training step and process
         val_batch_size: samples per validation step and process
         max_length: longest allowed sample in tokens, image tokens included; longer ones are left
             out with a warning that names them
         num_workers: processes that decode images
+        group_by_length: put samples of like length into a batch, which saves padding where texts
+            or numbers of images differ much
+        unreadable: share of the training samples that may be passed over because they cannot be
+            read; one more ends the run with the list of them
         seed: order of the training samples
     """
 
@@ -36,6 +43,8 @@ class ConversationDataModule(pl.LightningDataModule):
         val_batch_size: int = 32,
         max_length: int = 1024,
         num_workers: int = 0,
+        group_by_length: bool = False,
+        unreadable: float = 0.001,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -45,10 +54,14 @@ class ConversationDataModule(pl.LightningDataModule):
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size
         self.max_length = max_length
+        if not 0 <= unreadable < 1:
+            raise UserError(f"data.unreadable is {unreadable}: give a share from 0 to below 1.")
         self.num_workers = num_workers
+        self.group_by_length = group_by_length
+        self.unreadable = unreadable
         self.seed = seed
-        self.train_dataset = ConversationDataset(train, image_folder)
-        self.val_dataset = ConversationDataset(val, image_folder)
+        self.train_dataset = _open(train, image_folder)
+        self.val_dataset = _open(val, image_folder)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -71,9 +84,10 @@ class ConversationDataModule(pl.LightningDataModule):
             batches_done=lambda: progress.total.processed,
             num_replicas=self.trainer.world_size,
             rank=self.trainer.global_rank,
+            lengths=self.train_dataset.lengths if self.group_by_length else None,
         )
         return DataLoader(
-            self.train_dataset,
+            PassingOver(self.train_dataset),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
@@ -101,3 +115,7 @@ class ConversationDataModule(pl.LightningDataModule):
         processor = self.trainer.lightning_module.processor
         assert isinstance(processor, ProcessorMixin)
         return processor
+
+
+def _open(source: str, image_folder: str | None) -> ConversationDataset:
+    return TableDataset(source) if is_table(source) else ConversationDataset(source, image_folder)

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from rcp.errors import UserError
 from rcp.training.non_finite import LeaveOutNonFinite
 from rcp.training.survival import KeepLast
+from rcp.training.unreadable import StopAtTooMany
 from rcp.version import __version__
 
 BEST, LAST = "best", "last"
@@ -47,6 +48,7 @@ def callbacks(folder: Path, checkpoint_every: int = 100, left_out: int = 5) -> l
     loss may be NaN or infinite.
     """
     return [
+        StopAtTooMany(),
         LeaveOutNonFinite(folder, left_out),
         ModelCheckpoint(
             folder,
