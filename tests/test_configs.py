@@ -9,7 +9,8 @@ import yaml
 
 import rcp.base_model
 import train
-from tests.dry_run import write_base
+from rcp.schedule import Schedule, mean_ratio_of, schedule_for
+from tests.dry_run import PUBLISHED, write_base
 from tests.tiny_base import conversation, write_conversations
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -54,6 +55,49 @@ def test_a_configuration_trains(path: Path, tmp_path: Path, monkeypatch: pytest.
     assert checkpoint["global_step"] == 2
     summary = checkpoint["rcp"]["training_summary"]
     assert {"accuracy", "full_accuracy"} <= set(summary["results"])
+
+
+BUDGETS = {
+    "rcp_llava 192": (
+        "--model.plugin.stages=[{layer: 4, ratio: 0.6021}, {layer: 14, ratio: 0.0747}, "
+        "{layer: 24, ratio: 0.0156}]",
+    ),
+    "rcp_llava 128": (
+        "--model.plugin.stages=[{layer: 4, ratio: 0.2584}, {layer: 14, ratio: 0.0413}, "
+        "{layer: 24, ratio: 0.0154}]",
+    ),
+    "rcp_llava 64": (),
+    "rcp_llava 96": (
+        "--model.plugin.stages=null", "--model.plugin.budget=96", "--model.plugin.layers=[1,13,25]",
+    ),
+    "rcp_llava_13b 192": (),
+    "rcp_llava_13b 128": ("--model.plugin.budget=0.2222",),
+    "rcp_llava_13b 64": ("--model.plugin.budget=0.1111", "--model.plugin.layers=[1,16,31]"),
+}
+"""The overrides that the paper's configurations name in their comments, by mean tokens."""
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_the_papers_budgets_are_overrides(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Mean over layers within 3 % of what it is called; the published rows are rounded."""
+    monkeypatch.chdir(ROOT)
+    path, tokens = name.split()
+    with pytest.raises(SystemExit):
+        train.main(["--config", f"{path}.yaml", *BUDGETS[name], "--print_config"])
+    plugin = yaml.safe_load(capsys.readouterr().out)["model"]["plugin"]
+    base = yaml.safe_load((ROOT / "configs" / f"{path}.yaml").read_text())["model"]["base"]
+    _, depth = PUBLISHED[base]
+    if plugin["stages"] is None:
+        ratio = mean_ratio_of(plugin["budget"], 576)
+        schedule = schedule_for(ratio, tuple(plugin["layers"]), depth)
+    else:
+        stages = plugin["stages"]
+        schedule = Schedule(
+            tuple(s["layer"] for s in stages), tuple(s["ratio"] for s in stages), depth
+        )
+    assert 576 * schedule.mean_ratio == pytest.approx(float(tokens), rel=0.03)
 
 
 class Loads:
