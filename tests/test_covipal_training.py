@@ -8,6 +8,9 @@ import pytorch_lightning as pl
 import torch
 
 import rcp
+from rcp.conversations import ConversationCollator, ConversationDataset
+from rcp.training.guided import watch_teacher
+from rcp.training.objective import answer_logits
 from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from tests.test_training_plugin import (
     FILM,
@@ -106,6 +109,27 @@ def test_a_resumed_run_ends_like_an_uninterrupted_one(
         ends.append(fingerprint(module.plugin))
     assert seen.stages == ["guided"] * 4 + ["soft"] * 2 + ["hard"] * 2
     assert ends[0] == ends[1]
+
+
+def test_the_teacher_is_watched_up_to_its_guide_and_no_further(
+    base_folder: Path, conversations: Path
+):
+    module = covipal(base_folder, guide=GuideOptions(layer=2, pruning_layers=[0]))
+    dataset = ConversationDataset(conversations)
+    batch = ConversationCollator(module.processor)([dataset[0], dataset[1]])
+    layers, ran = module.model.get_decoder().layers, []
+    hooks = [layer.register_forward_hook(lambda *_, at=at: ran.append(at))
+             for at, layer in enumerate(layers)]
+    found = watch_teacher(module.model, module.plugin, module.guide, [0], batch)
+    assert ran == [0, 1]
+    with rcp.attach(module.model, module.plugin, "record") as handle:
+        with handle.trace(attention=[2], views=[0]) as whole:
+            answer_logits(module.model, batch)
+    assert torch.equal(found.question_attention[2], whole.question_attention[2])
+    assert torch.equal(found.views[0].visual, whole.views[0].visual)
+    for hook in hooks:
+        hook.remove()
+    assert not any(layer._forward_hooks or layer._forward_pre_hooks for layer in layers)
 
 
 def test_the_guided_stage_follows_its_guide(

@@ -1,17 +1,59 @@
 """The first stage: the loss of pruners that learn from the teacher's attention."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rcp import losses
+from rcp.attach import attach
+from rcp.backbones import backbone_for
+from rcp.conversations import Batch
 from rcp.errors import UserError
 from rcp.forwards.trace import Trace
 from rcp.labels import attention_labels, sinks
 from rcp.plugin import Plugin
+from rcp.training.objective import answer_logits
 from rcp.training.stages import GuideOptions
+
+
+@torch.no_grad()
+def watch_teacher(
+    model: nn.Module, plugin: Plugin, options: GuideOptions, layers: Sequence[int], batch: Batch
+) -> Trace:
+    """Run the frozen model up to the guide layer: its attention there, and the views of ``layers``.
+
+    What lies deeper than the guide is not computed.
+    """
+    layer = backbone_for(model).layers[options.layer]
+    with attach(model, plugin, "record") as handle:
+        with handle.trace(attention=(options.layer,), views=layers) as teacher:
+            with _stopping_at(layer):
+                answer_logits(model, batch)
+    return teacher
+
+
+class _Stop(Exception):
+    """Ends a forward that has shown what was asked for."""
+
+
+@contextmanager
+def _stopping_at(layer: nn.Module) -> Iterator[None]:
+    """A forward inside ends before ``layer`` computes, after the hooks it had before."""
+
+    def stop(*_: Any) -> None:
+        raise _Stop
+
+    hook = layer.register_forward_pre_hook(stop)
+    try:
+        yield
+    except _Stop:
+        pass
+    finally:
+        hook.remove()
 
 
 def guide_term(

@@ -24,7 +24,11 @@ from rcp.relaxation import Relaxation
 from rcp.training import checkpoint as checkpoints
 from rcp.training.distributed import all_reduce_sum, is_distributed
 from rcp.training.gradient_shares import gradient_shares
-from rcp.training.guided import guide_term, refuse_waiting_for_idle_parts
+from rcp.training.guided import (
+    guide_term,
+    refuse_waiting_for_idle_parts,
+    watch_teacher,
+)
 from rcp.training.objective import answer_logits, loss_terms, term_weights
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.retention import retention_terms, retention_weights
@@ -150,10 +154,9 @@ class PluginTraining(pl.LightningModule):
     def _guided(self, batch: Batch) -> Step:
         """The pruners' scores against the frozen model's attention; the student does not run."""
         assert self.guide is not None
-        with torch.no_grad(), attach(self.model, self.plugin, "record") as handle:
-            with handle.trace(attention=(self.guide.layer,), views=self.guided_layers) as teacher:
-                answer_logits(self.model, batch)
-        term = guide_term(self.plugin, self.guide, self.guided_layers, teacher, self._reduce)
+        layers = self.guided_layers
+        teacher = watch_teacher(self.model, self.plugin, self.guide, layers, batch)
+        term = guide_term(self.plugin, self.guide, layers, teacher, self._reduce)
         return {"guide": term}, {"guide": 1.0}, teacher
 
     def _end_to_end(self, batch: Batch) -> Step:
