@@ -132,6 +132,22 @@ def score_loss(
     return _mean_over_samples((scores.float() - labels).square(), known, reduce)
 
 
+def ranking_loss(
+    scores: Tensor, labels: Tensor, known: Tensor, *, reduce: Reduce | None = None
+) -> Tensor:
+    """KL divergence from ``labels`` to the softmax of ``scores``, mean over samples. [ours]
+
+    ``labels`` (B, N) are shares that sum to one, or all zero in samples that do not count; over
+    the visual tokens in ``known`` (B, N) bool. Top-k reads the scores' order alone, and so does
+    this: a constant added to a sample's scores changes nothing. 0-d fp32.
+    """
+    scores = scores.float().masked_fill(~known, torch.finfo(torch.float32).min)
+    counted = known & (labels > 0).any(1, keepdim=True)
+    gap = torch.xlogy(labels, labels) - labels * scores.log_softmax(1).clamp(min=-1e4)
+    number = counted.sum(1, keepdim=True)  # the mean over samples is one over tokens, too
+    return _mean_over_samples(gap * number, counted, reduce)
+
+
 def retention_loss(
     retained: Tensor, visual_valid: Tensor, ratio: float, *, reduce: Reduce | None = None
 ) -> Tensor:

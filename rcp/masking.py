@@ -40,10 +40,10 @@ def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def with_key_bias(mask: Tensor | None, bias: Tensor, columns: Tensor, dtype: torch.dtype) -> Tensor:
-    """Add ``bias`` (B, 1, 1, T) to the mask of a full-length forward; ``columns`` (B, T)."""
+    """Add ``bias`` (B, 1, 1 or T, T) to the mask of a full-length forward; ``columns`` (B, T)."""
     if mask is None:
         mask = causal(columns, columns)
-    floor = torch.finfo(dtype).min
+    floor = max(torch.finfo(dtype).min, torch.finfo(torch.float32).min)
     return (additive(mask, torch.float32) + bias).clamp(min=floor).to(dtype)
 
 

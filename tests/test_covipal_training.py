@@ -32,6 +32,7 @@ STAGES = [rcp.StageSpec(0, 0.5, "covipal", COVIPAL), rcp.StageSpec(2, 0.25, "rcp
 BOTH = {"guide": GuideOptions(layer=2, share=0.5, pruning_layers=[0]),
         "retention": RetentionOptions(share=0.5)}
 ALONE = {"guided": {"guide": GuideOptions(layer=3, share=1.0)},
+         "relevant": {"guide": GuideOptions(share=1.0)},
          "soft": {"retention": RetentionOptions(share=1.0)},
          "hard": {}}
 
@@ -79,16 +80,17 @@ def test_each_stage_runs_alone_and_reaches_every_parameter(
     stage: str, base_folder: Path, conversations: Path, tmp_path: Path
 ):
     seen, stages = Gradients(), StagesSeen()
-    module = covipal(base_folder, repair=stage != "guided", **ALONE[stage])
+    guided = "guide" in ALONE[stage]
+    module = covipal(base_folder, repair=not guided, **ALONE[stage])
     trainer(tmp_path, 1, (seen, stages)).fit(module, data(conversations, batch_size=8))
-    assert stages.stages == [stage]
+    assert stages.stages == ["guided" if guided else stage]
     silent = [name for name, g in seen.plugin.items() if g is None or not g.abs().max() > 0]
     assert silent == []
     assert all(gradient is None for gradient in seen.frozen)
-    terms = {"guided": {"guide"}, "soft": {"retention", "indecision", "task", "repair"},
-             "hard": {"task", "repair"}}[stage]
+    terms = {"soft": {"retention", "indecision", "task", "repair"}, "hard": {"task", "repair"}}
+    expected = terms.get(stage, {"guide"})
     shares = {n.rpartition("_")[-1] for n in seen.logged if n.startswith("train/gradient_share")}
-    assert shares == terms
+    assert shares == expected
     # what a token is retained by is not yet a decision
     if stage == "soft":
         assert seen.logged["train/kept_from_layer_0"] % 1 != 0

@@ -15,6 +15,7 @@ from rcp.training import teacher_cache
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions, PluginOptions
 from rcp.training.plugin_training import PluginTraining
+from rcp.training.stages import GuideOptions
 from tests.families import FAMILIES, Sample
 from tests.tiny_base import conversation, write_conversations
 
@@ -53,6 +54,7 @@ def fit(
     layers: tuple[int, ...] = (3,),
     max_length: int = 1024,
     method: str = "rcp",
+    guide: GuideOptions | None = None,
 ) -> Losses:
     """Two steps of a training whose every term, the distillation too, reads the teacher."""
     torch.manual_seed(0)
@@ -63,6 +65,7 @@ def fit(
         str(base),
         PluginOptions(stages=stages, repair=repair),
         loss=LossOptions(distillation=1.0),
+        guide=guide,
         max_new_tokens=2,
         teacher_cache=None if cache is None else str(cache),
     )
@@ -103,6 +106,18 @@ def test_losses_are_those_of_the_computed_teacher(
     # 2 steps of student and teacher; validation: 2 batches each of pruned and full, twice decoded
     assert read.calls["encoder"] == 0 and computed.calls["encoder"] > 0
     assert computed.calls["decoder"] - read.calls["decoder"] == 2
+
+
+def test_relevance_is_what_would_be_computed(
+    base_folder: Path, conversations: Path, cache: Path
+):
+    """Also where the folder was made by a run that had no use for it; kept in fp16."""
+    guide = GuideOptions(share=1.0)
+    computed, read = (fit(base_folder, conversations, at, guide=guide) for at in (None, cache))
+    assert (cache / "relevance").is_dir()
+    for mine, theirs in zip(computed.terms, read.terms):
+        assert mine["train/guide"] > 1e-3
+        assert mine["train/guide"] == pytest.approx(theirs["train/guide"], rel=2e-3)
 
 
 def test_one_folder_serves_other_repair_layers(base_folder: Path, conversations: Path, cache: Path):

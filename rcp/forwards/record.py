@@ -1,11 +1,13 @@
 """The teacher's forward: nothing is changed, what the trace asks for is observed."""
 
+import torch
 from torch import Tensor
 
 from rcp.forwards.attention import LayerAttention
 from rcp.forwards.base import Arguments, Forward, Setup
 from rcp.forwards.place import Place
 from rcp.forwards.trace import Trace
+from rcp.masking import with_key_bias
 from rcp.tokens import TokenMap
 from rcp.view import mean_over_question
 
@@ -33,11 +35,22 @@ class RecordForward(Forward):
                 trace.question_attention[layer] = self._question_attention(place)
             if layer in trace.view_layers:
                 trace.views[layer] = self.view(self.plugin.pruner(layer), place)
+        if layer in trace.bias_layers and self.tokens.has_images:
+            mask = self._biased(trace, layer, hidden, arguments["attention_mask"])
+            arguments = arguments | {"attention_mask": mask}
         return hidden, arguments
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         self.record_answers(layer, hidden, self.tokens.answer_columns)
         return hidden
+
+    def _biased(self, trace: Trace, layer: int, hidden: Tensor, mask: Tensor | None) -> Tensor:
+        """The layer's ``mask`` plus a leaf of zeros, through which a gradient finds its attention."""
+        batch, length = hidden.shape[:2]
+        leaf = torch.zeros(batch, 1, length, length, device=hidden.device, requires_grad=True)
+        trace.biases[layer], trace.visual_columns = leaf, self.tokens.visual_columns
+        columns = self.rows.columns(hidden)
+        return with_key_bias(mask, leaf, columns, hidden.dtype)
 
     def _question_attention(self, place: Place) -> Tensor:
         device = place.hidden.device

@@ -22,11 +22,14 @@ class Trace:
     ``attention_layers``, what the frozen model attends from its question rows to each visual
     token, mean over heads and rows, (B, N) fp32. ``views``: for each of ``view_layers``, what the
     stage there would see if nothing were dropped; a batch without images has one dead slot then.
+    ``biases``: for each of ``bias_layers`` a leaf (B, 1, T, T) of zeros that was added to its
+    attention logits; ``visual_columns`` (B, N) long.
     """
 
     attention_layers: tuple[int, ...] = ()
     view_layers: tuple[int, ...] = ()
     answer_layers: tuple[int, ...] = ()
+    bias_layers: tuple[int, ...] = ()
     plan: KeepPlan | None = None
     kept: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
@@ -35,9 +38,14 @@ class Trace:
     answer_rows: Tensor | None = None
     question_attention: dict[int, Tensor] = field(default_factory=dict)
     views: dict[int, View] = field(default_factory=dict)
+    biases: dict[int, Tensor] = field(default_factory=dict)
+    visual_columns: Tensor | None = None
 
     def restart(self) -> None:
         """Forget the forward before."""
         self.__init__(  # type: ignore[misc]
-            self.attention_layers, self.view_layers, self.answer_layers
+            self.attention_layers,
+            self.view_layers,
+            self.answer_layers,
+            self.bias_layers,
         )

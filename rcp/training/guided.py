@@ -1,4 +1,4 @@
-"""The first stage: the loss of pruners that learn from the teacher's attention."""
+"""The first stage: the losses of pruners that learn from the teacher alone."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from rcp.backbones import backbone_for
 from rcp.conversations import Batch
 from rcp.errors import UserError
 from rcp.forwards.trace import Trace
-from rcp.labels import attention_labels, sinks
+from rcp.labels import attention_labels, relevance_labels, sinks
 from rcp.plugin import Plugin
 from rcp.training.objective import answer_logits
 from rcp.training.stages import GuideOptions
@@ -24,15 +24,13 @@ from rcp.training.stages import GuideOptions
 def watch_teacher(
     model: nn.Module, plugin: Plugin, options: GuideOptions, layers: Sequence[int], batch: Batch
 ) -> Trace:
-    """Run the frozen model up to the guide layer: its attention there, and the views of ``layers``.
-
-    What lies deeper than the guide is not computed.
-    """
-    layer = backbone_for(model).layers[options.layer]
+    """Run the frozen model as far as needed: the views of ``layers``, and the attention of the
+    guide layer if there is one, which lies deeper."""
+    guide = () if options.layer is None else (options.layer,)
+    deepest = backbone_for(model).layers[max((*layers, *guide))]
     with attach(model, plugin, "record") as handle:
-        with handle.trace(attention=(options.layer,), views=layers) as teacher:
-            with _stopping_at(layer):
-                answer_logits(model, batch)
+        with handle.trace(attention=guide, views=layers) as teacher, _stopping_at(deepest):
+            answer_logits(model, batch)
     return teacher
 
 
@@ -56,7 +54,7 @@ def _stopping_at(layer: nn.Module) -> Iterator[None]:
         hook.remove()
 
 
-def guide_term(
+def attention_term(
     plugin: Plugin,
     options: GuideOptions,
     layers: Sequence[int],
@@ -68,7 +66,7 @@ def guide_term(
     ``teacher`` holds the attention of the guide layer and the views of ``layers``. Every pruner
     sees all visual tokens, dropped by no earlier stage.
     """
-    assert teacher.visual_valid is not None
+    assert teacher.visual_valid is not None and options.layer is not None
     attention = teacher.question_attention[options.layer]
     known = teacher.visual_valid
     if options.sinks is not None:
@@ -82,6 +80,26 @@ def guide_term(
         )
         scores = plugin.pruner(layer)(teacher.views[layer]).to(labels.device)
         terms.append(losses.score_loss(scores, labels, known, reduce=reduce))
+    return torch.stack(terms).mean()
+
+
+def relevance_term(
+    plugin: Plugin,
+    layers: Sequence[int],
+    relevance: Tensor,
+    teacher: Trace,
+    reduce: losses.Reduce | None,
+) -> Tensor:
+    """Gap between the scores at the pruning ``layers`` and the ``relevance`` (B, L, N); 0-d.
+
+    What counts at a stage is the relevance from its layer on: it decides for all of them.
+    """
+    terms = []
+    for layer in layers:
+        view = teacher.views[layer]
+        labels = relevance_labels(relevance[:, layer:].sum(1), view.alive)
+        scores = plugin.pruner(layer)(view).to(labels.device)
+        terms.append(losses.ranking_loss(scores, labels, view.alive, reduce=reduce))
     return torch.stack(terms).mean()
 
 

@@ -25,8 +25,9 @@ from rcp.training import checkpoint as checkpoints
 from rcp.training.distributed import all_reduce_sum, is_distributed
 from rcp.training.gradient_shares import gradient_shares
 from rcp.training.guided import (
-    guide_term,
+    attention_term,
     refuse_waiting_for_idle_parts,
+    relevance_term,
     watch_teacher,
 )
 from rcp.training.objective import answer_logits, loss_terms, term_weights
@@ -51,7 +52,7 @@ class PluginTraining(pl.LightningModule):
     Args:
         base: folder or hub id of the frozen vision-language model
         plugin: the pruning stages, their budget and the repair adapter
-        guide: a first stage, in which pruners learn the teacher's attention; null for none. All
+        guide: a first stage, in which pruners learn from the teacher alone; null for none. All
             other schedules belong to the end-to-end stage, which follows it
         retention: soft retention at the start of the end-to-end stage; null keeps or drops from
             the start
@@ -129,6 +130,8 @@ class PluginTraining(pl.LightningModule):
         self.train()
         self._seed = torch.initial_seed()
         self.teacher.open("train", self.trainer)
+        if self.guide is not None and self.guide.layer is None:
+            self.teacher.open("relevance", self.trainer)
 
     @property
     def progress(self) -> float:
@@ -152,11 +155,15 @@ class PluginTraining(pl.LightningModule):
         return loss
 
     def _guided(self, batch: Batch) -> Step:
-        """The pruners' scores against the frozen model's attention; the student does not run."""
+        """The pruners' scores against what the frozen model looks at; the student does not run."""
         assert self.guide is not None
         layers = self.guided_layers
         teacher = watch_teacher(self.model, self.plugin, self.guide, layers, batch)
-        term = guide_term(self.plugin, self.guide, layers, teacher, self._reduce)
+        if self.guide.layer is None:
+            relevance = self.teacher.relevance(batch)
+            term = relevance_term(self.plugin, layers, relevance, teacher, self._reduce)
+        else:
+            term = attention_term(self.plugin, self.guide, layers, teacher, self._reduce)
         return {"guide": term}, {"guide": 1.0}, teacher
 
     def _end_to_end(self, batch: Batch) -> Step:

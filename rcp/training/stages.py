@@ -10,24 +10,26 @@ from rcp.schedule import Schedule
 
 @dataclass
 class GuideOptions:
-    """The first stage: pruners learn how much attention the teacher pays at a deeper layer.
+    """The first stage: pruners learn from the teacher alone which tokens matter.
 
-    CoViPAL stage 1 [note]. The student does not run, and a repair adapter waits for its turn.
+    The student does not run, and a repair adapter waits for its turn. With a ``layer`` the label
+    is the attention the teacher pays there (CoViPAL stage 1 [note]); without, it is a token's
+    relevance to the answer, summed over all layers from the pruning one on [ours].
 
     Attributes:
         layer: 0-based decoder layer whose attention from the question to the visual tokens is the
             label, deeper than the pruning layers that learn from it (`python -m rcp guide-layer`
-            ranks them)
+            ranks them); null for the relevance to the answer (rcp/relevance.py)
         share: share of all steps; 1 trains in this stage alone
         pruning_layers: the pruning layers that learn from it; null for all of them
-        form: label as the "log" of a token's share of the attention, its "rank", or the "share"
-            itself, each standardised within the sample
-        sinks: leave tokens out that receive more than this multiple of their sample's mean
-            attention; null for none
+        form: with a layer, label as the "log" of a token's share of the attention, its "rank", or
+            the "share" itself, each standardised within the sample
+        sinks: with a layer, leave tokens out that receive more than this multiple of their
+            sample's mean attention; null for none
         learning_rate: the highest learning rate of this stage
     """
 
-    layer: int
+    layer: int | None = None
     share: float = 0.3
     pruning_layers: list[int] | None = None
     form: LabelForm = "log"
@@ -48,7 +50,7 @@ class GuideOptions:
 
     def pruning(self, schedule: Schedule) -> tuple[int, ...]:
         """The pruning layers that learn from the guide; refuses what cannot be."""
-        if not 0 <= self.layer < schedule.num_layers:
+        if self.layer is not None and not 0 <= self.layer < schedule.num_layers:
             raise UserError(
                 f"guide.layer is {self.layer}, but the decoder has {schedule.num_layers} layers. "
                 f"Choose one of 0 to {schedule.num_layers - 1}."
@@ -59,7 +61,8 @@ class GuideOptions:
                 f"guide.pruning_layers names layer {unknown[0]}, where nothing is pruned. Choose "
                 f"among {', '.join(map(str, schedule.layers))}."
             )
-        if late := [layer for layer in chosen if layer >= self.layer]:
+        guide = schedule.num_layers if self.layer is None else self.layer
+        if late := [layer for layer in chosen if layer >= guide]:
             raise UserError(
                 f"Layer {self.layer} cannot guide the pruner at layer {late[0]}: a guide lies "
                 "deeper. Raise guide.layer, or name the earlier layers in guide.pruning_layers."

@@ -14,11 +14,13 @@ from rcp.conversations import Batch
 from rcp.encoding import vision_facts
 from rcp.forwards.entry import entry_facts
 from rcp.forwards.trace import Trace
-from rcp.image_features import encode_images
+from rcp.image_features import encode_images, given_images
+from rcp.losses import task_loss
 from rcp.plugin import Plugin
+from rcp.relevance import relevance
 from rcp.training.fingerprint import fingerprint
 from rcp.training.objective import answer_columns, answer_logits
-from rcp.training.teacher_cache import TeacherCache
+from rcp.training.teacher_cache import Keep, TeacherCache, kept_answers, kept_relevance
 
 
 class Teacher:
@@ -36,14 +38,23 @@ class Teacher:
         # what a method reads off the encoder at work cannot be had from features made beforehand
         facts = vision_facts(entry_facts(backbone_for(model), plugin))
         self.encodes_anew = bool(set(facts) - {"projector"})
+        self.kept: dict[str, Keep | None] = {
+            "train": self._kept_answers,
+            "relevance": self._kept_relevance,
+            "validation": None,
+        }
         self.caches: dict[str, TeacherCache] = {}
 
     def open(self, part: str, trainer: pl.Trainer) -> None:
-        """Open ``part`` ("train" or "validation") of the folder, and complete it if need be."""
+        """Open ``part`` of the folder, and complete it if need be.
+
+        "train" holds images and answer rows, "relevance" that of the same samples, "validation"
+        images alone.
+        """
         if self.folder is None or part in self.caches:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        training = part == "train"
+        training = part != "validation"
         dataset = data.train_dataset if training else data.val_dataset
         marks = fingerprint(
             self.model,
@@ -59,7 +70,8 @@ class Teacher:
                 self.model,
                 data.collator(with_answers=training),
                 data.batch_size,
-                self._all_layers if training else None,
+                self.kept[part],
+                images=part != "relevance",
                 rank=trainer.global_rank,
                 ranks=trainer.world_size,
             )
@@ -86,8 +98,30 @@ class Teacher:
             return self.caches["train"].answers(batch, layers, columns)
         return self._computed(batch, layers)
 
-    def _all_layers(self, batch: Batch) -> tuple[Tensor, Trace]:
-        return self._computed(batch, range(self.plugin.num_layers))
+    def relevance(self, batch: Batch) -> Tensor:
+        """How much each visual token matters to the answer in each layer, (B, L, N) fp32.
+
+        In a unit of its own for each sample. See
+        :func:`rcp.relevance.relevance`; it costs a forward and a backward pass.
+        """
+        if "relevance" in self.caches:
+            return self.caches["relevance"].relevance(batch)
+        return self._relevance(batch)[0]
+
+    def _relevance(self, batch: Batch) -> tuple[Tensor, Trace]:
+        with torch.enable_grad(), attach(self.model, self.plugin, "record") as handle:
+            with handle.trace(biases=range(self.plugin.num_layers)) as trace:
+                logits, labels = answer_logits(self.model, batch)
+            return relevance(trace, -task_loss(logits, labels)), trace
+
+    def _kept_relevance(self, batch: Batch) -> dict[str, Tensor]:
+        with given_images(self.model, self.images(batch, "train")):
+            found, trace = self._relevance(batch)
+        assert trace.visual_valid is not None
+        return kept_relevance(batch, found, trace.visual_valid.sum(1).tolist())
+
+    def _kept_answers(self, batch: Batch) -> dict[str, Tensor]:
+        return kept_answers(batch, *self._computed(batch, range(self.plugin.num_layers)))
 
     def _computed(self, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, Trace]:
         with torch.no_grad(), attach(self.model, self.plugin, "record") as handle:

@@ -25,12 +25,12 @@ FINGERPRINT = "fingerprint.json"
 STACKED = "stacked"
 """Written beside features that the family hands over as one tensor, not as a list."""
 
-Teacher = Callable[[Batch], tuple[Tensor, Trace]]
-"""From a batch to the logits (B, C, V) of its last C columns and the answer rows of all layers."""
+Keep = Callable[[Batch], dict[str, Tensor]]
+"""From a batch to what is to be kept of it, each tensor named by its kind and its sample."""
 
 
 class TeacherCache:
-    """Image features of each sample, and the teacher's answer rows where there is a teacher.
+    """Image features of each sample, the teacher's answer rows, the relevance of its tokens.
 
     Answer rows are kept of all layers, with their logits, so that one folder serves every choice
     of repair layers and losses. Samples of one file share the features of the images they share.
@@ -61,11 +61,15 @@ class TeacherCache:
         model: nn.Module,
         collate: ConversationCollator,
         batch_size: int,
-        teacher: Teacher | None = None,
+        keep: Keep | None = None,
+        images: bool = True,
         rank: int = 0,
         ranks: int = 1,
     ) -> None:
-        """Write the files that are missing; each of ``ranks`` processes writes its share."""
+        """Write the files that are missing; each of ``ranks`` processes writes its share.
+
+        ``images``: image features are kept too, and ``keep`` is called where they are in place.
+        """
         device = next(model.parameters()).device
         missing = [n for n in range(-(-len(self.samples) // SHARD)) if n not in self.shards]
         for shard in tqdm(missing[rank::ranks], desc=f"{self.shards.folder}", unit="file"):
@@ -77,15 +81,15 @@ class TeacherCache:
                 batch = collate(items)
                 batch["inputs"] = {k: v.to(device) for k, v in batch["inputs"].items()}
                 batch["labels"] = batch["labels"].to(device)
-                features = encode_images(model, batch["inputs"])
-                names = self._images_of(batch)
+                features = encode_images(model, batch["inputs"]) if images else None
+                names = self._images_of(batch) if images else []
                 values = _per_image(features, len(names))
                 found |= {name: value.clone() for name, value in zip(names, values)}
                 if isinstance(values, Tensor):
                     facts["images"] = STACKED
-                if teacher is not None:
+                if keep is not None:
                     with given_images(model, features):
-                        found |= _answers(batch, *teacher(batch))
+                        found |= keep(batch)
             self.shards.write(shard, found, facts)
 
     def images(self, batch: Batch) -> Any:
@@ -108,6 +112,12 @@ class TeacherCache:
         logits[_predicting(labels)] = rows.to(labels.device)
         states = states.to(labels.device)
         return logits, Trace(answer_states={layer: states[layer] for layer in layers})
+
+    def relevance(self, batch: Batch) -> Tensor:
+        """What :func:`rcp.relevance.relevance` gave for the batch, (B, L, N) fp32."""
+        found = [self._read(name, "relevance").float().T for name in batch["ids"]]
+        padded = nn.utils.rnn.pad_sequence(found, batch_first=True)
+        return padded.transpose(1, 2).to(batch["labels"].device)
 
     def _images_of(self, batch: Batch) -> list[str]:
         """What the images of a batch are called in their files, in the order of the pixels."""
@@ -154,8 +164,12 @@ def _predicting(labels: Tensor) -> Tensor:
     return nn.functional.pad(labels[:, 1:] != IGNORED, (0, 1))
 
 
-def _answers(batch: Batch, logits: Tensor, trace: Trace) -> dict[str, Tensor]:
-    """The answer rows of every sample: states (L, A, D) and logits (A, V)."""
+def kept_answers(batch: Batch, logits: Tensor, trace: Trace) -> dict[str, Tensor]:
+    """The answer rows of every sample: states (L, A, D) of all layers and logits (A, V).
+
+    ``logits`` (B, C, V) of the batch's last C columns, ``trace`` with the answer rows of all
+    layers.
+    """
     predicting = _predicting(batch["labels"][:, -logits.shape[1]:])
     counts = predicting.sum(1).tolist()
     states = torch.stack([trace.answer_states[layer] for layer in trace.answer_layers])
@@ -165,3 +179,16 @@ def _answers(batch: Batch, logits: Tensor, trace: Trace) -> dict[str, Tensor]:
     ):
         found |= {f"states {name}": state.clone(), f"logits {name}": row.clone()}
     return found
+
+
+def kept_relevance(batch: Batch, relevance: Tensor, counts: Sequence[int]) -> dict[str, Tensor]:
+    """``relevance`` (B, L, N) of every sample's own ``counts`` visual tokens, its largest 1, fp16.
+
+    The unit is lost: labels are made from shares.
+    """
+    scale = relevance.amax((1, 2), keepdim=True).clamp(min=torch.finfo(relevance.dtype).tiny)
+    scaled = (relevance / scale).half()
+    return {
+        f"relevance {name}": values[:, :count].clone()
+        for name, values, count in zip(batch["ids"], scaled, counts)
+    }
