@@ -1,6 +1,7 @@
 """CoViPAL's two stages in one training: what each trains, alone and resumed."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 import rcp
 from rcp.conversations import ConversationCollator, ConversationDataset
-from rcp.training.guided import watch_teacher
+from rcp.training.guided import refuse_waiting_for_idle_parts, watch_teacher
 from rcp.training.objective import answer_logits
 from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from tests.test_training_plugin import (
@@ -144,6 +145,20 @@ def test_the_guided_stage_follows_its_guide(
     run = trainer(tmp_path, 60)
     run.fit(module, data(conversations, batch_size=8))
     assert run.callback_metrics["train/loss"] < 0.1, "the labels have variance one"
+
+
+@pytest.mark.parametrize(("strategy", "refused"), [
+    (pl.strategies.DDPStrategy(), True),
+    (pl.strategies.DDPStrategy(find_unused_parameters=True), False),
+    (pl.strategies.SingleDeviceStrategy(), False),
+])
+def test_processes_that_would_wait_for_ever_are_refused(strategy: Any, refused: bool):
+    run: Any = SimpleNamespace(strategy=strategy, world_size=2)
+    if refused:
+        with pytest.raises(rcp.UserError, match="ddp_find_unused_parameters_true"):
+            refuse_waiting_for_idle_parts(run)
+    else:
+        refuse_waiting_for_idle_parts(run)
 
 
 @pytest.mark.parametrize(

@@ -193,7 +193,7 @@ class PluginTraining(pl.LightningModule):
         weights = self.weights
         if now.stage == "soft":
             assert self.retention is not None
-            terms |= retention_terms(self.plugin, student, self._reduce)
+            terms |= retention_terms(plugin, student, self._reduce)
             weights = weights | retention_weights(self.retention)
         self.log("train/mean_ratio", mean_ratio.detach())
         self.log("train/temperature", relaxation.temperature)
