@@ -2,7 +2,7 @@
 
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -79,6 +79,7 @@ class Handle:
     def __init__(self, setup: Setup, mode: str) -> None:
         self.setup = setup
         self.mode = mode
+        self._signature = inspect.signature(setup.backbone.model.forward)
         self._local = threading.local()  # the forward now running in this thread
         self._hooks: list[Any] = []
         self._unguard: Callable[[], None] | None = None
@@ -117,9 +118,14 @@ class Handle:
         what the stages at the layers ``views`` would see; ``biases``: layers whose attention
         logits get a leaf of zeros for :func:`rcp.relevance.relevance`.
         """
-        if answers is None:
-            repair = self.setup.plugin.repair
-            answers = repair.layers if repair is not None else ()
+        repair = self.setup.plugin.repair
+        repaired = repair.layers if repair is not None else []
+        if self.mode == "drop" and not set(answers or ()).issubset(repaired):
+            raise UserError(
+                f'In "drop" mode only repair layers ({repaired}) keep their answer rows, not all '
+                f'of {list(answers or ())}. Ask for these, or attach in "soft" or "record" mode.'
+            )
+        answers = repaired if answers is None else answers
         self._local.trace = Trace(tuple(attention), tuple(views), tuple(answers), tuple(biases))
         try:
             yield self._local.trace
@@ -157,8 +163,10 @@ class Handle:
             self._hook(model.register_forward_pre_hook(self._begin, with_kwargs=True))
             for index, layer in enumerate(backbone.layers):
                 before, after = self._layer_hooks(index)
-                self._hook(layer.register_forward_pre_hook(before, with_kwargs=True))
-                self._hook(layer.register_forward_hook(after))
+                if index in self._inputs:
+                    self._hook(layer.register_forward_pre_hook(before, with_kwargs=True))
+                if index in self._outputs:
+                    self._hook(layer.register_forward_hook(after))
             for block in self._watched_blocks():
                 self._hook(block.register_forward_hook(self._after_block, with_kwargs=True))
             decoder = backbone.decoder
@@ -174,6 +182,21 @@ class Handle:
             self.remove()
             raise
 
+    @property
+    def _inputs(self) -> Container[int]:
+        """The layers whose input is read or changed; a stage may look one layer back."""
+        stages, depth = self.setup.plugin.schedule.layers, len(self.setup.backbone.layers)
+        first = 0 if self.mode == "record" else max(0, min(stages, default=0) - 1)
+        return range(first, depth)
+
+    @property
+    def _outputs(self) -> Container[int]:
+        """The layers whose output is; in a decode step each hook takes time for nothing."""
+        backbone, repair = self.setup.backbone, self.setup.plugin.repair
+        if self.mode != "drop":
+            return range(len(backbone.layers))
+        return {*range(backbone.added_layers), *(repair.layers if repair is not None else ())}
+
     def _hook(self, hook: Any) -> None:
         self._hooks.append(hook)
 
@@ -182,7 +205,7 @@ class Handle:
         return getattr(self._local, "forward", None)
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = inspect.signature(model.forward).bind_partial(*args, **kwargs).arguments
+        call = self._signature.bind_partial(*args, **kwargs).arguments
         call |= call.pop("kwargs", {})
         trace, prompt = (getattr(self._local, name, None) for name in ("trace", "prompt"))
         self._local.forward = open_forward(self.setup, self.mode, call, trace, prompt)
@@ -258,7 +281,7 @@ def _check_backend(backbone: Backbone, plugin: Plugin) -> None:
             f'Load the model with attn_implementation="sdpa".'
         )
     pruned = range(min(plugin.schedule.layers, default=0), len(backbone.layers))
-    windows = [layer for layer in pruned if backbone.window(layer) is not None]
+    windows = [layer for layer in pruned if backbone.windows[layer] is not None]
     if attention.startswith("flash") and plugin.schedule.layers and windows:
         raise UserError(
             f"'{attention}' counts the sliding window of layer {windows[0]} in cached rows, which "
@@ -269,7 +292,7 @@ def _check_backend(backbone: Backbone, plugin: Plugin) -> None:
 
 def _check_positions(backbone: Backbone, plugin: Plugin) -> None:
     """Refuse to close gaps where something besides the rotary embedding counts places."""
-    windows = [layer for layer in range(len(backbone.layers)) if backbone.window(layer) is not None]
+    windows = [layer for layer, window in enumerate(backbone.windows) if window is not None]
     if plugin.spec.position_policy == "repack" and windows:
         raise UserError(
             f"position_policy 'repack' is impossible in {type(backbone.model).__name__}: the "

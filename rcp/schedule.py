@@ -1,5 +1,6 @@
 """Where tokens go and how many stay: ratios per stage, and their mean over the layers."""
 
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from rcp.errors import UserError
@@ -53,6 +54,11 @@ class Schedule:
         """Kept share of the visual tokens, mean over the decoder's layers (RCP §4 [computed])."""
         kept = (1.0, *self.ratios)
         return sum(n * r for n, r in zip(self.spans, kept)) / self.num_layers
+
+    def stage_over(self, layer: int) -> int | None:
+        """The last stage at or before ``layer``, None where there is none."""
+        at_or_before = bisect_right(self.layers, layer)
+        return at_or_before - 1 if at_or_before else None
 
     def count(self, stage: int, tokens: int) -> int:
         """Tokens of a sample of ``tokens`` alive after ``stage``: max(1, round(ratio * N)).

@@ -1,18 +1,32 @@
 """No waiting for the device, half precision, and the pipeline users start with."""
 
+import json
+
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from rcp import attach, plan_of
-from tests.decoding import dropped, error, family, generated, logits, plugin_for
+from benchmarks import decode_overhead
+from rcp import PluginSpec, StageSpec, UserError, attach, plan_of
+from rcp.pruners import PRUNERS
+from tests.decoding import REFERENCES, dropped, error, family, generated, logits, plugin_for
 from tests.families import FAMILIES, Sample
 from tests.families.case import IMAGE
 from tests.tiny import attention_spec, rcp_spec
 
-WAITING = ("_local_scalar_dense", "nonzero", "is_nonzero", "masked_select", "equal", "unique")
-READING = ("tolist", "numpy", "item", "__bool__", "__int__", "__index__", "__float__")
+WAITING = (
+    "_local_scalar_dense",
+    "nonzero",
+    "is_nonzero",
+    "masked_select",
+    "equal",
+    "_unique2",
+    "unique_dim",
+    "unique_consecutive",
+    "bincount",
+    "repeat_interleave.Tensor",
+)
 
 
 class Waits(TorchDispatchMode):
@@ -37,7 +51,7 @@ class Waits(TorchDispatchMode):
         by_mask = name in ("index", "index_put", "index_put_") and any(
             index is not None and index.dtype == torch.bool for index in args[1]
         )
-        self.count += name in WAITING or by_mask
+        self.count += name in WAITING or function.__name__ in WAITING or by_mask
         return function(*args, **(kwargs or {}))
 
 
@@ -78,17 +92,55 @@ def test_the_counter_counts():
     assert counter.count >= 4
 
 
-@pytest.mark.parametrize("first", [0, 1])
-@pytest.mark.parametrize("name", ["llava-llama", "llava_next", "qwen3_vl", "gemma3-window"])
-def test_a_plugin_never_waits_but_once_in_a_prefill(name, first):
+RAGGED = (Sample(3, images=2), Sample(4, question=3), Sample(5, images=0))
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_plugin_never_waits_but_once_in_a_prefill(name, reference):
     case = family(name)
-    inputs = case.inputs([Sample(3, images=2), Sample(4, question=3), Sample(5, images=0)])
+    inputs = case.inputs(RAGGED)
     prefill, decode = waits(case, inputs)
-    plugin = plugin_for(case, rcp_spec(layers=(first, 3)))
-    with attach(case.model, plugin, "drop"):
+    with attach(case.model, plugin_for(case, REFERENCES[reference]()), "drop"):
         prefill_with, decode_with = waits(case, inputs)
     assert decode_with <= decode
     assert prefill_with <= prefill + 1
+
+
+@torch.no_grad()
+def waits_within(case, inputs) -> int:
+    """How often the decoder's prefill waits, stages included."""
+    counter, decoder = Waits(), case.model.get_decoder()
+    inner = decoder.forward
+
+    def counted(*args, **kwargs):
+        with counter:
+            return inner(*args, **kwargs)
+
+    decoder.forward = counted
+    try:
+        case.model(**inputs)
+    finally:
+        del decoder.forward
+    return counter.count
+
+
+@pytest.mark.parametrize("policy", ["keep", "repack"])
+@pytest.mark.parametrize("method", PRUNERS.names())
+def test_no_stage_waits(method, policy):
+    """The one wait of a prefill is over before the first layer, whatever the method."""
+    case = family("llava-llama")
+    first = 0 if policy == "repack" else 1
+    stages = [StageSpec(first, 0.5, method), StageSpec(3, 0.2, method)]
+    try:
+        plugin = plugin_for(case, PluginSpec(stages, position_policy=policy))
+        handle = attach(case.model, plugin, "drop")
+    except UserError as refusal:
+        pytest.skip(str(refusal))
+    inputs = case.inputs(RAGGED)
+    with handle:
+        waited = waits_within(case, inputs)
+    assert waited == waits_within(case, inputs), "the model's own masks wait already"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -109,6 +161,16 @@ def test_half_precision(name, dtype):
     soft = logits(case, plugin, "soft", inputs, plan=plan)[:, -1].float()
     drop = logits(case, plugin, "drop", inputs, plan=plan)[:, -1].float()
     assert error(drop, soft) < 0.1
+
+
+def test_the_decode_benchmark_runs(tmp_path):
+    output = tmp_path / "rows.json"
+    sizes = ["--sides", "28", "--layers", "6", "--width", "64", "--rounds", "1", "--steps", "2"]
+    decode_overhead.main(["--output", str(output), *sizes])
+    rows = json.loads(output.read_text())["rows"]
+    assert [row["visual_tokens"] for row in rows] == [4] * 4
+    assert rows[0]["ratio_to_the_model_alone"] == 1.0
+    assert all(row["milliseconds_per_step"] > 0 for row in rows)
 
 
 def test_pipeline():

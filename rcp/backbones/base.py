@@ -1,6 +1,7 @@
 """The facts a family must supply, with the defaults that hold for nearly all of them."""
 
 import inspect
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -82,6 +83,11 @@ class Backbone:
             return None
         return getattr(self.text_config, "sliding_window", None)
 
+    @cached_property
+    def windows(self) -> tuple[int | None, ...]:
+        """:meth:`window` of every layer; a config looks its values up too slowly for each step."""
+        return tuple(self.window(layer) for layer in range(len(self.layers)))
+
     def image_rows(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """(B, T) bool: which columns hold image features, found as the host finds them."""
         found = [getattr(self.config, name, None) for name in ("image_token_id", "video_token_id")]
@@ -125,6 +131,11 @@ class Backbone:
                 f"token. Choose a method that does not need it: `python -m rcp pruners` lists what "
                 f"each needs."
             )
+
+    @property
+    def added_layers(self) -> int:
+        """To how many of the first layers' outputs the decoder adds: see :meth:`take_additions`."""
+        return 0
 
     def take_additions(self, arguments: Arguments) -> tuple[Arguments, list[Tensor]]:
         """Take out of the decoder's ``arguments`` what it would add to rows between layers.

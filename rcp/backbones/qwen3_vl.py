@@ -11,6 +11,10 @@ class Qwen3VL(MRope):
     model_types = ("qwen3_vl", "qwen3_vl_moe")
     title = "Qwen3-VL, Qwen3-VL-MoE (images, videos)"
 
+    @property
+    def added_layers(self) -> int:
+        return len(self.config.vision_config.deepstack_visual_indexes)
+
     def take_additions(self, arguments: Arguments) -> tuple[Arguments, list[Tensor]]:
         # the model indexes by a mask of the full length: with rows gone it fails, or, where one
         # sample keeps everything, silently adds features to the wrong rows

@@ -24,6 +24,6 @@ def decoder_facts(backbone: Backbone) -> DecoderFacts:
         head_dim=layer.self_attn.head_dim,
         vocab=config.vocab_size,
         gated=any("gate" in name for name, _ in layer.mlp.named_parameters()),
-        windows=tuple(backbone.window(index) for index in range(len(backbone.layers))),
+        windows=backbone.windows,
         experts=experts,
     )

@@ -56,13 +56,10 @@ class Forward:
         self.tokens = tokens
         self.trace = trace
         self.schedule = setup.plugin.schedule
-        device = tokens.image.device
-        counts = [
+        self.counts = [
             [self.schedule.count(stage, n) for n in tokens.visual_counts]
             for stage in range(len(self.schedule.layers))
         ]
-        self.counts = counts
-        self.device_counts = torch.tensor(counts, dtype=torch.long, device=device)
         self.text_counts = [v - n for v, n in zip(tokens.valid_counts, tokens.visual_counts)]
         self.rows = Rows(tokens.image.shape[1])
         self.slots = Slots.of(tokens)
@@ -138,6 +135,10 @@ class Forward:
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         """Called with the layer's output; returns what follows shall see."""
+        repair = self.plugin.repair
+        observed = self.trace is not None and layer in self.trace.answer_layers
+        if not observed and (repair is None or layer not in repair.layers):
+            return self.add(layer, hidden)
         columns, valid = self.repaired
         hidden = self.repair_rows(layer, hidden, self.rows.locate(columns), valid)
         hidden = self.add(layer, hidden)
@@ -218,7 +219,7 @@ class Forward:
             selection = self.plugin.spec.selection
             most = max(self.counts[stage]) if selection == "top_k" else None
             view = replace(self.view(pruner, place), most=most)
-            counts = self.device_counts[stage].to(device)
+            counts = torch.tensor(self.counts[stage], dtype=torch.long, device=device)
             choice = choose(pruner, view, counts, selection, self.relaxation)
             choice = choice.to(self.alive.device)
         if choice.weights is not None:
@@ -280,13 +281,12 @@ class Forward:
 
     def repair_rows(self, layer: int, hidden: Tensor, rows: Tensor, valid: Tensor) -> Tensor:
         """Add the repair to ``hidden`` (B, R, D) at positions ``rows`` (B, A) where ``valid``."""
-        repair = self.plugin.repair
-        stages = [s for s, at in enumerate(self.schedule.layers) if at <= layer]
-        if repair is None or layer not in repair.layers or stages[-1] not in self.contexts:
+        repair, stage = self.plugin.repair, self.schedule.stage_over(layer)
+        if repair is None or layer not in repair.layers or stage not in self.contexts:
             return hidden
         parameter = next(repair.parameters(), hidden)
         states = take_rows(hidden, rows).to(parameter)
-        change = repair(layer, states, self.contexts[stages[-1]].to(parameter))
+        change = repair(layer, states, self.contexts[stage].to(parameter))
         shown = (valid & self.has_images).to(hidden.device)
         change = torch.where(shown[..., None], change.to(hidden), 0)
         rows = rows.to(hidden.device)

@@ -65,7 +65,7 @@ class DropForward(Forward):
         if stage is not None:
             hidden = self._enter(stage, layer, hidden, arguments)
         self.look_back(layer, hidden, arguments)
-        under = self._stage_over(layer)
+        under = self.schedule.stage_over(layer)
         if under is None or (self.rows.index is None and self.segments[under] is None):
             return hidden, arguments
         arguments = dict(arguments)
@@ -131,16 +131,11 @@ class DropForward(Forward):
 
     # -- masks ---------------------------------------------------------------------------------
 
-    def _stage_over(self, layer: int) -> int | None:
-        """The last stage at or before ``layer``."""
-        stages = [stage for stage, at in enumerate(self.schedule.layers) if at <= layer]
-        return stages[-1] if stages else None
-
     def _mask(
         self, stage: int, layer: int, arguments: Arguments, dtype: torch.dtype
     ) -> Tensor | None:
         own = arguments["attention_mask"]
-        window = self.backbone.window(layer)
+        window = self.backbone.windows[layer]
         key = id(own), stage, window
         if key not in self.masks:
             if self.past is None:

@@ -45,7 +45,7 @@ class RecordForward(Forward):
         return hidden
 
     def _biased(self, trace: Trace, layer: int, hidden: Tensor, mask: Tensor | None) -> Tensor:
-        """The layer's ``mask`` plus a leaf of zeros, through which a gradient finds its attention."""
+        """The layer's ``mask`` plus a leaf of zeros, where a gradient finds its attention."""
         batch, length = hidden.shape[:2]
         leaf = torch.zeros(batch, 1, length, length, device=hidden.device, requires_grad=True)
         trace.biases[layer], trace.visual_columns = leaf, self.tokens.visual_columns

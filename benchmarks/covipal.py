@@ -1,0 +1,170 @@
+"""CoViPAL on the embedded model: `python -m benchmarks.covipal`, from the root of the repository.
+
+Both stages, each alone as long as in both, the variant without text, CoViPAL followed by RCP's
+stages and repair, and RCP alone at the same mean tokens; beside them the oracle (the guide layer's
+own attention, which costs a full pass) and the controls of evaluate.py. All runs share one cache of
+what the frozen model computes. Finished runs are skipped, a training that was cut off goes on;
+`--rows` picks some, so that several processes can share the work. Rows go to results/covipal.json,
+tables to results/covipal.md.
+"""
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.environment import environment
+from benchmarks.steps import compared, trained_plugin, training_seconds
+from benchmarks.variants import (
+    Configuration,
+    Variant,
+    changed,
+    read_configuration,
+    write_configuration,
+)
+from rcp import __main__ as commands
+from rcp.errors import UserError
+from rcp.evaluation import tables
+from rcp.evaluation.comparison import Report
+from rcp.evaluation.rows import Row, write_rows
+
+RESULTS = Path(__file__).parent / "results"
+CONFIGS = Path("configs")
+SHARED = {
+    "model.teacher_cache": "runs/teacher_cache",
+    "model.gradient_shares_every": 0,
+    "trainer.limit_val_batches": 4,
+}
+
+RECIPE, ORACLE = "covipal_tiny.yaml", "oracle"
+GUIDED_STEPS, END_TO_END_STEPS = 100, 200
+"""The lengths of the two stages in the recipe."""
+
+RCP = {"method": "rcp", "arguments": {"inner": 96}}
+COMPOSED = [
+    {"layer": 0, "ratio": 0.1944, "method": "covipal",
+     "arguments": {"inner": 96, "blocks": 2, "heads": 4}},
+    {"layer": 8, "ratio": 0.1111, **RCP},
+    {"layer": 15, "ratio": 0.0347, **RCP},
+]
+"""28, 16 and 5 of 144 tokens: 15.9 in the mean, as rcp_tiny.yaml."""
+
+ROWS = (
+    Variant("covipal", "both stages", 3),
+    Variant("stage_1_only", "the teacher's attention alone", 3,
+            {"model.guide.share": 1.0, "model.retention": None, "trainer.max_steps": GUIDED_STEPS}),
+    Variant("stage_2_only", "end to end alone", 3,
+            {"model.guide": None, "trainer.max_steps": END_TO_END_STEPS}),
+    Variant("text_free", "both stages, without the question", 1, arguments={"text": False}),
+    Variant("covipal_rcp", "CoViPAL before the decoder, then RCP's stages and repair", 3,
+            {"model.plugin.stages": COMPOSED,
+             "model.plugin.repair": {"layers": [18, 22],
+                                     "arguments": {"inner": 96, "side": 12, "channels": 32}},
+             "model.guide.pruning_layers": [0]}),
+)
+RCP_ALONE = Variant("rcp", "RCP's three stages and repair, the first at layer 1", 3)
+RCP_RECIPE = "rcp_tiny.yaml"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit status: 0, or that of the step that failed."""
+    options = _parser().parse_args(arguments)
+    try:
+        report = benchmark(options)
+    except UserError as error:
+        print(f"benchmarks.covipal: {error}", file=sys.stderr)
+        return 2
+    except subprocess.CalledProcessError as error:
+        return error.returncode  # the step has said why
+    write_rows(report.rows, options.output)
+    options.output.with_suffix(".md").write_text(_page(report, options, arguments))
+    print(f"Rows in {options.output}, tables in {options.output.with_suffix('.md')}")
+    return 0
+
+
+def benchmark(options: argparse.Namespace) -> Report:
+    """Train and evaluate what ``options`` ask for; CoViPAL, which brings the controls, first."""
+    recipe = changed(read_configuration(CONFIGS / options.recipe), SHARED)
+    rcp_recipe = changed(read_configuration(CONFIGS / RCP_RECIPE), SHARED)
+    plugins = {
+        variant.name: _trained(variant, rcp_recipe if variant is RCP_ALONE else recipe, options)
+        for variant in (*ROWS, RCP_ALONE)
+        if variant.name in options.rows
+    }
+    first, *others = plugins
+    others_by_name = {name: plugins[name] for name in others}
+    others_by_name[ORACLE] = [_oracle(recipe, options.runs / ORACLE)]
+    evaluated = ["--data", str(options.data), "--limit", str(options.limit)]
+    return compared(
+        options.runs, plugins[first], others_by_name, [*evaluated, *options.evaluate]
+    )
+
+
+def _trained(variant: Variant, recipe: Configuration, options: argparse.Namespace) -> list[Path]:
+    folder = options.runs / variant.name
+    config = write_configuration(variant.of(recipe), folder / "recipe.yaml")
+    seeds = range(min(variant.seeds, options.seeds))
+    return [trained_plugin(config, folder / f"seed{s}", s, options.train) for s in seeds]
+
+
+def _oracle(recipe: Configuration, folder: Path) -> Path:
+    """A plug-in that keeps what the recipe's guide layer attends to, at the recipe's budget."""
+    model = recipe["model"]
+    stage = model["plugin"]["stages"][0]
+    described = f"{stage['layer']}:{ORACLE}:{stage['ratio']}:layers=[{model['guide']['layer']}]"
+    if not folder.is_dir():
+        commands.main(
+            ["compose", "--base", model["base"], "--stage", described, "--output", str(folder)]
+        )
+    return folder
+
+
+def _page(report: Report, options: argparse.Namespace, arguments: Sequence[str]) -> str:
+    made = environment(["python", "-m", "benchmarks.covipal", *arguments])
+    lines = ["# CoViPAL on the embedded model", ""]
+    lines += [f"- {name}: {value}" for name, value in made.items()]
+    lines += ["", tables.markdown(tables.summary(report.rows)), "", _gap(report.rows)]
+    lines += ["", tables.markdown(tables.by_type(report.rows)), "", *report.notes, ""]
+    for variant in (*ROWS, RCP_ALONE):
+        if variant.name in options.rows:
+            runs = (options.runs / variant.name).glob("seed*")
+            seconds = [training_seconds(run) for run in runs]
+            mean = sum(seconds) / len(seconds)
+            lines.append(f"- {variant.name}: {variant.about}; {mean:.0f} s of training a seed")
+    return "\n".join(lines) + "\n"
+
+
+def _gap(rows: Sequence[Row]) -> str:
+    first = rows[1]
+    (oracle,) = [row for row in rows if row.method == ORACLE]
+    points = 100 * (oracle.accuracy - first.accuracy)
+    return (
+        f"Oracle (top-k of the guide layer's own attention, which costs a full pass): {points:+.1f}"
+        f" points against {first.method}."
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.covipal",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    names = [variant.name for variant in (*ROWS, RCP_ALONE)]
+    add = parser.add_argument
+    add("--rows", nargs="+", choices=names, default=names, metavar="NAME",
+        help=f"only these: {', '.join(names)}")
+    add("--recipe", default=RECIPE, help="configuration in configs/ that all CoViPAL rows change")
+    add("--seeds", type=int, default=3, help="at most this many a row")
+    add("--runs", type=Path, default=Path("runs/covipal"), help="where training runs are kept")
+    add("--data", type=Path, default=Path("runs/data/test"), help="test questions")
+    add("--limit", type=int, default=600, help="how many of them")
+    add("--output", type=Path, default=RESULTS / "covipal.json", help="where the rows go")
+    add("--train", type=str.split, default=[], help="further arguments of train.py, in one string")
+    add("--evaluate", type=str.split, default=[], help="further arguments of evaluate.py, likewise")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
