@@ -9,7 +9,7 @@ NOBODY = -torch.inf
 """The worth of a token that cannot be picked."""
 
 After = Callable[[Tensor], Tensor]
-"""Newest pick (B, 1) long → worth of every token now (B, N), ``NOBODY`` at dead and at picked ones:
+"""Newest pick (B,) long → worth of every token now (B, N), ``NOBODY`` at dead and at picked ones:
 the worth of a token is usually updated in place, and so is this mark, once a token."""
 
 
@@ -24,10 +24,10 @@ def greedy(first: Tensor, after: After, alive: Tensor, counts: Tensor, most: int
     if not most or not alive.shape[1]:
         return keep
     worth = first.masked_fill(~alive, NOBODY)
-    picks = [worth.argmax(1, keepdim=True)]
+    picks = [worth.argmax(1)]
     for _ in range(most - 1):
-        picks.append(after(picks[-1]).argmax(1, keepdim=True))
-    picked = torch.cat(picks, dim=1)
+        picks.append(after(picks[-1]).argmax(1))
+    picked = torch.stack(picks, dim=1)
     wanted = torch.arange(most, device=counts.device) < counts[:, None]
     return keep.scatter_reduce(1, picked, wanted, "amax") & alive
 
@@ -45,11 +45,13 @@ def cosines(vectors: Tensor) -> Tensor:
 
 
 def rows_at(matrix: Tensor) -> After:
-    """A fast reader of one row of each (N, N) of ``matrix`` (B, N, N): (B, 1) long → (B, N)."""
+    """A fast reader of one row of each (N, N) of ``matrix`` (B, N, N): (B,) long → (B, N)."""
     batch, tokens, _ = matrix.shape
     flat = matrix.reshape(batch * tokens, -1)
-    offsets = torch.arange(batch, device=matrix.device)[:, None] * tokens
-    return lambda index: flat.index_select(0, (index + offsets).view(-1))
+    if batch == 1:  # a pick costs few operations, so each one counts
+        return lambda index: flat.index_select(0, index)
+    offsets = torch.arange(batch, device=matrix.device) * tokens
+    return lambda index: flat.index_select(0, index + offsets)
 
 
 def max_min(distance: Tensor, alive: Tensor) -> tuple[Tensor, After]:
@@ -65,13 +67,9 @@ def max_min(distance: Tensor, alive: Tensor) -> tuple[Tensor, After]:
     diagonal.fill_(NOBODY)  # whoever is picked is nearest to itself from then on
     distance.masked_fill_(~alive[:, None, :], NOBODY)
     row = rows_at(distance)
-    nearest: list[Tensor] = []
+    nearest = torch.full_like(first, torch.inf)
 
     def after(pick: Tensor) -> Tensor:
-        if not nearest:
-            nearest.append(row(pick))
-        else:
-            torch.minimum(nearest[0], row(pick), out=nearest[0])
-        return nearest[0]
+        return torch.minimum(nearest, row(pick), out=nearest)
 
     return first, after

@@ -45,7 +45,7 @@ class AgilePruner(Pruner):
             nonlocal kept
             kept += 1
             dead.logical_or_(1 - likeness_to(pick) < kept * step)
-            blocked.scatter_(1, pick, NOBODY)
+            blocked.scatter_(1, pick[:, None], NOBODY)
             return first - dead * alive.shape[1] + blocked
 
         return greedy(first, after, alive, counts, view.limit(counts))

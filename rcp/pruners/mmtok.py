@@ -67,9 +67,9 @@ def coverage(cover: Tensor, alive: Tensor) -> tuple[Tensor, After]:
         return (added * 1e12).round() + blocked
 
     def after(pick: Tensor) -> Tensor:
-        column = cover.gather(2, pick[:, None].expand(-1, cover.shape[1], 1))
+        column = cover.gather(2, pick[:, None, None].expand(-1, cover.shape[1], 1))
         torch.maximum(best, column, out=best)
-        blocked.scatter_(1, pick, NOBODY)
+        blocked.scatter_(1, pick[:, None], NOBODY)
         return worth()
 
     return worth(), after

@@ -49,7 +49,7 @@ def _least_alike(likeness_to: After, last: Tensor, alive: Tensor) -> After:
     total.masked_fill_(~alive, -NOBODY)
 
     def after(pick: Tensor) -> Tensor:
-        total.add_(likeness_to(pick)).scatter_(1, pick, -NOBODY)
+        total.add_(likeness_to(pick)).scatter_(1, pick[:, None], -NOBODY)
         return torch.neg(total)
 
     return after

@@ -64,7 +64,7 @@ def _novel(score: Tensor, likeness_to: After, alive: Tensor) -> After:
 
     def after(pick: Tensor) -> Tensor:
         torch.maximum(nearest, likeness_to(pick), out=nearest)
-        blocked.scatter_(1, pick, NOBODY)
+        blocked.scatter_(1, pick[:, None], NOBODY)
         return score * (1 - nearest) + blocked
 
     return after
