@@ -167,9 +167,7 @@ class Plugin(nn.Module):
     def for_model(cls, spec: PluginSpec, model: nn.Module) -> "Plugin":
         """A fresh plug-in of ``model``'s sizes, bound to its identity, on its device, in fp32."""
         backbone = backbone_for(model)
-        if spec.lora is not None:
-            prefix = next(name for name, m in model.named_modules() if m is backbone.layers)
-            spec = replace(spec, lora=spec.lora.for_layers(backbone.layers, prefix))
+        spec = fitted(spec, model)
         plugin = cls(spec, backbone.hidden_size, len(backbone.layers))
         plugin.base = BaseIdentity.of(backbone)
         return plugin.to(next(model.parameters()).device)
@@ -260,6 +258,15 @@ class Plugin(nn.Module):
                     f"threshold mode means nothing for it. Use selection: top_k, or one of "
                     f"{', '.join(learned)}."
                 )
+
+
+def fitted(spec: PluginSpec, model: nn.Module) -> PluginSpec:
+    """``spec`` with the modules of ``model`` that its low-rank adapters are for."""
+    if spec.lora is None:
+        return spec
+    layers = backbone_for(model).layers
+    prefix = next(name for name, module in model.named_modules() if module is layers)
+    return replace(spec, lora=spec.lora.for_layers(layers, prefix))
 
 
 def _check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:

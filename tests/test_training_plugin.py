@@ -160,6 +160,26 @@ def test_every_parameter_of_the_plugin_gets_a_gradient_and_no_other(
         assert seen.logged["train/mean_ratio"] == pytest.approx(module.plugin.mean_ratio)
 
 
+@pytest.mark.parametrize("margin", [None, 2.0])
+def test_gradient_checkpointing_gives_the_same_gradients(
+    margin: float | None, base_folder: Path, conversations: Path, tmp_path: Path
+):
+    found, layers = [], []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        seen = Gradients()
+        module = training(base_folder, margin=margin, gradient_checkpointing=checkpointing)
+        module.gradient_shares_every = 0  # it, too, runs backward passes
+        mlp, runs = module.model.get_decoder().layers[2].mlp, [0]
+        mlp.register_forward_pre_hook(lambda *_: runs.__setitem__(0, runs[0] + 1))
+        trainer(tmp_path, 1, (seen,), limit_val_batches=0).fit(module, data(conversations))
+        found.append(seen.plugin)
+        layers.append(runs[0])
+    assert layers[1] == layers[0] + 1  # once more, in the backward pass
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, msg=name)
+
+
 @pytest.mark.parametrize("method", ["random", "question_attention"])
 def test_a_control_without_trained_pruners_trains_its_repair(
     method: str, base_folder: Path, conversations: Path, tmp_path: Path

@@ -153,13 +153,14 @@ def _with_config_paths(arguments: Sequence[str]) -> list[str]:
     found = list(arguments)
     for index, argument in enumerate(arguments):
         if argument.startswith("--config="):
-            found[index] = f"--config={_config_path(argument.removeprefix('--config='))}"
+            found[index] = f"--config={config_path(argument.removeprefix('--config='))}"
         elif index and arguments[index - 1] == "--config":
-            found[index] = str(_config_path(argument))
+            found[index] = str(config_path(argument))
     return found
 
 
-def _config_path(name: str) -> Path:
+def config_path(name: str) -> Path:
+    """The configuration ``name``: a path, or the name of one in configs/."""
     for path in (Path(name), CONFIGS / name):
         if path.is_file():
             return path

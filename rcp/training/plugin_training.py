@@ -22,6 +22,7 @@ from rcp.losses import Reduce
 from rcp.plugin import Plugin
 from rcp.relaxation import Relaxation
 from rcp.training import checkpoint as checkpoints
+from rcp.training.checkpointing import checkpoint_layers, let_layers_checkpoint
 from rcp.training.distributed import all_reduce_sum, is_distributed
 from rcp.training.gradient_shares import gradient_shares
 from rcp.training.guided import (
@@ -65,6 +66,8 @@ class PluginTraining(pl.LightningModule):
         max_new_tokens: length of the answers generated in validation
         margin: in training too, drop the tokens ranked beyond this multiple of a stage's count
             instead of masking them, which saves much of the time; null masks them all
+        gradient_checkpointing: keep only the inputs of the frozen layers for the backward pass and
+            compute the rest again, for a third more time and much less memory
         teacher_cache: folder for what the frozen model computes the same in every run (image
             features, and the teacher's answer rows), which about halves the time of a step; made
             by the first run, shared by all with the same base, data and precision; null for none
@@ -85,6 +88,7 @@ class PluginTraining(pl.LightningModule):
         budget_warmup: float = 0.1,
         max_new_tokens: int = 8,
         margin: float | None = None,
+        gradient_checkpointing: bool = False,
         teacher_cache: str | None = None,
         gradient_shares_every: int = 100,
     ) -> None:
@@ -109,6 +113,9 @@ class PluginTraining(pl.LightningModule):
         self.budget_warmup = budget_warmup
         self.max_new_tokens = max_new_tokens
         self.margin = margin
+        self.gradient_checkpointing = gradient_checkpointing
+        if gradient_checkpointing:
+            checkpoint_layers(self.model)
         folder = None if teacher_cache is None else Path(teacher_cache)
         self.teacher = Teacher(self.model, self.processor, self.plugin, folder)
         self.gradient_shares_every = gradient_shares_every
@@ -122,6 +129,8 @@ class PluginTraining(pl.LightningModule):
         """Training mode for the plug-in; dropout in the frozen model stays off."""
         super().train(mode)
         self.model.eval()
+        if mode and self.gradient_checkpointing:
+            let_layers_checkpoint(backbone_for(self.model))
         return self
 
     def on_fit_start(self) -> None:

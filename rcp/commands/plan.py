@@ -1,0 +1,27 @@
+"""Tell what a training will take before it starts: memory, tokens, FLOPs and KV cache.
+
+Reads the configuration and the base's config.json; needs no weights and no data.
+"""
+
+import argparse
+from pathlib import Path
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """The configuration, and what it does not say: the length of texts and the machine."""
+    add = parser.add_argument
+    add("--config", type=Path, required=True, help="configuration of train.py")
+    add("--base", metavar="MODEL", help="folder or hub id, in place of the configuration's")
+    add("--visual-tokens", type=int, metavar="N",
+        help="visual tokens of a sample (default: an image's, where that number is fixed)")
+    add("--text-tokens", type=int, default=64, metavar="T", help="text tokens of a sample")
+    add("--answer-tokens", type=int, default=8, metavar="A", help="rows of it with logits")
+    add("--gpu-memory", type=float, metavar="GIB",
+        help="memory of one GPU (default: that of the present one)")
+    add("--devices", type=int, default=1, metavar="G", help="GPUs in all, over all nodes")
+
+
+def run(options: argparse.Namespace) -> None:
+    from rcp.training.planning import plan
+
+    print("\n".join(plan(options)))

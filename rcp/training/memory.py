@@ -1,0 +1,75 @@
+"""What a training step holds on each GPU, from sizes alone. An estimate, term by term. [ours]"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rcp.cost import DecoderFacts
+
+
+@dataclass(frozen=True)
+class Step:
+    """The sizes of one training step on one GPU.
+
+    ``rows``: tokens present in each decoder layer of the student, per sample; ``first``: the
+    first layer whose output depends on something trained; ``answers``: rows with logits, per
+    sample; ``value_bytes``: bytes of one activation, 4 in fp32 and 2 in bf16; ``base`` and
+    ``plugin``: numbers of parameters, ``base_bytes`` each of the base's; ``sharded`` (ZeRO-2) and
+    ``base_sharded`` (ZeRO-3): over how many GPUs the optimiser and the base are spread;
+    ``checkpointing``: only the inputs of layers are kept for the backward pass.
+    """
+
+    facts: DecoderFacts
+    rows: Sequence[int]
+    first: int
+    answers: int
+    batch: int
+    value_bytes: int
+    base: int
+    base_bytes: int
+    plugin: int
+    sharded: int = 1
+    base_sharded: int = 1
+    checkpointing: bool = False
+
+
+def kept_per_row(facts: DecoderFacts, value_bytes: int) -> int:
+    """Bytes that the backward pass of one frozen decoder layer needs of each of its rows.
+
+    Frozen linear layers need nothing of their inputs. There remain both norms' inputs, which are
+    fp32 (2 · 4h), query, key, value and the output of attention (2q + 2k), and the three operands
+    of a gated MLP (3m), or the activation's alone.
+    """
+    queries, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
+    operands = 3 if facts.gated else 1
+    inner = 2 * queries + 2 * keys + operands * facts.intermediate
+    return 2 * 4 * facts.hidden + value_bytes * inner
+
+
+def memory(step: Step) -> dict[str, int]:
+    """Bytes by what they are for. The runtime's own and fragmentation are not in it.
+
+    - base: parameters, over the GPUs that share them
+    - plug-in: fp32 weights and gradients, 4 + 4 bytes a parameter
+    - optimiser: two fp32 moments, 8 bytes a parameter, over the GPUs that share them
+    - student: ``batch · Σ rows · kept_per_row`` over the layers from the first trained one on;
+      with checkpointing the layers' inputs, and one layer whole
+    - attention bias: its gradient by head in the longest layer, ``batch · heads · rows²``
+    - logits: student's and teacher's, the fp32 copy the loss takes and its gradient
+    """
+    facts, size = step.facts, step.value_bytes
+    rows = list(step.rows[step.first :])
+    whole = kept_per_row(facts, size)
+    longest = max(rows, default=0)
+    if step.checkpointing:
+        student = sum(rows) * facts.hidden * size + longest * whole
+    else:
+        student = sum(rows) * whole
+    logits = step.batch * step.answers * facts.vocab
+    return {
+        "base": step.base * step.base_bytes // step.base_sharded,
+        "plug-in": step.plugin * 8 // step.base_sharded,
+        "optimiser": step.plugin * 8 // step.sharded,
+        "student": step.batch * student,
+        "attention bias": step.batch * facts.heads * longest**2 * size,
+        "logits": logits * (2 * size + 8),
+    }

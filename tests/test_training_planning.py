@@ -1,0 +1,126 @@
+"""`python -m rcp plan`: its numbers against the cost model, and what autograd really saves."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from transformers import AutoModelForImageTextToText
+
+import rcp
+from rcp.__main__ import main
+from rcp.backbones import backbone_for
+from rcp.cost import kv_bytes, prefill_flops
+from rcp.evaluation.facts import decoder_facts
+from rcp.relaxation import Relaxation
+from rcp.training.memory import Step, kept_per_row, memory
+from rcp.training.planning import on_meta, rows_by_layer
+from tests.tiny import reference_plugin, tiny_inputs, tiny_llava_model
+from tests.tiny_base import LAYERS, TOKENS
+
+pytest_plugins = ["tests.training_fixtures"]
+
+PLUGIN = {"stages": [{"layer": 1, "ratio": 0.5, "arguments": {"inner": 8}},
+                     {"layer": 3, "ratio": 0.125, "arguments": {"inner": 8}}],
+          "lora": {"rank": 2, "layers": [2]}}
+
+
+@pytest.fixture
+def config(base_folder: Path, tmp_path: Path) -> Path:
+    """A configuration whose base has no weights, only its config.json."""
+    (tmp_path / "base").mkdir()
+    shutil.copy(base_folder / "config.json", tmp_path / "base")
+    path = tmp_path / "config.yaml"
+    model = {"base": str(tmp_path / "base"), "plugin": PLUGIN, "margin": 1.5}
+    path.write_text(yaml.safe_dump({"model": model, "data": {"batch_size": 4}}))
+    return path
+
+
+def test_the_plan_needs_no_weights_and_agrees_with_the_cost_model(config: Path, capsys):
+    assert main(["plan", "--config", str(config), "--text-tokens", "10"]) == 0
+    out = capsys.readouterr().out
+    part = yaml.safe_load(config.read_text())["model"]
+    model, plugin = on_meta(part["base"], part)
+    facts = decoder_facts(backbone_for(model))
+    full, kept = [TOKENS + 10] * LAYERS, [TOKENS + 10, 18, 18, 12]
+    rows = rows_by_layer(plugin, TOKENS, 10, 1.5)
+    assert (rows.full, rows.kept) == (full, kept)
+    assert rows.trained == [TOKENS + 10, 22, 22, 13]
+    share = prefill_flops(facts, kept) / prefill_flops(facts, full)
+    assert f"GFLOPs ({share:.1%})" in out
+    cached = sum(kv_bytes(facts, kept, 4)) / sum(kv_bytes(facts, full, 4))
+    assert f"MiB a sample ({cached:.1%})" in out
+    assert "from layer 1: 8" in out and "from layer 3: 2" in out
+
+
+def test_parameters_are_counted_like_those_of_the_real_plugin(config: Path, base_folder: Path):
+    part = yaml.safe_load(config.read_text())["model"]
+    model, planned = on_meta(part["base"], part)
+    whole = AutoModelForImageTextToText.from_pretrained(base_folder)
+    loaded = rcp.Plugin.for_model(planned.spec, whole)
+    assert {n: p.shape for n, p in planned.named_parameters()} == {
+        n: p.shape for n, p in loaded.named_parameters()
+    }
+
+
+def test_what_does_not_fit_is_told_with_what_would_help(config: Path, capsys):
+    assert main(["plan", "--config", str(config), "--gpu-memory", "64"]) == 0
+    assert "It fits into 64.0 GiB" in capsys.readouterr().out
+    assert main(["plan", "--config", str(config), "--gpu-memory", "0.0008"]) == 0
+    out = capsys.readouterr().out
+    assert "does not fit" in out
+    for change in ("data.batch_size", "gradient_checkpointing", "bfloat16", "deepspeed_stage_3"):
+        assert change in out
+
+
+def test_bad_configurations_are_refused(config: Path, tmp_path: Path, capsys):
+    values = yaml.safe_load(config.read_text())
+    for change, complaint in (
+        ({"base": str(tmp_path / "gone")}, "cannot be read"),
+        ({"plugin": {"stages": [{"layer": 9, "ratio": 0.5}]}}, "layer 9"),
+        ({"plugin": {"budgett": 3}}, "model.plugin is not right"),
+    ):
+        path = tmp_path / "bad.yaml"
+        path.write_text(yaml.safe_dump({**values, "model": {**values["model"], **change}}))
+        assert main(["plan", "--config", str(path)]) == 2
+        assert complaint in capsys.readouterr().err
+
+
+def test_memory_kept_for_backward_is_what_autograd_saves():
+    """Within 15 %, attention matrices left out, which fused kernels do not keep."""
+    model = tiny_llava_model(hidden_size=64, intermediate_size=192)
+    plugin = reference_plugin("rcp", model, repair=())
+    inputs = tiny_inputs(questions=(40, 40))
+    batch, length = inputs["input_ids"].shape
+    labels = torch.full_like(inputs["input_ids"], -100)
+    labels[:, -1] = 7
+    frozen = {p.untyped_storage().data_ptr() for m in (model, plugin) for p in m.parameters()}
+    saved: dict[int, torch.Tensor] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        pointer = tensor.untyped_storage().data_ptr()
+        attention, logits = tensor.shape[-1:] == (length,), tensor.shape[-1:] == (120,)
+        transposed_keys = tensor.shape[-2:] == (16, length)
+        if pointer not in frozen and (transposed_keys or not (attention or logits)):
+            saved[pointer] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with rcp.attach(model, plugin, "soft", relaxation=Relaxation()):
+            model(**inputs, labels=labels, use_cache=False)
+    measured = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
+    facts = decoder_facts(backbone_for(model))
+    assert measured == pytest.approx(batch * length * 5 * kept_per_row(facts, 4), rel=0.15)
+
+
+def test_each_choice_changes_the_term_it_is_about():
+    facts = decoder_facts(backbone_for(tiny_llava_model()))
+    sizes = {"facts": facts, "rows": [40, 40, 20, 20, 10, 10], "first": 1, "answers": 4,
+             "batch": 8, "value_bytes": 4, "base": 1000, "base_bytes": 4, "plugin": 100}
+    plain = memory(Step(**sizes))
+    assert plain["base"] == 4000 and plain["plug-in"] + plain["optimiser"] == 1600
+    assert plain["student"] == 8 * 100 * kept_per_row(facts, 4)
+    assert memory(Step(**sizes, checkpointing=True))["student"] < plain["student"]
+    assert memory(Step(**sizes, base_sharded=4))["base"] == 1000
+    assert memory(Step(**sizes, sharded=4))["optimiser"] == plain["optimiser"] / 4
