@@ -72,6 +72,7 @@ class Repacking:
         axes = positions[-3:] if positions.dim() == 3 else positions[None]
         axes, moved = closed(axes.expand(-1, *present.shape), present, left)
         self.shift = moved if self.shift is None else self.shift.to(moved.device) + moved
+        axes = axes.to(hidden.device)
         self._rope = self.backbone.rope(hidden, axes if positions.dim() == 3 else axes[0])
 
     def rope(self, handed: Rope) -> Rope:
