@@ -10,6 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from rcp.attach import attach
 from rcp.backbones import Backbone
 from rcp.conversations import LoadedSample
 from rcp.cost import prefill_flops
@@ -46,6 +47,33 @@ def speedups(
             for measured, taken in zip(ratios, seconds):
                 measured.append(seconds[0] / taken)
     return [statistics.median(measured) for measured in ratios]
+
+
+@torch.no_grad()
+def selection_seconds(
+    preparation: Preparation,
+    contestant: Contestant,
+    samples: Sequence[LoadedSample],
+    rounds: int,
+) -> float:
+    """Seconds of a prefill that go into choosing tokens.
+
+    The prefill's time less that of one that replays the same choice, in turns; median over rounds.
+    """
+    model, plugin = preparation.model, contestant.plugin
+    assert plugin is not None
+    inputs = _inputs(preparation, contestant, samples)
+    with attach(model, plugin, "drop") as handle, handle.trace() as trace:
+        _prefill(model, inputs)
+    found = []
+    for number in range(-WARM_UP, rounds):
+        with attach(model, plugin, "drop"):
+            choosing = _seconds(model, inputs)
+        with attach(model, plugin, "drop", plan=trace.plan):
+            replaying = _seconds(model, inputs)
+        if number >= 0:
+            found.append(choosing - replaying)
+    return statistics.median(found)
 
 
 @torch.no_grad()

@@ -1,0 +1,55 @@
+"""Arguments of the measurements that run a base model over questions, and what they stand for."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rcp.base_model import load_base
+from rcp.conversations import Batch, ConversationCollator, ConversationDataset
+
+NO_LIMIT = 2**31
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """What to run on what, and where the result goes."""
+    add = parser.add_argument
+    add("--base", required=True, metavar="MODEL", help="folder or hub id of the frozen model")
+    add("--data", type=Path, required=True, metavar="FILE",
+        help="LLaVA-style conversation JSON, or a folder that holds one")
+    add("--image-folder", type=Path, metavar="DIR",
+        help="folder that image paths are relative to (default: the data file's)")
+    add("--limit", type=int, default=100, metavar="N", help="how many questions (default: 100)")
+    add("--batch-size", type=int, default=16, metavar="B")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--output", type=Path, metavar="JSON", help="also write what is printed there")
+
+
+def load(options: argparse.Namespace, with_answers: bool) -> tuple[Any, Iterator[Batch]]:
+    """The model, and its batches: prompts, with their answers and labels if asked for."""
+    dataset = ConversationDataset(options.data, options.image_folder)
+    model, processor = load_base(options.base, options.dtype, options.device)
+    return model, batches(
+        processor, dataset, options.limit, options.batch_size, with_answers=with_answers
+    )
+
+
+def batches(
+    processor: Any, dataset: ConversationDataset, limit: int, size: int, *, with_answers: bool
+) -> Iterator[Batch]:
+    """The first ``limit`` samples in batches of ``size``."""
+    collate = ConversationCollator(processor, NO_LIMIT, with_answers)
+    count = min(limit, len(dataset))
+    for start in range(0, count, size):
+        yield collate([dataset[index] for index in range(start, min(start + size, count))])
+
+
+def write(result: dict[str, object], path: Path | None) -> None:
+    """``result`` as JSON, if a path is given."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=2) + "\n")
