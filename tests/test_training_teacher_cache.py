@@ -52,9 +52,10 @@ def fit(
     conversations: Path,
     cache: Path | None,
     layers: tuple[int, ...] = (3,),
-    max_length: int = 1024,
     method: str = "rcp",
     guide: GuideOptions | None = None,
+    val: Path | None = None,
+    **data: Any,
 ) -> Losses:
     """Two steps of a training whose every term, the distillation too, reads the teacher."""
     torch.manual_seed(0)
@@ -80,10 +81,9 @@ def fit(
         log_every_n_steps=1,
         callbacks=[seen],
     )
-    path = str(conversations)
+    val = conversations if val is None else val
     trainer.fit(
-        module,
-        ConversationDataModule(path, path, batch_size=4, max_length=max_length, seed=3),
+        module, ConversationDataModule(str(conversations), str(val), batch_size=4, seed=3, **data)
     )
     return seen
 
@@ -251,6 +251,18 @@ def test_the_collator_may_leave_samples_out(base_folder: Path, tmp_path: Path):
     path = write_conversations(tmp_path / "long.json", rows)
     computed, read = (
         fit(base_folder, path, given, max_length=40) for given in (None, tmp_path / "cache")
+    )
+    assert computed.terms == [pytest.approx(t, abs=1e-6, rel=1e-6) for t in read.terms]
+
+
+def test_an_unreadable_sample_is_passed_over(base_folder: Path, tmp_path: Path):
+    """What stands in for it belongs to another file: its features must not land in this one."""
+    rows = [conversation(n) for n in range(8)]
+    path = write_conversations(tmp_path / "some.json", rows)
+    (tmp_path / "images" / "2.png").write_bytes(b"no image")
+    val = write_conversations(tmp_path / "val" / "all.json", rows[:2])
+    computed, read = (
+        fit(base_folder, path, given, val=val, unreadable=0.9) for given in (None, tmp_path / "c")
     )
     assert computed.terms == [pytest.approx(t, abs=1e-6, rel=1e-6) for t in read.terms]
 

@@ -70,10 +70,13 @@ def _of_processor(processor: Any) -> str:
 def _of_samples(samples: Sequence[Sample]) -> str:
     """Texts, and names and sizes of the image files; pixels are not read."""
     return _digest(
-        f"{sample.id}\0{sample.question}\0{sample.answer}\0"
-        + "\0".join(f"{image.name} {image.stat().st_size}" for image in sample.images)
+        "\0".join([sample.id, sample.question, sample.answer, *map(_of_file, sample.images)])
         for sample in samples
     )
+
+
+def _of_file(image: Path) -> str:
+    return f"{image.name} {image.stat().st_size}" if image.is_file() else image.name
 
 
 def _digest(parts: Any) -> str:

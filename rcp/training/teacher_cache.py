@@ -9,13 +9,20 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from rcp.conversations import Batch, ConversationCollator, ConversationDataset, Sample
+from rcp.conversations import (
+    Batch,
+    ConversationCollator,
+    ConversationDataset,
+    LoadedSample,
+    Sample,
+)
 from rcp.errors import UserError
 from rcp.forwards.trace import Trace
 from rcp.image_features import encode_images, given_images
 from rcp.losses import IGNORED
 from rcp.training.fingerprint import check_fingerprint
 from rcp.training.shards import Shards
+from rcp.training.unreadable import PassingOver
 
 SHARD = 256
 """Samples in one file."""
@@ -77,7 +84,9 @@ class TeacherCache:
             facts: dict[str, str] = {}
             end = min((shard + 1) * SHARD, len(self.samples))
             for start in range(shard * SHARD, end, batch_size):
-                items = [self.dataset[n] for n in range(start, min(start + batch_size, end))]
+                items = self._readable(range(start, min(start + batch_size, end)))
+                if not items:
+                    continue
                 batch = collate(items)
                 batch["inputs"] = {k: v.to(device) for k, v in batch["inputs"].items()}
                 batch["labels"] = batch["labels"].to(device)
@@ -118,6 +127,12 @@ class TeacherCache:
         found = [self._read(name, "relevance").float().T for name in batch["ids"]]
         padded = nn.utils.rnn.pad_sequence(found, batch_first=True)
         return padded.transpose(1, 2).to(batch["labels"].device)
+
+    def _readable(self, numbers: range) -> list[LoadedSample]:
+        """The samples that can be read: training passes the others over, too."""
+        found = PassingOver(self.dataset)
+        items = [(found[number], self.samples[number]) for number in numbers]
+        return [item for item, wanted in items if item.sample.id == wanted.id]
 
     def _images_of(self, batch: Batch) -> list[str]:
         """What the images of a batch are called in their files, in the order of the pixels."""
