@@ -1,0 +1,60 @@
+"""What commands share that look at an exported plug-in on the samples of a data set."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rcp.backbones import backbone_for
+from rcp.base_model import load_base
+from rcp.conversations import ConversationDataset
+from rcp.errors import UserError
+from rcp.io import load_plugin
+from rcp.plugin import Plugin
+from rcp.schedule import mean_ratio_of
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is looked at."""
+
+    model: Any
+    processor: Any
+    plugin: Plugin
+    dataset: ConversationDataset
+
+
+def configure(parser: argparse.ArgumentParser, output: str) -> None:
+    """Options that name the plug-in, the data and where the result goes."""
+    add = parser.add_argument
+    add("--plugin", type=Path, required=True, metavar="DIR", help="exported plug-in")
+    add("--data", type=Path, required=True, metavar="FILE",
+        help="LLaVA-style conversation JSON, or a folder that holds one")
+    add("--image-folder", type=Path, metavar="DIR",
+        help="folder that image paths are relative to (default: the data file's)")
+    add("--base", metavar="MODEL",
+        help="folder or hub id of the frozen model (default: the one the plug-in names)")
+    add("--budget", type=float, metavar="K",
+        help="among those the plug-in was trained for: visual tokens, mean over layers; below 1 a "
+        "share of them")
+    add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base model")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    add("--output", type=Path, default=Path(output), help="file to write (default: %(default)s)")
+
+
+def subject(options: argparse.Namespace) -> Subject:
+    """Read all of it; raises ``UserError`` for what cannot be read or does not belong together."""
+    plugin = load_plugin(options.plugin)
+    dataset = ConversationDataset(options.data, options.image_folder)
+    base = options.base or (plugin.base.name_or_path if plugin.base is not None else "")
+    if not base:
+        raise UserError(
+            f"'{options.plugin}' does not name its base model. Add --base with its folder or hub "
+            "id."
+        )
+    model, processor = load_base(base, options.dtype, options.device)
+    if options.budget is not None:
+        plugin = plugin.at_budget(mean_ratio_of(options.budget, backbone_for(model).visual_tokens))
+    return Subject(model, processor, plugin, dataset)

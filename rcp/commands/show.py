@@ -1,0 +1,38 @@
+"""Draw which visual tokens survive each stage, with question, full and pruned answer."""
+
+import argparse
+
+from rcp.commands import _plugin_on_data
+from rcp.errors import UserError
+from rcp.evaluation.drawing import draw
+from rcp.evaluation.survivors import survivors
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    _plugin_on_data.configure(parser, "survivors.png")
+    parser.add_argument("--samples", type=int, default=4, metavar="N", help="the first N samples")
+    parser.add_argument("--ids", nargs="+", metavar="ID", help="these samples instead")
+    parser.add_argument("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
+
+
+def run(options: argparse.Namespace) -> None:
+    if options.samples < 1:
+        raise UserError(f"--samples is {options.samples}: give a whole number of at least 1.")
+    found = _plugin_on_data.subject(options)
+    numbers = {sample.id: number for number, sample in enumerate(found.dataset.samples)}
+    ids = options.ids or list(numbers)[: options.samples]
+    for name in ids:
+        if name not in numbers:
+            raise UserError(
+                f"There is no sample '{name}' in '{found.dataset.path}'; its first is "
+                f"'{found.dataset.samples[0].id}'. Name others with --ids."
+            )
+    items = [found.dataset[numbers[name]] for name in ids]
+    answered = [
+        survivors(found.model, found.processor, found.plugin, item, options.max_new_tokens)
+        for item in items
+    ]
+    draw(answered, options.output)
+    for one in answered:
+        print(f"{one.id}: {one.question!r} full {one.full!r} pruned {one.pruned!r}")
+    print(f"Drawn to {options.output}")
