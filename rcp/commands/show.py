@@ -10,9 +10,10 @@ from rcp.evaluation.survivors import survivors
 
 def configure(parser: argparse.ArgumentParser) -> None:
     _plugin_on_data.configure(parser, "survivors.png")
-    parser.add_argument("--samples", type=int, default=4, metavar="N", help="the first N samples")
-    parser.add_argument("--ids", nargs="+", metavar="ID", help="these samples instead")
-    parser.add_argument("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
+    add = parser.add_argument
+    add("--samples", type=int, default=4, metavar="N", help="the first N samples")
+    add("--ids", nargs="+", metavar="ID", help="these samples instead")
+    add("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
 
 
 def run(options: argparse.Namespace) -> None:
