@@ -82,6 +82,14 @@ def test_a_folder_alone_never_imports(own_method, tiny_llava, tmp_path):
         rcp.load_plugin(tmp_path / "plugin")
 
 
+def test_a_need_that_no_view_has_is_refused(own_method, tiny_llava):
+    own_method.write_text(METHOD + "    needs = frozenset({'entropy'})\n")
+    import_files([own_method])
+    plugin = rcp.Plugin.for_model(rcp.PluginSpec([rcp.StageSpec(0, 0.5, "largest")]), tiny_llava)
+    with pytest.raises(rcp.UserError, match="'entropy'.*question_attention"):
+        rcp.attach(tiny_llava, plugin)
+
+
 def test_bad_files_are_refused(tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("import no_such_module")

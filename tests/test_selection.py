@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rcp.pruners import PRUNERS
+from rcp.pruners import PRUNERS, Pruner
 from rcp.relaxation import Relaxation
 from rcp.selection import retention, straight_through, threshold, top_k
 from tests.tiny import COVIPAL_ARGUMENTS, RCP_ARGUMENTS
@@ -46,6 +46,41 @@ def test_exactly_k_alive_tokens_whatever_the_neighbours(name, tokens, share, kin
             compact = narrowed(view, [row], alive)
             chosen = pruner.select(compact, counts[row:row + 1])
             assert torch.equal(chosen[0], keep[row, alive]), "a choice depends on dead tokens"
+
+
+MERGING = [name for name in PRUNERS.names() if PRUNERS.get(name).merge is not Pruner.merge]
+
+
+@pytest.mark.parametrize("name", MERGING)
+@settings(max_examples=25, deadline=None)
+@given(
+    tokens=st.integers(1, 30),
+    share=st.floats(0, 1),
+    kind=st.sampled_from(["random", "duplicates", "pairs", "zeros"]),
+    seed=st.integers(0, 1000),
+)
+def test_merge_weights_are_k_slots_of_alive_tokens(name, tokens, share, kind, seed):
+    """(k, N) weights: each kept slot has a row; dead tokens and batch neighbours weigh nothing."""
+    dead = torch.rand(2, tokens, generator=torch.Generator().manual_seed(seed)) < 0.3
+    dead[:, 0] = False
+    view = make_view(2, tokens, kind, seed, alive=~dead)
+    pruner = build(name)
+    counts = torch.tensor([1, int(share * tokens)]).clamp(min=1).minimum(view.alive.sum(1))
+    with torch.no_grad():
+        keep = pruner.select(view, counts)
+        weights = pruner.merge(view, keep)
+        if weights is None:  # a wrapper of a method that folds nothing
+            return
+        assert weights.shape == (2, int(counts.max()), tokens) and weights.isfinite().all()
+        for row in range(2):
+            count, kept = int(counts[row]), keep[row].nonzero()[:, 0]
+            assert not weights[row, count:].any() and not weights[row][:, dead[row]].any()
+            if kind != "zeros":  # a merged token lives in the slot of one of its members
+                assert (weights[row, torch.arange(count), kept] > 0).all()
+            alive = view.alive[row].nonzero()[:, 0]
+            compact = narrowed(view, [row], alive)
+            alone = pruner.merge(compact, pruner.select(compact, counts[row:row + 1]))
+            assert torch.allclose(alone[0], weights[row, :count][:, alive], atol=1e-6)
 
 
 def test_top_k_survives_nan_infinities_and_ties():

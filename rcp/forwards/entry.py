@@ -1,6 +1,7 @@
 """What images and question were when they entered the decoder, for the methods that ask."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from torch import Tensor
@@ -12,6 +13,7 @@ from rcp.errors import UserError
 from rcp.masking import take_rows
 from rcp.plugin import Plugin
 from rcp.tokens import TokenMap
+from rcp.view import View
 
 EMBEDDINGS = ("projected", "question_embeds")
 
@@ -19,11 +21,17 @@ EMBEDDINGS = ("projected", "question_embeds")
 def entry_facts(backbone: Backbone, plugin: Plugin) -> frozenset[str]:
     """Which facts of the entry the methods of ``plugin`` read: needed, or used and to be had.
 
-    Raises ``UserError`` for a needed one that the model cannot give.
+    Raises ``UserError`` for a needed one that the model cannot give, or that nobody knows.
     """
+    known = [field.name for field in fields(View)]
     asked: set[str] = set()
     for layer in plugin.schedule.layers:
         pruner = plugin.pruner(layer)
+        if strange := sorted(pruner.needs.difference(known)):
+            raise UserError(
+                f"The pruner '{pruner.name}' needs '{strange[0]}', which no view has. A view has "
+                f"{', '.join(known)}. Correct the name in its `needs`."
+            )
         for fact in pruner.needs.intersection(VISION_FACTS):
             backbone.check_fact(fact)
         asked |= pruner.needs
