@@ -59,6 +59,12 @@ def test_it_reads_the_question_its_neighbours_and_places():
     assert gap.max() > 1e-3, "a score should depend on the other tokens too"
 
 
+def test_a_vector_common_to_all_tokens_does_not_matter():
+    """Deeper in the decoder it dwarfs what tells tokens apart."""
+    seen, pruner = view(), module()
+    assert changed(pruner, seen, visual=seen.visual + 30 * torch.randn(2, 1, WIDTH)) < 1e-4
+
+
 def test_a_fresh_module_hears_the_question_from_the_first_step():
     """A gate that starts shut lets no gradient to what reads the question."""
     pruner = ContextualPruner(WIDTH, **COVIPAL_ARGUMENTS)
