@@ -1,11 +1,11 @@
 """CoViPAL on the embedded model: `python -m benchmarks.covipal`, from the root of the repository.
 
-Both stages, each alone as long as in both, the variant without text, CoViPAL followed by RCP's
-stages and repair, and RCP alone at the same mean tokens; beside them the oracle (the guide layer's
-own attention, which costs a full pass) and the controls of evaluate.py. All runs share one cache of
-what the frozen model computes. Finished runs are skipped, a training that was cut off goes on;
-`--rows` picks some, so that several processes can share the work. Rows go to results/covipal.json,
-tables to results/covipal.md.
+Both stages, each alone as long as in both, stage 1 with the paper's label, the variant without
+text, CoViPAL followed by RCP's stages and repair, and RCP alone at the same mean tokens; beside
+them the oracle (a layer's own attention, which costs a full pass) and the controls of evaluate.py.
+All runs share one cache of what the frozen model computes. Finished runs are skipped, a training
+that was cut off goes on; `--rows` picks some, so that several processes can share the work. Rows go
+to results/covipal.json, tables to results/covipal.md.
 """
 
 import argparse
@@ -31,40 +31,32 @@ from rcp.evaluation.rows import Row, write_rows
 
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = Path("configs")
-SHARED = {
-    "model.teacher_cache": "runs/teacher_cache",
-    "model.gradient_shares_every": 0,
-    "trainer.limit_val_batches": 4,
-}
+SHARED = {"model.gradient_shares_every": 0, "trainer.limit_val_batches": 4}
 
 RECIPE, ORACLE = "covipal_tiny.yaml", "oracle"
-GUIDED_STEPS, END_TO_END_STEPS = 100, 200
+GUIDED_STEPS, END_TO_END_STEPS = 480, 120
 """The lengths of the two stages in the recipe."""
 
-RCP = {"method": "rcp", "arguments": {"inner": 96}}
-COMPOSED = [
-    {"layer": 0, "ratio": 0.1944, "method": "covipal",
-     "arguments": {"inner": 96, "blocks": 2, "heads": 4}},
-    {"layer": 8, "ratio": 0.1111, **RCP},
-    {"layer": 15, "ratio": 0.0347, **RCP},
-]
-"""28, 16 and 5 of 144 tokens: 15.9 in the mean, as rcp_tiny.yaml."""
+GUIDE = 9
+"""The best layer of `python -m rcp guide-layer --base data/tiny-vlm --budget 16` on validation."""
 
 ROWS = (
     Variant("covipal", "both stages", 3),
-    Variant("stage_1_only", "the teacher's attention alone", 3,
+    Variant("stage_1_only", "stage 1 alone", 3,
             {"model.guide.share": 1.0, "model.retention": None, "trainer.max_steps": GUIDED_STEPS}),
-    Variant("stage_2_only", "end to end alone", 3,
+    Variant("stage_2_only", "stage 2 alone", 3,
             {"model.guide": None, "trainer.max_steps": END_TO_END_STEPS}),
+    Variant("attention_label", f"both stages, with the attention of layer {GUIDE} as label", 1,
+            {"model.guide.layer": GUIDE}),
+    Variant("attention_label_stage_1", "of these, stage 1 alone", 1,
+            {"model.guide.layer": GUIDE, "model.guide.share": 1.0, "model.retention": None,
+             "trainer.max_steps": GUIDED_STEPS}),
     Variant("text_free", "both stages, without the question", 1, arguments={"text": False}),
-    Variant("covipal_rcp", "CoViPAL before the decoder, then RCP's stages and repair", 3,
-            {"model.plugin.stages": COMPOSED,
-             "model.plugin.repair": {"layers": [18, 22],
-                                     "arguments": {"inner": 96, "side": 12, "channels": 32}},
-             "model.guide.pruning_layers": [0]}),
 )
-RCP_ALONE = Variant("rcp", "RCP's three stages and repair, the first at layer 1", 3)
+COMPOSED = Variant("covipal_rcp", "CoViPAL before the decoder, then RCP's stages and repair", 3)
+RCP_ALONE = Variant("rcp", "RCP's own three stages and repair, as many steps", 3)
 RCP_RECIPE = "rcp_tiny.yaml"
+ALL = (*ROWS, COMPOSED, RCP_ALONE)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -86,11 +78,10 @@ def main(arguments: Sequence[str]) -> int:
 def benchmark(options: argparse.Namespace) -> Report:
     """Train and evaluate what ``options`` ask for; CoViPAL, which brings the controls, first."""
     recipe = changed(read_configuration(CONFIGS / options.recipe), SHARED)
-    rcp_recipe = changed(read_configuration(CONFIGS / RCP_RECIPE), SHARED)
     plugins = {
-        variant.name: _trained(variant, rcp_recipe if variant is RCP_ALONE else recipe, options)
-        for variant in (*ROWS, RCP_ALONE)
-        if variant.name in options.rows
+        name: _trained(variant, configuration, options)
+        for name, (variant, configuration) in configurations(recipe).items()
+        if name in options.rows
     }
     first, *others = plugins
     others_by_name = {name: plugins[name] for name in others}
@@ -101,18 +92,34 @@ def benchmark(options: argparse.Namespace) -> Report:
     )
 
 
-def _trained(variant: Variant, recipe: Configuration, options: argparse.Namespace) -> list[Path]:
+def configurations(recipe: Configuration) -> dict[str, tuple[Variant, Configuration]]:
+    """Each row with the configuration it trains, by name."""
+    found = {variant.name: (variant, variant.of(recipe)) for variant in ROWS}
+    rcp = read_configuration(CONFIGS / RCP_RECIPE)
+    lengths = {name: recipe["trainer"][name] for name in ("max_steps", "val_check_interval")}
+    rcp = changed(rcp, SHARED | {f"trainer.{name}": length for name, length in lengths.items()})
+    found[RCP_ALONE.name] = RCP_ALONE, rcp
+    first, *later = rcp["model"]["plugin"]["stages"]
+    own = recipe["model"]["plugin"]["stages"][0]
+    stages = [own | {"layer": first["layer"], "ratio": first["ratio"]}, *later]
+    found[COMPOSED.name] = COMPOSED, changed(rcp, {"model.plugin.stages": stages})
+    return found
+
+
+def _trained(
+    variant: Variant, configuration: Configuration, options: argparse.Namespace
+) -> list[Path]:
     folder = options.runs / variant.name
-    config = write_configuration(variant.of(recipe), folder / "recipe.yaml")
+    config = write_configuration(configuration, folder / "recipe.yaml")
     seeds = range(min(variant.seeds, options.seeds))
     return [trained_plugin(config, folder / f"seed{s}", s, options.train) for s in seeds]
 
 
 def _oracle(recipe: Configuration, folder: Path) -> Path:
-    """A plug-in that keeps what the recipe's guide layer attends to, at the recipe's budget."""
+    """A plug-in that keeps what layer GUIDE attends to, at the recipe's budget."""
     model = recipe["model"]
     stage = model["plugin"]["stages"][0]
-    described = f"{stage['layer']}:{ORACLE}:{stage['ratio']}:layers=[{model['guide']['layer']}]"
+    described = f"{stage['layer']}:{ORACLE}:{stage['ratio']}:layers=[{GUIDE}]"
     if not folder.is_dir():
         commands.main(
             ["compose", "--base", model["base"], "--stage", described, "--output", str(folder)]
@@ -126,7 +133,7 @@ def _page(report: Report, options: argparse.Namespace, arguments: Sequence[str])
     lines += [f"- {name}: {value}" for name, value in made.items()]
     lines += ["", tables.markdown(tables.summary(report.rows)), "", _gap(report.rows)]
     lines += ["", tables.markdown(tables.by_type(report.rows)), "", *report.notes, ""]
-    for variant in (*ROWS, RCP_ALONE):
+    for variant in ALL:
         if variant.name in options.rows:
             runs = (options.runs / variant.name).glob("seed*")
             seconds = [training_seconds(run) for run in runs]
@@ -140,8 +147,8 @@ def _gap(rows: Sequence[Row]) -> str:
     (oracle,) = [row for row in rows if row.method == ORACLE]
     points = 100 * (oracle.accuracy - first.accuracy)
     return (
-        f"Oracle (top-k of the guide layer's own attention, which costs a full pass): {points:+.1f}"
-        f" points against {first.method}."
+        f"Oracle (top-k of layer {GUIDE}'s own attention, which costs a full pass): {points:+.1f} "
+        f"points against {first.method}."
     )
 
 
@@ -151,7 +158,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    names = [variant.name for variant in (*ROWS, RCP_ALONE)]
+    names = [variant.name for variant in ALL]
     add = parser.add_argument
     add("--rows", nargs="+", choices=names, default=names, metavar="NAME",
         help=f"only these: {', '.join(names)}")

@@ -33,13 +33,14 @@ def recipe():
     return read_configuration(ROOT / "configs" / covipal.RECIPE)
 
 
-@pytest.mark.parametrize("variant", covipal.ROWS, ids=[row.name for row in covipal.ROWS])
-def test_every_row_is_a_plugin_at_the_same_mean(variant, recipe, model):
-    changed = variant.of(recipe)
-    plugin = plugin_of(changed, model)
+@pytest.mark.parametrize("name", [row.name for row in covipal.ALL])
+def test_every_row_is_a_plugin_at_the_same_mean(name, recipe, model):
+    variant, configuration = covipal.configurations(recipe)[name]
+    assert variant.name == name
+    plugin = plugin_of(configuration, model)
     assert plugin.mean_ratio == pytest.approx(1 / 9, rel=0.01)
-    if changed["model"]["guide"] is not None:
-        GuideOptions(**changed["model"]["guide"]).pruning(plugin.schedule)
+    if configuration["model"]["guide"] is not None:
+        GuideOptions(**configuration["model"]["guide"]).pruning(plugin.schedule)
 
 
 def test_the_stages_alone_are_as_long_as_in_both(recipe):
@@ -47,13 +48,14 @@ def test_the_stages_alone_are_as_long_as_in_both(recipe):
     assert covipal.GUIDED_STEPS + covipal.END_TO_END_STEPS == steps_in_both
     share = recipe["model"]["guide"]["share"]
     assert round(share * steps_in_both) == covipal.GUIDED_STEPS
-    rcp_alone = read_configuration(ROOT / "configs" / covipal.RCP_RECIPE)
-    shares = [
-        [(s["layer"], s["ratio"]) for s in stages]
-        for stages in (rcp_alone["model"]["plugin"]["stages"], covipal.COMPOSED)
-    ]
-    means = [rcp.Schedule(*zip(*stages), num_layers=24).mean_ratio for stages in shares]
-    assert means[0] == pytest.approx(means[1], rel=0.01)
+
+
+def test_the_composed_row_is_rcp_behind_covipal(recipe):
+    rows = covipal.configurations(recipe)
+    composed, alone = (rows[name][1]["model"]["plugin"] for name in ("covipal_rcp", "rcp"))
+    assert [s["method"] for s in composed["stages"]] == ["covipal", "rcp", "rcp"]
+    shares = [[(s["layer"], s["ratio"]) for s in p["stages"]] for p in (composed, alone)]
+    assert shares[0] == shares[1] and composed["repair"] == alone["repair"] is not None
 
 
 @pytest.fixture
