@@ -1,13 +1,10 @@
 """No waiting for the device, half precision, and the pipeline users start with."""
 
-import json
-
 import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks import decode_overhead
 from rcp import PluginSpec, StageSpec, UserError, attach, plan_of
 from rcp.pruners import PRUNERS
 from tests.decoding import REFERENCES, dropped, error, family, generated, logits, plugin_for
@@ -161,16 +158,6 @@ def test_half_precision(name, dtype):
     soft = logits(case, plugin, "soft", inputs, plan=plan)[:, -1].float()
     drop = logits(case, plugin, "drop", inputs, plan=plan)[:, -1].float()
     assert error(drop, soft) < 0.1
-
-
-def test_the_decode_benchmark_runs(tmp_path):
-    output = tmp_path / "rows.json"
-    sizes = ["--sides", "28", "--layers", "6", "--width", "64", "--rounds", "1", "--steps", "2"]
-    decode_overhead.main(["--output", str(output), *sizes])
-    rows = json.loads(output.read_text())["rows"]
-    assert [row["visual_tokens"] for row in rows] == [4] * 4
-    assert rows[0]["ratio_to_the_model_alone"] == 1.0
-    assert all(row["milliseconds_per_step"] > 0 for row in rows)
 
 
 def test_pipeline():

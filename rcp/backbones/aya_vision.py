@@ -8,7 +8,10 @@ from rcp.backbones.base import Backbone, Rope
 class AyaVision(Backbone):
     model_types = ("aya_vision",)
     title = "Aya Vision"
-    limits = "each tile counts as an image: marker tokens between tiles are ordinary text"
+    limits = (
+        "each tile counts as an image: marker tokens between tiles are ordinary text; "
+        "positions are not repacked"
+    )
 
     def rotated(self, layer: int, heads: Tensor, rope: Rope) -> Tensor:
         return heads if self.window(layer) is None else super().rotated(layer, heads, rope)

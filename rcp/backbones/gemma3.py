@@ -6,7 +6,11 @@ from rcp.backbones.base import Backbone
 class Gemma3(Backbone):
     model_types = ("gemma3",)
     title = "Gemma 3"
-    limits = "window layers save memory only while the window does not bind"
+    limits = (
+        "window layers save memory only while the window does not bind; positions are not "
+        "repacked; before transformers 5.23 an image on a filled cache is wrong, as without a "
+        "plug-in"
+    )
     bidirectional = True
 
     @property

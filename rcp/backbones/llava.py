@@ -10,6 +10,7 @@ from rcp.backbones.tower import Tower
 class Llava(Backbone):
     model_types = ("llava",)
     title = "LLaVA-1.5, Pixtral"
+    limits = "a decoder with sliding windows: no flash attention; positions are not repacked"
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places | None:
         if self.config.vision_config.model_type == "pixtral":

@@ -11,7 +11,10 @@ from rcp.backbones.places import Places, from_positions
 class MRope(Backbone):
     model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl", "glm4v")
     title = "Qwen2-VL, Qwen2.5-VL, GLM-4V (images, videos)"
-    limits = "decoding by hand needs position_ids, as without a plug-in"
+    limits = (
+        "as without a plug-in: decoding by hand needs position_ids, and a cache that holds an "
+        "image takes no further one (before transformers 5.23, no filled cache takes one)"
+    )
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places | None:
         if positions is None or positions.dim() != 3 or len(positions) < 3:
