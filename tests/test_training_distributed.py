@@ -1,17 +1,23 @@
 """Two processes with half a batch each see the loss and gradient of one with the whole batch."""
 
+import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+import yaml
 from torch import Tensor
 
 from rcp.losses import IGNORED, Reduce, budget_loss, mean_kept_ratio, repair_loss, task_loss
 from rcp.training.distributed import all_reduce_sum
 
+pytest_plugins = ["tests.training_fixtures"]
 LAYERS, DEPTH = [1, 3], 5
+ROOT = Path(__file__).parent.parent
 
 
 def whole_batch() -> dict[str, Tensor]:
@@ -73,3 +79,45 @@ def test_two_processes_equal_one(split: int, tmp_path: Path):
         theirs, gradient = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         torch.testing.assert_close(theirs, loss.detach())
         torch.testing.assert_close(gradient, weight.grad)
+
+
+def run(config: Path, folder: Path, *arguments: str) -> list[float]:
+    """The losses that train.py logs, step by step."""
+    command = [sys.executable, "train.py", "--config", str(config), "--run_folder", str(folder)]
+    done = subprocess.run(
+        [*command, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    with (folder / "logs" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return [float(row["train/loss"]) for row in rows if row.get("train/loss")]
+
+
+@pytest.mark.slow
+def test_train_py_with_two_processes_follows_one(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """Same global batches, no noise and no dropout: six steps of one and the same training."""
+    pruner = {"inner": 8, "queries": 4, "heads": 2, "dropout": 0.0}
+    values = {
+        "model": {
+            "base": str(base_folder),
+            "plugin": {
+                "stages": [{"layer": 1, "ratio": 0.25, "arguments": pruner}],
+                "repair": {"layers": [3], "arguments": {"inner": 8, "side": 4, "channels": 4}},
+            },
+            "temperature": {"noise": 0.0},
+            "optimizer": {"learning_rate": 0.01, "warmup": 0.0},
+            "max_new_tokens": 2,
+        },
+        "data": {"train": str(conversations), "val": str(conversations)},
+        "trainer": {"max_steps": 6, "accelerator": "cpu", "log_every_n_steps": 1,
+                    "enable_progress_bar": False},
+    }
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(values))
+    two = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--data.batch_size", "2"]
+    one = ["--trainer.devices", "1", "--data.batch_size", "4"]
+    losses = [run(config, tmp_path / name, *more) for name, more in (("one", one), ("two", two))]
+    assert len(losses[0]) == 6 and losses[0][0] != losses[0][-1]
+    torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-3, atol=1e-4)

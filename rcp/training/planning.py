@@ -35,7 +35,7 @@ class Rows:
 
 def plan(options: argparse.Namespace) -> list[str]:
     """The lines of `python -m rcp plan`; raises ``UserError`` for what cannot be planned."""
-    config = _configuration(options.config)
+    config = read_configuration(options.config)
     model_part, data, trainer = (config.get(part) or {} for part in ("model", "data", "trainer"))
     model, plugin = on_meta(options.base or model_part.get("base"), model_part)
     facts = decoder_facts(backbone_for(model))
@@ -64,7 +64,7 @@ def on_meta(base: Any, model_part: dict[str, Any]) -> tuple[nn.Module, Plugin]:
             f"({str(error).splitlines()[0]}). Give a folder with its config.json by --base."
         ) from error
     backbone = backbone_for(model)
-    spec = fitted(_plugin_options(model_part).spec_for(backbone), model)
+    spec = fitted(read_plugin_options(model_part).spec_for(backbone), model)
     with torch.device("meta"):
         return model, Plugin(spec, backbone.hidden_size, len(backbone.layers))
 
@@ -83,7 +83,8 @@ def rows_by_layer(plugin: Plugin, visual: int, text: int, margin: float | None) 
     )
 
 
-def _configuration(path: Path) -> dict[str, Any]:
+def read_configuration(path: Path) -> dict[str, Any]:
+    """The configuration as plain values; nothing of it is made or loaded."""
     try:
         content = yaml.safe_load(config_path(str(path)).read_text())
     except yaml.YAMLError as error:
@@ -93,7 +94,8 @@ def _configuration(path: Path) -> dict[str, Any]:
     return content
 
 
-def _plugin_options(model_part: dict[str, Any]) -> PluginOptions:
+def read_plugin_options(model_part: dict[str, Any]) -> PluginOptions:
+    """``model.plugin`` of a configuration, checked."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(PluginOptions, "plugin")
     try:
