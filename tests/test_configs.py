@@ -46,6 +46,10 @@ def test_a_configuration_trains(path: Path, tmp_path: Path, monkeypatch: pytest.
         processor = write_base(base, tmp_path / "base")
         monkeypatch.setattr(rcp.base_model, "AutoProcessor", Loads(processor))
         changes["model.base"] = tmp_path / "base"
+    if settings["model"].get("guide"):
+        changes["model.guide.share"] = 0.5  # a step in each stage
+    if settings["model"].get("teacher_cache"):
+        changes["model.teacher_cache"] = tmp_path / "cache"
     samples = [conversation(number) for number in range(8)]
     changes["data.train"] = write_conversations(tmp_path / "data" / "all.json", samples)
     changes["data.val"] = changes["data.train"]
