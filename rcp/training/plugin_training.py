@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
@@ -15,7 +14,6 @@ from rcp.backbones import backbone_for
 from rcp.base_model import BaseDtype, load_base
 from rcp.conversations import Batch
 from rcp.errors import UserError
-from rcp.evaluation.exact_match import ExactMatch
 from rcp.forwards.trace import Trace
 from rcp.image_features import given_images
 from rcp.losses import Reduce
@@ -37,13 +35,14 @@ from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.schedules import TemperatureSchedule, budget_target, learning_rate_factor
 from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from rcp.training.teacher import Teacher
-from rcp.training.whole import independent_copy, is_sharded
+from rcp.training.validation import ValidatedTraining
+from rcp.training.whole import is_sharded
 
 Step = tuple[dict[str, Tensor], dict[str, float], Trace]
 """Terms of the loss and their weights by name, and what the forward saw."""
 
 
-class PluginTraining(pl.LightningModule):
+class PluginTraining(ValidatedTraining):
     """Trains a plug-in of pruners and a repair adapter; the model around it stays frozen.
 
     Each step runs the frozen model twice: as it is (the teacher, without gradient) and with the
@@ -268,47 +267,6 @@ class PluginTraining(pl.LightningModule):
             assert self.guide is not None
             factor *= self.guide.learning_rate / options.learning_rate
         return factor
-
-    # -- validation ----------------------------------------------------------------------------
-
-    def on_validation_epoch_start(self) -> None:
-        self.teacher.open("validation", self.trainer)
-        types = self.trainer.datamodule.val_dataset.question_types  # type: ignore[attr-defined]
-        self._pruned = ExactMatch(types).to(self.device)
-        self._full = None if "full_accuracy" in self.results else ExactMatch(types).to(self.device)
-        # A copy: "drop" casts to the model's dtype, which must not happen to the trained weights.
-        self._deployed = [independent_copy(self.plugin)]  # in a list, so as not to be a part
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        with given_images(self.model, self.teacher.images(batch, "validation")):
-            with attach(self.model, self._deployed[0], "drop"):
-                self._score(self._pruned, batch)
-            if self._full is not None:
-                self._score(self._full, batch)
-
-    def on_validation_epoch_end(self) -> None:
-        scores = dict(self._pruned.compute())
-        if self._full is not None:
-            scores |= {f"full_{name}": value for name, value in self._full.compute().items()}
-        for name, value in scores.items():
-            self.log(f"val/{name}", value, prog_bar=name == "accuracy", sync_dist=True)
-        if not self.trainer.sanity_checking:
-            self.results |= {name: round(float(value), 6) for name, value in scores.items()}
-
-    def _score(self, metric: ExactMatch, batch: Batch) -> None:
-        tokenizer = self.processor.tokenizer
-        prompt = batch["inputs"]["input_ids"].shape[1]
-        generate: Any = self.model.generate
-        tokens = generate(
-            **batch["inputs"],
-            do_sample=False,
-            max_new_tokens=self.max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
-            # with sharded weights every process must go on until the last one is done
-            synced_gpus=is_sharded(self.model),
-        )
-        predictions = tokenizer.batch_decode(tokens[:, prompt:], skip_special_tokens=True)
-        metric.update(predictions, batch["answers"], batch["question_types"])
 
     # -- checkpoints ---------------------------------------------------------------------------
 
