@@ -13,15 +13,12 @@ def draw(panels: dict[str, Sequence[Any]], path: Path) -> None:
 
     The full model and the blank image are lines across; controls are grey.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     tallest = max(len(entries) for entries in panels.values())
-    figure, axes = pyplot.subplots(
-        1, len(panels), figsize=(6 * len(panels), 0.26 * tallest + 1.2), squeeze=False
-    )
+    size = 6 * len(panels), 0.26 * tallest + 1.2
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)
     for axis, (title, entries) in zip(axes[0], panels.items()):
         rows = [entry.row for entry in entries if entry.row is not None]
         for row in rows:
@@ -39,8 +36,6 @@ def draw(panels: dict[str, Sequence[Any]], path: Path) -> None:
         axis.set_xlabel("accuracy %")
         axis.tick_params(axis="y", labelsize=8)
         axis.legend(loc="lower right", fontsize=8)
-    figure.tight_layout()
     unfinished = path.with_name(f".{path.name}")
-    figure.savefig(unfinished, dpi=120, format="png", metadata={"Software": None})
+    figure.savefig(unfinished, dpi=120, format="png")
     unfinished.rename(path)
-    pyplot.close(figure)

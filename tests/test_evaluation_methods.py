@@ -3,13 +3,18 @@
 import json
 from argparse import Namespace
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 import torch
 
 import rcp
 from benchmarks import methods
-from benchmarks.methods import Entry
+from benchmarks.methods_bench import Bench, Entry
+from benchmarks.methods_figure import draw
+from benchmarks.methods_page import cells
+from rcp.evaluation import tables
+from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.rows import Row
 from rcp.pruners import PRUNERS
 
@@ -19,9 +24,9 @@ FULL = Row("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.
 @pytest.fixture
 def bench(tmp_path):
     torch.set_num_threads(1)
-    return methods.Bench(Namespace(
-        runs=tmp_path / "runs", data=methods.Path("runs/data/test"), limit=2, rounds=1,
-        validation=methods.Path("runs/data/validation"),
+    return Bench(Namespace(
+        runs=tmp_path / "runs", data=Path("runs/data/test"), limit=2, rounds=1,
+        validation=Path("runs/data/validation"),
     ))
 
 
@@ -34,14 +39,14 @@ def answered(monkeypatch):
         asked.append((table, method, contestants))
         return Entry(method, replace(FULL, method=method, seeds=len(contestants)), 0.001)
 
-    monkeypatch.setattr(methods.Bench, "entry", entry)
-    monkeypatch.setattr(methods.Bench, "growths", lambda self: {str(at): 0.5 for at in range(24)})
-    monkeypatch.setattr(methods.Bench, "horizon", lambda self: 20)
+    monkeypatch.setattr(Bench, "entry", entry)
+    monkeypatch.setattr(Bench, "growths", lambda self: {str(at): 0.5 for at in range(24)})
+    monkeypatch.setattr(Bench, "horizon", lambda self: 20)
     return asked
 
 
 needs_data = pytest.mark.skipif(
-    not methods.Path("runs/data/test").is_dir(), reason="`make data` has not been run"
+    not Path("runs/data/test").is_dir(), reason="`make data` has not been run"
 )
 
 
@@ -92,7 +97,7 @@ def test_a_finished_row_is_not_computed_again(bench, monkeypatch):
 @needs_data
 def test_one_row_is_measured_for_real(bench):
     plugin = bench.plugin([rcp.StageSpec(0, 1 / 9, "uniform")])
-    entry = bench.entry("entering", "uniform", [methods.Contestant("uniform", plugin)])
+    entry = bench.entry("entering", "uniform", [Contestant("uniform", plugin)])
     assert entry.row.entering_tokens == 16 and entry.row.n == 2 and entry.selection is not None
     assert bench.entry("entering", "uniform", []) == entry
 
@@ -100,7 +105,7 @@ def test_one_row_is_measured_for_real(bench):
 def test_what_is_drawn_and_written(tmp_path):
     entries = [Entry("full", FULL), Entry("random", replace(FULL, method="random"), 0.0123, "note"),
                Entry("fastv", None, remark="cannot be used here: why")]
-    methods.draw({"one": entries, "two": entries}, tmp_path / "figure.png")
+    draw({"one": entries, "two": entries}, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 5000
-    table = methods.tables.markdown(methods.cells(entries))
+    table = tables.markdown(cells(entries))
     assert "12.3 | note" in table and "| fastv |" in table and "why" in table

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from rcp.base_model import load_base
-from rcp.conversations import Batch, ConversationCollator, ConversationDataset
-
-NO_LIMIT = 2**31
+from rcp.conversations import Batch, ConversationDataset
+from rcp.evaluation.preparation import conversation_batches
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,19 +32,9 @@ def load(options: argparse.Namespace, with_answers: bool) -> tuple[Any, Iterator
     """The model, and its batches: prompts, with their answers and labels if asked for."""
     dataset = ConversationDataset(options.data, options.image_folder)
     model, processor = load_base(options.base, options.dtype, options.device)
-    return model, batches(
+    return model, conversation_batches(
         processor, dataset, options.limit, options.batch_size, with_answers=with_answers
     )
-
-
-def batches(
-    processor: Any, dataset: ConversationDataset, limit: int, size: int, *, with_answers: bool
-) -> Iterator[Batch]:
-    """The first ``limit`` samples in batches of ``size``."""
-    collate = ConversationCollator(processor, NO_LIMIT, with_answers)
-    count = min(limit, len(dataset))
-    for start in range(0, count, size):
-        yield collate([dataset[index] for index in range(start, min(start + size, count))])
 
 
 def write(result: dict[str, object], path: Path | None) -> None:

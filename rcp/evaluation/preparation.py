@@ -1,12 +1,12 @@
 """From samples to the tensors a prefill takes, the images already encoded."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from rcp.conversations import Batch, ConversationCollator, LoadedSample
+from rcp.conversations import Batch, ConversationCollator, ConversationDataset, LoadedSample
 from rcp.image_features import ENCODER, encode_images, encoder_inputs
 
 NO_LIMIT = 2**31
@@ -46,3 +46,13 @@ def with_encoded_images(model: Any, inputs: dict[str, Tensor], **options: Any) -
     pixels = encoder_inputs(getattr(model.base_model, ENCODER), inputs)
     rest = {name: value for name, value in inputs.items() if name not in pixels}
     return rest | {"mm_encoder_outputs": {"image": features}}
+
+
+def conversation_batches(
+    processor: Any, dataset: ConversationDataset, limit: int, size: int, *, with_answers: bool
+) -> Iterator[Batch]:
+    """The first ``limit`` samples in batches of ``size``, images not encoded."""
+    collate = ConversationCollator(processor, NO_LIMIT, with_answers)
+    count = min(limit, len(dataset))
+    for start in range(0, count, size):
+        yield collate([dataset[index] for index in range(start, min(start + size, count))])
