@@ -41,10 +41,12 @@ def diagnose(
         after.update(full.answer_states, repaired.answer_states)
         counts = _predicting(batch["labels"]).sum(1)
         lost.update(_distances(full, repaired, counts), full_right.int() - right.int())
+        exists = repaired.visual_valid
+        assert exists is not None
         for stage, kept in enumerate(repaired.kept):
             attention = full.question_attention[stages[stage]]
-            sink = sinks(attention, repaired.visual_valid, sink_multiple)
-            sunk.update(stage, kept.bool() & repaired.visual_valid, sink)
+            sink = sinks(attention, exists, sink_multiple)
+            sunk.update(stage, kept.bool() & exists, sink)
     gaps = {"before": before.compute(), "after": after.compute()}
     correlation = lost.compute().reshape(-1)
     return {
