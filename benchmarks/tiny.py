@@ -53,10 +53,18 @@ def merged(results: Sequence[Sequence[Row]]) -> list[Row]:
     return [*first, *(row for rows in others for row in rows if not _unpruned(row))]
 
 
-def random_stages(config: Path) -> list[dict[str, object]]:
-    """The stages of a configuration with random tokens in place of its pruner's choice."""
-    stages = yaml.safe_load(config.read_text())["model"]["plugin"]["stages"]
-    return [stage | {"method": "random", "arguments": {}} for stage in stages]
+def random_drops(config: Path) -> list[str]:
+    """Changes that put random tokens in place of a pruner's choice, which nobody has to learn."""
+    recipe = yaml.safe_load(config.read_text())
+    stages = recipe["model"]["plugin"]["stages"]
+    stages = [stage | {"method": "random", "arguments": {}} for stage in stages]
+    guide = recipe["model"].get("guide") or {"share": 0.0}
+    steps = round(recipe["trainer"]["max_steps"] * (1 - guide["share"]))
+    return [
+        *("--model.plugin.stages", json.dumps(stages)),
+        *("--model.guide", "null"),
+        *("--trainer.max_steps", str(steps)),
+    ]
 
 
 def _unpruned(row: Row) -> bool:
@@ -68,8 +76,8 @@ def _budget(config: str, folder: Path, options: argparse.Namespace) -> Report:
         trained_plugin(config, folder / f"seed{seed}", seed, options.train)
         for seed in options.seeds
     ]
-    random_drops = ["--model.plugin.stages", json.dumps(random_stages(CONFIGS / config))]
-    control = trained_plugin(config, folder / "random_repair", 0, [*random_drops, *options.train])
+    changes = [*random_drops(CONFIGS / config), *options.train]
+    control = trained_plugin(config, folder / "random_repair", 0, changes)
     arguments = ["--data", str(options.data), *options.evaluate]
     return compared(folder, plugins, {"random_repair": [control]}, arguments)
 

@@ -97,6 +97,17 @@ def test_each_stage_runs_alone_and_reaches_every_parameter(
         assert seen.logged["train/kept_from_layer_0"] % 1 != 0
 
 
+def test_relevance_stays_beside_the_other_terms_at_the_stages_that_learned_it(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """The student's own scores, at the tokens an earlier stage has left."""
+    seen, guide = Gradients(), GuideOptions(share=0.01, beside=0.5, pruning_layers=[2])
+    module = covipal(base_folder, guide=guide, margin=1.5)
+    trainer(tmp_path, 2, (seen,)).fit(module, data(conversations, batch_size=8))
+    assert {"train/task", "train/repair", "train/guide"} <= set(seen.logged)
+    assert seen.logged["train/guide"] > 0
+
+
 @pytest.mark.parametrize("at", [2, 4, 5, 7])  # inside the stages and between them
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     at: int, base_folder: Path, conversations: Path, tmp_path: Path
@@ -169,6 +180,7 @@ def test_processes_that_would_wait_for_ever_are_refused(strategy: Any, refused: 
         ({"guide": {"layer": 9, "pruning_layers": [0]}}, "guide.layer is 9.*0 to 3"),
         ({"guide": {"layer": 2, "share": 0.0}}, "guide.share is 0.0"),
         ({"guide": {"layer": 2, "sinks": 1.0}}, "guide.sinks is 1.0"),
+        ({"guide": {"layer": 3, "beside": 1.0}}, "guide.beside is 1.0.*guide.layer: null"),
         ({"retention": {"share": 1.5}}, "retention.share is 1.5"),
     ],
 )

@@ -54,9 +54,9 @@ def test_every_seed_is_trained_and_all_meet_in_one_evaluation(steps, run, tmp_pa
     trained = named(steps, "train.py")
     assert len(trained) == 2 * 3 and len(named(steps, "export.py")) == 2 * 3
     assert [step[step.index("--seed_everything") + 1] for step in trained] == list("010010")
-    stages = [json.loads(step[-1]) for step in trained if "--model.plugin.stages" in step]
-    assert len(stages) == 2 and stages[0] == tiny.random_stages(tiny.CONFIGS / "rcp_tiny.yaml")
-    assert {stage["method"] for stage in stages[1]} == {"random"}
+    controls = [step for step in trained if "--model.plugin.stages" in step]
+    changes = tiny.random_drops(tiny.CONFIGS / "rcp_tiny.yaml")
+    assert len(controls) == 2 and controls[0][-len(changes):] == changes
     first, second = named(steps, "evaluate.py")
     plugins = [str(tmp_path / f"runs/rcp_tiny/seed{seed}/plugin") for seed in (0, 1)]
     assert first[1:4] == ["--plugin", *plugins]
@@ -64,8 +64,13 @@ def test_every_seed_is_trained_and_all_meet_in_one_evaluation(steps, run, tmp_pa
     assert all("rcp_tiny_n18" in second[position] for position in (2, 3))
 
 
-def test_the_random_control_keeps_the_schedule():
-    found = tiny.random_stages(tiny.CONFIGS / "rcp_tiny.yaml")
+def test_the_random_control_keeps_the_schedule_and_the_steps_end_to_end():
+    changes = tiny.random_drops(tiny.CONFIGS / "rcp_tiny.yaml")
+    given = dict(zip(changes[::2], changes[1::2]))
+    found = json.loads(given["--model.plugin.stages"])
+    assert {stage["method"] for stage in found} == {"random"}
+    assert given["--model.guide"] == "null", "random tokens have nothing to learn"
+    assert given["--trainer.max_steps"] == "200"
     config = yaml.safe_load((tiny.CONFIGS / "rcp_tiny.yaml").read_text())
     wanted = config["model"]["plugin"]["stages"]
     assert [(s["layer"], s["ratio"]) for s in found] == [(s["layer"], s["ratio"]) for s in wanted]

@@ -203,6 +203,11 @@ class PluginTraining(ValidatedTraining):
             assert self.retention is not None
             terms |= retention_terms(plugin, student, self._reduce)
             weights = weights | retention_weights(self.retention)
+        if self.guide is not None and self.guide.beside:
+            relevance = self.teacher.relevance(batch)
+            layers = self.guided_layers
+            terms["guide"] = relevance_term(plugin, layers, relevance, student, self._reduce)
+            weights = weights | {"guide": self.guide.beside}
         self.log("train/mean_ratio", mean_ratio.detach())
         self.log("train/temperature", relaxation.temperature)
         self.log("train/noise", relaxation.noise)
