@@ -21,4 +21,5 @@ print(f"python {platform.python_version()}   torch {torch.__version__}   transfo
     OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest -q -p no:cacheprovider \
         tests/test_families*.py tests/test_parity*.py tests/test_masking.py tests/test_tokens.py \
         2>&1 | tail -n 15
-} | tee "$RESULT"
+} | tee "$RESULT.part"
+mv "$RESULT.part" "$RESULT"
