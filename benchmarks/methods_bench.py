@@ -40,7 +40,7 @@ REMARKS = {
     "feather": "its grid alone is 16 of 144 tokens",
     "todre_exit": "its threshold is a guess",
     "without_sinks": "no activation can reach its threshold at a width of 96",
-    "oracle": "runs the full model first: a bound, not a saving",
+    "oracle": "runs the full model first: saves nothing",
 }
 """What a row must say about a method on this model."""
 

@@ -8,11 +8,12 @@ from rcp.view import View
 
 
 class OraclePruner(Pruner):
-    """What the question attends to when nothing is pruned: a bound on attention scores, no method.
+    """What the question attends to in the full model, known ahead: a control, and no upper bound.
 
     It runs the whole decoder once more ahead of the pruned forward, so that a stage at layer 0
     knows what layer 20 will look at; what it saves is lost to that. ``layers`` are the 0-based
-    layers whose attention (mean over heads and question) is averaged, all by default. [ours]
+    layers whose attention (mean over heads and question) is averaged, all by default; attention
+    is not relevance, and some layers tell more than others. [ours]
     """
 
     name = "oracle"
