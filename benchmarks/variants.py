@@ -20,7 +20,8 @@ class Variant:
 
     ``about`` says in words what is different. ``layers`` moves the stages, ``mean_ratio`` sets
     their mean over the decoder's layers, by default the recipe's own; either gives up the recipe's
-    shares for those of :func:`rcp.schedule.schedule_for`. ``method`` replaces the pruner of every
+    shares for those of :func:`rcp.schedule.schedule_for`, from first to last stage falling by as
+    much. A guide moves with the stages, and goes where no pruner is left to learn. ``method`` replaces the pruner of every
     stage, or with ``last_only`` of the last; ``arguments`` are added to the pruners' own.
     """
 
@@ -39,7 +40,11 @@ class Variant:
         found = copy.deepcopy(recipe)
         plugin = found["model"]["plugin"]
         if self.layers is not None or self.mean_ratio is not None:
+            before = [stage["layer"] for stage in plugin["stages"]]
             plugin["stages"] = self._moved(plugin["stages"], _depth(found["model"]["base"]))
+            _move_guide(found, before, [stage["layer"] for stage in plugin["stages"]])
+        if self.method is not None and not self.last_only:
+            found["model"]["guide"] = None
         for stage in plugin["stages"][-1:] if self.last_only else plugin["stages"]:
             if self.method is not None:
                 stage |= {"method": self.method, "arguments": {}}
@@ -53,11 +58,21 @@ class Variant:
             depth,
         )
         ratio = own.mean_ratio if self.mean_ratio is None else self.mean_ratio
-        schedule = schedule_for(ratio, self.layers or own.layers, depth)
+        layers = self.layers or own.layers
+        fall = (stages[-1]["ratio"] / stages[0]["ratio"]) ** (1 / max(1, len(layers) - 1))
+        schedule = schedule_for(ratio, layers, depth, fall)
         return [
             copy.deepcopy(stages[0]) | {"layer": layer, "ratio": round(share, 6)}
             for layer, share in zip(schedule.layers, schedule.ratios)
         ]
+
+
+def _move_guide(configuration: Configuration, before: list[int], after: list[int]) -> None:
+    """Let the guide teach the same stages, first, second and so on, as far as they are left."""
+    guide = configuration["model"].get("guide")
+    if guide and guide.get("pruning_layers") is not None:
+        places = [before.index(layer) for layer in guide["pruning_layers"]]
+        guide["pruning_layers"] = [after[place] for place in places if place < len(after)]
 
 
 def changed(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:

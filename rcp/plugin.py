@@ -180,8 +180,8 @@ class Plugin(nn.Module):
     def at_budget(self, mean_ratio: float) -> "Plugin":
         """The same weights, keeping the share ``mean_ratio`` of the visual tokens, layer mean.
 
-        The shares of the stages are those of :func:`rcp.schedule.schedule_for`. Raises
-        ``UserError`` outside the range the plug-in was trained for. [ours]
+        The shares of the stages are those of :func:`rcp.schedule.schedule_for`, falling as its own
+        do. Raises ``UserError`` outside the range the plug-in was trained for. [ours]
         """
         low, high = self.spec.budgets or (self.mean_ratio, self.mean_ratio)
         if not low * (1 - SAME_BUDGET) <= mean_ratio <= high * (1 + SAME_BUDGET):
@@ -196,7 +196,8 @@ class Plugin(nn.Module):
             )
         if self.spec.budgets is None:
             return self
-        schedule = schedule_for(mean_ratio, self.schedule.layers, self.num_layers)
+        own = self.schedule
+        schedule = schedule_for(mean_ratio, own.layers, self.num_layers, own.decay)
         stages = [
             replace(stage, ratio=ratio) for stage, ratio in zip(self.spec.stages, schedule.ratios)
         ]

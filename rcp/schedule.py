@@ -60,6 +60,13 @@ class Schedule:
         at_or_before = bisect_right(self.layers, layer)
         return at_or_before - 1 if at_or_before else None
 
+    @property
+    def decay(self) -> float | None:
+        """What each stage keeps of the one before, geometric mean; None where nothing tells."""
+        if len(self.ratios) < 2 or self.ratios[-1] == 0:
+            return None
+        return (self.ratios[-1] / self.ratios[0]) ** (1 / (len(self.ratios) - 1))
+
     def count(self, stage: int, tokens: int) -> int:
         """Tokens of a sample of ``tokens`` alive after ``stage``: max(1, round(ratio * N)).
 

@@ -15,6 +15,7 @@ from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row
 from rcp.lora import LoraSpec
 from rcp.training.options import PluginOptions
+from rcp.training.stages import GuideOptions
 
 ROOT = Path(__file__).parent.parent
 FULL = Row("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 40)
@@ -58,6 +59,9 @@ def test_every_variant_is_a_plugin_at_its_budget(name: str, recipe, model):
     wanted = variant.mean_ratio or plugin_of(recipe, model).mean_ratio
     assert plugin.mean_ratio == pytest.approx(wanted, rel=1e-3)
     assert any(True for _ in plugin.parameters())
+    if (guide := variant.of(recipe)["model"].get("guide")) is not None:
+        guided = GuideOptions(**guide).pruning(plugin.schedule)
+        assert guided and all(plugin.pruner(layer).learned for layer in guided)
     assert json.dumps(recipe) == before
 
 

@@ -35,7 +35,7 @@ def kept(model, plugin, inputs, **arguments):
 
 def test_a_budget_is_that_of_the_schedule(tiny_llava, plugin, inputs):
     for ratio in (0.3, 0.5, 0.8):
-        schedule = schedule_for(ratio, (1, 3), 6)
+        schedule = schedule_for(ratio, (1, 3), 6, decay=0.4)
         _, counts = kept(tiny_llava, plugin, inputs, budget=ratio)
         assert counts == [schedule.count(stage, TOKENS) for stage in (0, 1)]
     assert kept(tiny_llava, plugin, inputs)[1] == [8, 3]  # its own, when none is asked for
@@ -45,7 +45,7 @@ def test_a_budget_is_that_of_the_schedule(tiny_llava, plugin, inputs):
 
 
 def test_the_weights_are_those_of_a_plugin_with_that_schedule(tiny_llava, plugin, inputs):
-    schedule = schedule_for(0.6, (1, 3), 6)
+    schedule = schedule_for(0.6, (1, 3), 6, decay=0.4)
     stages = [StageSpec(at, r, "rcp", RCP_ARGUMENTS) for at, r in zip((1, 3), schedule.ratios)]
     other = Plugin.for_model(spec(stages=stages, budgets=None), tiny_llava).eval()
     other.load_state_dict(plugin.state_dict())
