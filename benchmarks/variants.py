@@ -21,8 +21,9 @@ class Variant:
     ``about`` says in words what is different. ``layers`` moves the stages, ``mean_ratio`` sets
     their mean over the decoder's layers, by default the recipe's own; either gives up the recipe's
     shares for those of :func:`rcp.schedule.schedule_for`, from first to last stage falling by as
-    much. A guide moves with the stages, and goes where no pruner is left to learn. ``method`` replaces the pruner of every
-    stage, or with ``last_only`` of the last; ``arguments`` are added to the pruners' own.
+    much. A guide moves with the stages, and goes where no pruner is left to learn. ``method``
+    replaces the pruner of every stage, or with ``last_only`` of the last; ``arguments`` are added
+    to the pruners' own.
     """
 
     name: str
