@@ -12,6 +12,7 @@ import rcp
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.training.guided import refuse_waiting_for_idle_parts, watch_teacher
 from rcp.training.objective import answer_logits
+from rcp.training.options import OptimizerOptions
 from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from tests.test_training_plugin import (
     FILM,
@@ -97,15 +98,18 @@ def test_each_stage_runs_alone_and_reaches_every_parameter(
         assert seen.logged["train/kept_from_layer_0"] % 1 != 0
 
 
-def test_relevance_stays_beside_the_other_terms_at_the_stages_that_learned_it(
+def test_guided_pruners_may_learn_more_slowly_end_to_end(
     base_folder: Path, conversations: Path, tmp_path: Path
 ):
-    """The student's own scores, at the tokens an earlier stage has left."""
-    seen, guide = Gradients(), GuideOptions(share=0.01, beside=0.5, pruning_layers=[2])
-    module = covipal(base_folder, guide=guide, margin=1.5)
-    trainer(tmp_path, 2, (seen,)).fit(module, data(conversations, batch_size=8))
-    assert {"train/task", "train/repair", "train/guide"} <= set(seen.logged)
-    assert seen.logged["train/guide"] > 0
+    optimizer = OptimizerOptions(learning_rate=1e-2, weight_decay=0.0, warmup=0.0, pruners=0.01)
+    module = covipal(base_folder, guide=GuideOptions(share=0.5), optimizer=optimizer)
+    run = trainer(tmp_path, 8)
+    run.fit(module, data(conversations, batch_size=4))
+    pruners, others = run.optimizers[0].param_groups
+    assert pruners["lr"] == pytest.approx(0.01 * others["lr"]) and others["lr"] > 0
+    assert len(pruners["params"]) == len(list(module.plugin.pruners.parameters()))
+    rate = module._learning_rate_schedule(8, 0.01)
+    assert rate(0) * 1e-2 == pytest.approx(module.guide.learning_rate), "a rate of its own"
 
 
 @pytest.mark.parametrize("at", [2, 4, 5, 7])  # inside the stages and between them
@@ -180,7 +184,6 @@ def test_processes_that_would_wait_for_ever_are_refused(strategy: Any, refused: 
         ({"guide": {"layer": 9, "pruning_layers": [0]}}, "guide.layer is 9.*0 to 3"),
         ({"guide": {"layer": 2, "share": 0.0}}, "guide.share is 0.0"),
         ({"guide": {"layer": 2, "sinks": 1.0}}, "guide.sinks is 1.0"),
-        ({"guide": {"layer": 3, "beside": 1.0}}, "guide.beside is 1.0.*guide.layer: null"),
         ({"retention": {"share": 1.5}}, "retention.share is 1.5"),
     ],
 )

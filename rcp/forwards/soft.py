@@ -77,7 +77,6 @@ class SoftForward(Forward):
             self.trace.kept.append(self.kept)
             if choice.scores is not None:
                 self.trace.scores.append(choice.scores)
-                self.trace.slots.append(self.slots)
 
     def _drop_far(self, choice: Choice, margin: float, hidden: Tensor) -> Tensor:
         """Take the rows of tokens far below the cut out of the rest of the forward."""

@@ -4,7 +4,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rcp.forwards.slots import Slots
 from rcp.plan import KeepPlan
 from rcp.view import View
 
@@ -15,7 +14,7 @@ class Trace:
 
     Each forward overwrites what the one before it left. ``kept``: per stage, the cumulative mask
     c (B, N), fp32, with gradient in soft mode; ``scores``: per stage z (B, N) at the tokens alive
-    before it, which ``slots`` names (soft mode); ``visual_valid`` (B, N) bool: which visual slots
+    before it (soft mode); ``visual_valid`` (B, N) bool: which visual slots
     exist. ``answer_states``: output rows (R, D) of each of ``answer_layers`` at the
     answer-predicting positions, in (batch, position) order, after repair. ``answer_rows`` (B, T)
     bool.
@@ -35,7 +34,6 @@ class Trace:
     plan: KeepPlan | None = None
     kept: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
-    slots: list[Slots] = field(default_factory=list)
     visual_valid: Tensor | None = None
     answer_states: dict[int, Tensor] = field(default_factory=dict)
     answer_rows: Tensor | None = None

@@ -87,26 +87,20 @@ def relevance_term(
     plugin: Plugin,
     layers: Sequence[int],
     relevance: Tensor,
-    seen: Trace,
+    teacher: Trace,
     reduce: losses.Reduce | None,
 ) -> Tensor:
     """Gap between the scores at the pruning ``layers`` and the ``relevance`` (B, L, N); 0-d.
 
-    ``seen`` is the teacher's forward with the views of these layers, where every pruner sees all
-    tokens, or the student's, where it sees those that are left. What counts at a stage is the
-    relevance from its layer on: it decides for all of them.
+    What counts at a stage is the relevance from its layer on: it decides for all of them.
     """
-    if seen.views:
-        views = [seen.views[layer] for layer in layers]
-        found = [(at, plugin.pruner(at)(v), v.rank, v.alive) for at, v in zip(layers, views)]
-    else:
-        stages = zip(plugin.schedule.layers, seen.scores, seen.slots)
-        found = [(at, scores, s.rank, s.alive) for at, scores, s in stages if at in layers]
     terms = []
-    for layer, scores, rank, alive in found:
-        labels = relevance_labels(relevance[:, layer:].sum(1).gather(1, rank), alive)
-        terms.append(losses.ranking_loss(scores.to(labels), labels, alive, reduce=reduce))
-    return torch.stack(terms).mean() if terms else relevance.new_zeros(())
+    for layer in layers:
+        view = teacher.views[layer]
+        labels = relevance_labels(relevance[:, layer:].sum(1), view.alive)
+        scores = plugin.pruner(layer)(view).to(labels.device)
+        terms.append(losses.ranking_loss(scores, labels, view.alive, reduce=reduce))
+    return torch.stack(terms).mean()
 
 
 def refuse_waiting_for_idle_parts(trainer: pl.Trainer) -> None:

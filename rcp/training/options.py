@@ -106,9 +106,12 @@ class OptimizerOptions:
         weight_decay: decoupled weight decay
         warmup: share of the steps over which the learning rate rises from 0
         floor: share of the learning rate that is left at the last step of the cosine
+        pruners: the pruners' learning rate as a multiple of it, end to end; below 1 where a guide
+            has already taught them and only the repair has much to learn [ours]
     """
 
     learning_rate: float = 5e-5
     weight_decay: float = 0.01
     warmup: float = 0.1
     floor: float = 0.1
+    pruners: float = 1.0

@@ -2,6 +2,7 @@
 
 import math
 import random
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -203,11 +204,6 @@ class PluginTraining(ValidatedTraining):
             assert self.retention is not None
             terms |= retention_terms(plugin, student, self._reduce)
             weights = weights | retention_weights(self.retention)
-        if self.guide is not None and self.guide.beside:
-            relevance = self.teacher.relevance(batch)
-            layers = self.guided_layers
-            terms["guide"] = relevance_term(plugin, layers, relevance, student, self._reduce)
-            weights = weights | {"guide": self.guide.beside}
         self.log("train/mean_ratio", mean_ratio.detach())
         self.log("train/temperature", relaxation.temperature)
         self.log("train/noise", relaxation.noise)
@@ -253,24 +249,38 @@ class PluginTraining(ValidatedTraining):
     def configure_optimizers(self) -> Any:
         options = self.optimizer
         steps = max(1, int(self.trainer.estimated_stepping_batches))
+        named = list(self.plugin.named_parameters())
+        pruners = [parameter for name, parameter in named if name.startswith("pruners.")]
+        others = [parameter for name, parameter in named if not name.startswith("pruners.")]
+        parts = [(part, own) for part, own in ((pruners, options.pruners), (others, 1.0)) if part]
         optimizer = torch.optim.AdamW(
-            self.plugin.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+            [{"params": part} for part, _ in parts],
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self._learning_rate_factor(step / steps)
+            optimizer,
+            [self._learning_rate_schedule(steps, own) for _, own in parts],
         )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def _learning_rate_factor(self, progress: float) -> float:
-        """Each stage warms up and decays by itself; the guided one has a rate of its own."""
-        now, options = moment(progress, self.guide, self.retention), self.optimizer
-        factor = learning_rate_factor(now.progress, options.warmup, options.floor)
-        if now.stage == "guided":
-            assert self.guide is not None
-            factor *= self.guide.learning_rate / options.learning_rate
+    def _learning_rate_schedule(self, steps: int, own: float) -> Callable[[int], float]:
+        """Each stage warms up and decays by itself; the guided one has a rate of its own.
+
+        ``own`` is the factor of a part of the plug-in, end to end.
+        """
+
+        def factor(step: int) -> float:
+            now, options = moment(step / steps, self.guide, self.retention), self.optimizer
+            found = learning_rate_factor(now.progress, options.warmup, options.floor)
+            if now.stage == "guided":
+                assert self.guide is not None
+                return found * self.guide.learning_rate / options.learning_rate
+            return found * own
+
         return factor
 
     # -- checkpoints ---------------------------------------------------------------------------

@@ -27,8 +27,6 @@ class GuideOptions:
         sinks: with a layer, leave tokens out that receive more than this multiple of their
             sample's mean attention; null for none
         learning_rate: the highest learning rate of this stage
-        beside: weight of the relevance beside the other terms of the end-to-end stage, which would
-            else forget it; 0 for none
     """
 
     layer: int | None = None
@@ -37,14 +35,8 @@ class GuideOptions:
     form: LabelForm = "log"
     sinks: float | None = None
     learning_rate: float = 1e-3
-    beside: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.beside < 0 or (self.beside > 0 and self.layer is not None):
-            raise UserError(
-                f"guide.beside is {self.beside}, but it is a weight, and only of the relevance to "
-                "the answer (guide.layer: null). Give 0, or a number above 0 without a layer."
-            )
         if not 0 < self.share <= 1:
             raise UserError(
                 f"guide.share is {self.share}, but it is the share of all steps in the first "
