@@ -47,9 +47,9 @@ ROWS = (
     Variant("stage_2_only", "stage 2 alone", 3,
             {"model.guide": None, "trainer.max_steps": END_TO_END_STEPS}),
     Variant("attention_label", f"both stages, with the attention of layer {GUIDE} as label", 1,
-            {"model.guide.layer": GUIDE, "model.guide.beside": 0.0}),
+            {"model.guide.layer": GUIDE}),
     Variant("attention_label_stage_1", "of these, stage 1 alone", 1,
-            {"model.guide.layer": GUIDE, "model.guide.beside": 0.0, "model.guide.share": 1.0,
+            {"model.guide.layer": GUIDE, "model.guide.share": 1.0,
              "model.retention": None, "trainer.max_steps": GUIDED_STEPS}),
     Variant("text_free", "both stages, without the question", 1, arguments={"text": False}),
 )
