@@ -70,7 +70,7 @@ def test_the_random_control_keeps_the_schedule_and_the_steps_end_to_end():
     found = json.loads(given["--model.plugin.stages"])
     assert {stage["method"] for stage in found} == {"random"}
     assert given["--model.guide"] == "null", "random tokens have nothing to learn"
-    assert given["--trainer.max_steps"] == "200"
+    assert given["--trainer.max_steps"] == "250"
     config = yaml.safe_load((tiny.CONFIGS / "rcp_tiny.yaml").read_text())
     wanted = config["model"]["plugin"]["stages"]
     assert [(s["layer"], s["ratio"]) for s in found] == [(s["layer"], s["ratio"]) for s in wanted]
