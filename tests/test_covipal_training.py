@@ -12,6 +12,7 @@ import rcp
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.training.guided import refuse_waiting_for_idle_parts, watch_teacher
 from rcp.training.objective import answer_logits
+from rcp.training.optimizer import rate_factor
 from rcp.training.options import OptimizerOptions
 from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from tests.test_training_plugin import (
@@ -108,7 +109,7 @@ def test_guided_pruners_may_learn_more_slowly_end_to_end(
     pruners, others = run.optimizers[0].param_groups
     assert pruners["lr"] == pytest.approx(0.01 * others["lr"]) and others["lr"] > 0
     assert len(pruners["params"]) == len(list(module.plugin.pruners.parameters()))
-    rate = module._learning_rate_schedule(8, 0.01)
+    rate = rate_factor(optimizer, module.guide, None, 8, 0.01)
     assert rate(0) * 1e-2 == pytest.approx(module.guide.learning_rate), "a rate of its own"
 
 

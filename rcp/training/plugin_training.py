@@ -2,7 +2,6 @@
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,9 +30,10 @@ from rcp.training.guided import (
     watch_teacher,
 )
 from rcp.training.objective import answer_logits, loss_terms, term_weights
+from rcp.training.optimizer import optimizer_of
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.retention import retention_terms, retention_weights
-from rcp.training.schedules import TemperatureSchedule, budget_target, learning_rate_factor
+from rcp.training.schedules import TemperatureSchedule, budget_target
 from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from rcp.training.teacher import Teacher
 from rcp.training.validation import ValidatedTraining
@@ -247,41 +247,8 @@ class PluginTraining(ValidatedTraining):
                 self.log(f"train/gradient_share_{name}", share)
 
     def configure_optimizers(self) -> Any:
-        options = self.optimizer
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        named = list(self.plugin.named_parameters())
-        pruners = [parameter for name, parameter in named if name.startswith("pruners.")]
-        others = [parameter for name, parameter in named if not name.startswith("pruners.")]
-        parts = [(part, own) for part, own in ((pruners, options.pruners), (others, 1.0)) if part]
-        optimizer = torch.optim.AdamW(
-            [{"params": part} for part, _ in parts],
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer,
-            [self._learning_rate_schedule(steps, own) for _, own in parts],
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
-
-    def _learning_rate_schedule(self, steps: int, own: float) -> Callable[[int], float]:
-        """Each stage warms up and decays by itself; the guided one has a rate of its own.
-
-        ``own`` is the factor of a part of the plug-in, end to end.
-        """
-
-        def factor(step: int) -> float:
-            now, options = moment(step / steps, self.guide, self.retention), self.optimizer
-            found = learning_rate_factor(now.progress, options.warmup, options.floor)
-            if now.stage == "guided":
-                assert self.guide is not None
-                return found * self.guide.learning_rate / options.learning_rate
-            return found * own
-
-        return factor
+        return optimizer_of(self.plugin, self.optimizer, self.guide, self.retention, steps)
 
     # -- checkpoints ---------------------------------------------------------------------------
 
