@@ -51,6 +51,8 @@ class Watch:
         if self._hooks:
             host = self.backbone.model.base_model
             del host.get_image_features
+            if self._before is not None:
+                host.get_image_features = self._before
         while self._hooks:
             self._hooks.pop().remove()
 
@@ -64,6 +66,7 @@ class Watch:
         if "encoder_keys" in self.facts:
             self._hook(tower.attention, "encoder_keys", tower.keys)
         host = self.backbone.model.base_model
+        self._before = vars(host).get("get_image_features")  # features may be given there
         host.get_image_features = MethodType(self._encoding(type(host)), host)
 
     def _hook(self, module: nn.Module, fact: str, measure: Callable[[Tensor], Tensor]) -> None:

@@ -50,6 +50,7 @@ def given_images(model: Any, features: Any) -> Iterator[None]:
         yield
         return
     host = model.base_model
+    before = vars(host).get(ENCODER)  # an attached plug-in may watch this very encoder
 
     @functools.wraps(getattr(host, ENCODER))  # `generate` asks for its signature
     def given(*_: Any, **__: Any) -> Any:
@@ -60,3 +61,5 @@ def given_images(model: Any, features: Any) -> Iterator[None]:
         yield
     finally:
         delattr(host, ENCODER)
+        if before is not None:
+            setattr(host, ENCODER, before)

@@ -105,12 +105,14 @@ def test_a_plugin_never_waits_but_once_in_a_prefill(name, reference):
 
 
 @torch.no_grad()
-def waits_within(case, inputs) -> int:
-    """How often the decoder's prefill waits, stages included."""
-    counter, decoder = Waits(), case.model.get_decoder()
+def waits_within(case, inputs) -> tuple[int, int]:
+    """How often the decoder waits in a prefill, stages included; and how often it runs."""
+    counter, decoder, runs = Waits(), case.model.get_decoder(), 0
     inner = decoder.forward
 
     def counted(*args, **kwargs):
+        nonlocal runs
+        runs += 1
         with counter:
             return inner(*args, **kwargs)
 
@@ -119,7 +121,7 @@ def waits_within(case, inputs) -> int:
         case.model(**inputs)
     finally:
         del decoder.forward
-    return counter.count
+    return counter.count, runs
 
 
 def waits_by_nature(method: str) -> bool:
@@ -141,8 +143,10 @@ def test_no_stage_waits(method, policy):
         pytest.skip(str(refusal))
     inputs = case.inputs(RAGGED)
     with handle:
-        waited = waits_within(case, inputs)
-    assert waited == waits_within(case, inputs), "the model's own masks wait already"
+        waited, runs = waits_within(case, inputs)
+    assert runs == (2 if method == "oracle" else 1), "only the oracle runs the full model ahead"
+    plain, _ = waits_within(case, inputs)
+    assert waited == runs * plain, "the model's own masks wait already"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

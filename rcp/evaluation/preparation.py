@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from rcp.conversations import Batch, ConversationCollator, ConversationDataset, LoadedSample
-from rcp.image_features import ENCODER, encode_images, encoder_inputs
+from rcp.image_features import encode_images
 
 NO_LIMIT = 2**31
 """No sample is left out for its length: every method must answer every question."""
@@ -35,6 +35,7 @@ class Preparation:
 def with_encoded_images(model: Any, inputs: dict[str, Tensor], **options: Any) -> dict[str, Any]:
     """``inputs`` with the pixels replaced by the image features that ``forward`` takes instead.
 
+    What comes with the pixels stays: M-RoPE reads its positions from the shapes of the images.
     Unchanged where there is no image, or where this version of the model takes pixels only: its
     prefill then includes the vision tower.
     """
@@ -43,8 +44,7 @@ def with_encoded_images(model: Any, inputs: dict[str, Tensor], **options: Any) -
     features = encode_images(model, inputs, **options)
     if features is None:
         return inputs
-    pixels = encoder_inputs(getattr(model.base_model, ENCODER), inputs)
-    rest = {name: value for name, value in inputs.items() if name not in pixels}
+    rest = {name: value for name, value in inputs.items() if not name.startswith("pixel_")}
     return rest | {"mm_encoder_outputs": {"image": features}}
 
 
