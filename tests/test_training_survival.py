@@ -76,6 +76,9 @@ def in_child(work: Callable[[], None]) -> int:
     child = os.fork()
     if child == 0:
         status = 1
+        # a forked process has lost its parent's pool of threads, and how many it makes do with,
+        # which decides the order of sums, depends on when it was forked
+        torch.set_num_threads(1)
         try:
             work()
             status = 0
