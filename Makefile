@@ -41,6 +41,6 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# configs/rcp_tiny.yaml in full: three seeds, two budgets, 2 000 test questions (hours, resumable).
+# configs/rcp_tiny.yaml in full: three seeds, two budgets, 2 000 test questions (resumable).
 benchmark: $(READY) data
 	$(BIN)/python -m benchmarks.tiny
