@@ -18,6 +18,14 @@ def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, An
     adapter's own base with the adapter on it. ``dtype`` names a torch dtype. Raises
     ``UserError`` for a base that cannot be loaded.
     """
+    if device is not None:
+        try:
+            torch.empty(0, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(
+                f"The device '{device}' cannot be used ({str(error).splitlines()[0]}). Give one "
+                "that torch has here, such as cpu or cuda."
+            ) from error
     try:
         model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=getattr(torch, dtype))
         processor = AutoProcessor.from_pretrained(base)

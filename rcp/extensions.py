@@ -26,7 +26,7 @@ def import_files(paths: Iterable[Path]) -> None:
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise UserError(
                 f"--import {path}: it cannot be imported ({type(error).__name__}: {error}). "

@@ -57,6 +57,11 @@ class BaseIdentity:
             if name not in other.samples:
                 continue  # empty under ZeRO-3: there is nothing to compare here
             mine, theirs = torch.tensor(values), torch.tensor(other.samples[name])
+            if mine.shape != theirs.shape:
+                raise UserError(
+                    f"This plug-in's description of its base is damaged: it holds {len(values)} "
+                    f"{name} values, the model has {len(theirs)}. Export the plug-in again."
+                )
             gap = (mine - theirs).norm() / mine.norm().clamp(min=1e-12)
             if not gap <= TOLERANCE:
                 raise UserError(

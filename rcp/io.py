@@ -5,23 +5,36 @@ import os
 import shutil
 import tempfile
 import warnings
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from rcp.card import model_card
 from rcp.errors import UserError
 from rcp.identity import BaseIdentity
 from rcp.lora_folder import save_peft_folder
+from rcp.plain import from_plain
 from rcp.plugin import Plugin, PluginSpec
 
 WEIGHTS = "plugin.safetensors"
 DESCRIPTION = "plugin.json"
 FORMAT_VERSION = 1
+
+
+@dataclass
+class Description:
+    """What of ``plugin.json`` rebuilds the plug-in; the rest of the file is for readers."""
+
+    plugin: PluginSpec
+    hidden_size: int
+    num_layers: int
+    base: BaseIdentity | None
+    training: dict[str, Any]
 
 
 def save_plugin(plugin: Plugin, path: str | Path) -> None:
@@ -78,18 +91,23 @@ def load_plugin(path: str | Path) -> Plugin:
     """
     path = Path(path)
     description = _read_description(path)
-    try:
-        spec = PluginSpec.from_dict(description["plugin"])
-        plugin = Plugin(spec, description["hidden_size"], description["num_layers"])
-        base = description["base"]
-        plugin.base = BaseIdentity(**base) if base is not None else None
-        plugin.training_summary = description["training"]
-    except (KeyError, TypeError, AttributeError) as error:
+    if missing := {field.name for field in fields(Description)} - set(description):
         raise UserError(
-            f"'{path / DESCRIPTION}' is damaged: {type(error).__name__} {error}. Export the "
-            f"plug-in again."
-        ) from None
-    _load_weights(plugin, path / WEIGHTS)
+            f"'{path / DESCRIPTION}' is damaged: it lacks '{min(missing)}'. Export the plug-in "
+            f"again."
+        )
+    read = from_plain(Description, {f.name: description[f.name] for f in fields(Description)})
+    sizes = read.hidden_size, read.num_layers
+    try:
+        with torch.device("meta"):  # a wrong size must cost no memory before the weights tell
+            expected = Plugin(read.plugin, *sizes).state_dict()
+    except UserError:  # also of a method that looks at values while it is made
+        expected = Plugin(read.plugin, *sizes).state_dict()
+    tensors = _read_weights(expected, path / WEIGHTS)
+    plugin = Plugin(read.plugin, *sizes)
+    plugin.base = read.base
+    plugin.training_summary = read.training
+    plugin.load_state_dict(tensors)
     return plugin.eval()
 
 
@@ -134,7 +152,7 @@ def _read_description(path: Path) -> dict[str, Any]:
     try:
         description = json.loads((path / DESCRIPTION).read_text())
         version = description["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"'{path / DESCRIPTION}' cannot be read: {error}. Export the plug-in again."
         ) from None
@@ -146,14 +164,14 @@ def _read_description(path: Path) -> dict[str, Any]:
     return description
 
 
-def _load_weights(plugin: Plugin, file: Path) -> None:
+def _read_weights(expected: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
+    """The tensors of ``file``, refused unless they have the names and shapes of ``expected``."""
     try:
         tensors = load_file(str(file))
     except SafetensorError as error:
         raise UserError(
             f"'{file}' is damaged or truncated ({error}). Copy or export it again."
         ) from None
-    expected = plugin.state_dict()
     if missing := sorted(set(expected) - set(tensors)):
         raise UserError(
             f"'{file}' lacks {len(missing)} of the plug-in's tensors, first '{missing[0]}'. It "
@@ -167,4 +185,14 @@ def _load_weights(plugin: Plugin, file: Path) -> None:
                 f"Tensor '{name}' in '{file}' is {list(tensors[name].shape)}, the plug-in's is "
                 f"{list(value.shape)}. It does not belong to the plugin.json beside it."
             )
-    plugin.load_state_dict({name: tensors[name] for name in expected})
+        if tensors[name].dtype.is_floating_point != value.dtype.is_floating_point:
+            raise UserError(
+                f"Tensor '{name}' in '{file}' is {tensors[name].dtype}, the plug-in's is "
+                f"{value.dtype}. Export the plug-in again."
+            )
+        if not tensors[name].isfinite().all():
+            raise UserError(
+                f"Tensor '{name}' in '{file}' holds values that are not finite. Export an earlier "
+                f"checkpoint, or train again."
+            )
+    return {name: tensors[name] for name in expected}

@@ -1,7 +1,7 @@
 """The only trained and saved object: pruners by layer, the repair adapter, the schedule."""
 
 import copy
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -10,6 +10,7 @@ from rcp.backbones import backbone_for
 from rcp.errors import UserError
 from rcp.identity import BaseIdentity
 from rcp.lora import Lora, LoraSpec
+from rcp.plain import check_arguments
 from rcp.pruners import PRUNERS, Pruner
 from rcp.repair import REPAIRS, RepairAdapter
 from rcp.schedule import Schedule, schedule_for
@@ -81,35 +82,8 @@ class PluginSpec:
     budgets: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+        """Plain values for JSON; :func:`rcp.plain.from_plain` is the way back."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "PluginSpec":
-        """The inverse of :meth:`to_dict`; unknown or missing fields are refused by name."""
-        values = dict(values)
-        stages = values.get("stages")
-        if isinstance(stages, list):
-            values["stages"] = [_from_dict(StageSpec, stage) for stage in stages]
-        if values.get("repair") is not None:
-            values["repair"] = _from_dict(RepairSpec, values["repair"])
-        if values.get("lora") is not None:
-            values["lora"] = _from_dict(LoraSpec, values["lora"])
-        return _from_dict(cls, values)
-
-
-def _from_dict(cls: type, values: Any) -> Any:
-    allowed = [f.name for f in fields(cls)]
-    if not isinstance(values, dict) or (unknown := set(values) - set(allowed)):
-        what = f"the field '{sorted(unknown)[0]}'" if isinstance(values, dict) else repr(values)
-        raise UserError(
-            f"{cls.__name__} has no place for {what}. Its fields are {', '.join(allowed)}. "
-            f"Correct the name."
-        )
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise UserError(f"{cls.__name__} is incomplete: {error}. Add the missing field.") from None
 
 
 class Plugin(nn.Module):
@@ -226,6 +200,11 @@ class Plugin(nn.Module):
                 "A repair adapter without a pruning stage has nothing to repair. Add a stage, or "
                 "set repair to null."
             )
+        if not layers:
+            raise UserError(
+                "A repair adapter without layers repairs nothing. Name decoder layers in "
+                "repair.layers, or set repair to null."
+            )
         first = self.schedule.layers[0]
         for layer in layers:
             if not first <= layer < self.num_layers:
@@ -276,9 +255,13 @@ def _check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
 
 
 def _build(registry: Any, name: str, sizes: tuple[Any, ...], arguments: dict[str, Any]) -> Any:
+    cls = registry.get(name)
+    check_arguments(cls, arguments)
     try:
-        return registry.get(name)(*sizes, **arguments)
-    except TypeError as error:
+        return cls(*sizes, **arguments)
+    except UserError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(
             f"The {registry.kind} '{name}' does not take the arguments {arguments}: {error}. "
             f"Correct them in the configuration."

@@ -97,6 +97,21 @@ BAD_ARGUMENTS = {
     "strategy is deepspeed_stage_9, which there is not": [
         "--trainer.strategy", "deepspeed_stage_9"
     ],
+    "guide.share is 2": ["--model.guide", "{{share: 2}}"],
+    "guide.pruning_layers is empty": ["--model.guide", "{{pruning_layers: []}}"],
+    "retention.share is 0": ["--model.retention", "{{share: 0}}"],
+    "inner 8 does not divide into 3 heads": [
+        "--model.plugin.stages",
+        "[{{layer: 1, ratio: 0.5, method: rcp, arguments: {{inner: 8, heads: 3}}}}]",
+    ],
+    "repair adapter without layers": ["--model.plugin.repair", "{{layers: []}}"],
+    "model.max_new_tokens is 0": ["--model.max_new_tokens", "0"],
+    "model.margin is -1": ["--model.margin", "-1"],
+    "data.num_workers is -1": ["--data.num_workers", "-1"],
+    "learning_rate is -1": ["--model.optimizer.learning_rate", "-1"],
+    "loss.task is -1": ["--model.loss.task", "-1"],
+    "configuration .* is no text": ["--config", "{folder}/binary.yaml"],
+    "unknown.yaml' is a file": ["--run_folder", "{folder}/unknown.yaml"],
     "precision is 16-mixed": ["--trainer.precision", "16-mixed"],
     "images/0.png' of sample 'sample-0' cannot be read": ["--data.train", "{folder}/bad.json"],
 }
@@ -109,13 +124,13 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(
     unknown = yaml.safe_load(config.read_text())
     unknown["model"]["temprature"] = {"start": 1.0}
     (tmp_path / "unknown.yaml").write_text(yaml.safe_dump(unknown))
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
     write_conversations(tmp_path / "bad.json", [conversation(0)] * 8)
     (tmp_path / "images" / "0.png").write_bytes(b"no image")
     arguments = [part.format(folder=tmp_path) for part in BAD_ARGUMENTS[complaint]]
     assert train.main(["--config", str(config), *arguments]) == 2
     assert_one_paragraph(capsys.readouterr().err, "train.py", complaint)
-    if "cannot be read" not in complaint:  # that one is found when training is under way
-        assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run").exists()
 
 
 def assert_one_paragraph(error: str, script: str, complaint: str) -> None:

@@ -135,6 +135,12 @@ def test_missing_truncated_and_misshapen_tensors_are_refused(saved):
     change_weights(saved, lambda t: t.update({"pruners.1.bias": torch.zeros(7)}))
     with pytest.raises(rcp.UserError, match=r"\[7\]"):
         rcp.load_plugin(saved)
+    change_weights(saved, lambda t: t.update({"pruners.1.bias": torch.tensor(torch.nan)}))
+    with pytest.raises(rcp.UserError, match="not finite"):
+        rcp.load_plugin(saved)
+    change_weights(saved, lambda t: t.update({"pruners.1.bias": torch.tensor(1)}))
+    with pytest.raises(rcp.UserError, match="int64"):
+        rcp.load_plugin(saved)
     file = saved / "plugin.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(rcp.UserError, match="truncated"):
@@ -151,7 +157,15 @@ def test_missing_truncated_and_misshapen_tensors_are_refused(saved):
         (lambda d: d.pop("plugin"), "damaged"),
         (lambda d: d["plugin"].update(colour="red"), "'colour'"),
         (lambda d: d["plugin"]["stages"][0].update(method="os.system"), "os.system"),
-        (lambda d: d["plugin"]["stages"][0]["arguments"].update(inner="x"), "does not take"),
+        (lambda d: d["plugin"]["stages"][0]["arguments"].update(inner="x"), "inner is 'x'"),
+        (lambda d: d["plugin"]["stages"][0]["arguments"].update(inner=10**8), "belong"),
+        (lambda d: d["plugin"]["stages"][0]["arguments"].update(heads=0), "does not take"),
+        (lambda d: d["plugin"]["stages"][0]["arguments"].update(heads=3), "3 heads"),
+        (lambda d: d["plugin"]["stages"][0].update(ratio=float("nan")), "nan"),
+        (lambda d: d.update(hidden_size=10**9), "belong"),
+        (lambda d: d.update(num_layers="6"), "must be int"),
+        (lambda d: d.update(base=5), "no place for 5"),
+        (lambda d: d.update(training=5), "must be dict"),
         (lambda d: d["plugin"]["stages"][0].update(layer=77), "77"),
         (lambda d: d["plugin"].update(position_policy="sideways"), "sideways"),
     ],
@@ -205,3 +219,12 @@ def test_threshold_needs_a_learned_pruner(tiny_llava):
     stage = rcp.StageSpec(1, 0.5, "random")
     with pytest.raises(rcp.UserError, match="no learned zero"):
         Plugin.for_model(rcp.PluginSpec([stage], selection="threshold"), tiny_llava)
+
+
+def test_a_plugin_without_stages_keeps_every_token(tiny_llava, inputs):
+    """Its plan has no stage; evaluation counts the tokens of each by it."""
+    plugin = Plugin.for_model(rcp.PluginSpec([]), tiny_llava)
+    with rcp.attach(tiny_llava, plugin, "drop"):
+        plan = rcp.plan_of(tiny_llava(**inputs).past_key_values)
+    batch, columns = inputs["input_ids"].shape
+    assert plan.alive.shape == (0, batch, columns) and plan.kept.shape == (0, batch)

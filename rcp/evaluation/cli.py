@@ -127,6 +127,8 @@ def _check(options: argparse.Namespace) -> None:
             raise UserError(f"--{option} is {value}: give a whole number of at least 1.")
     if options.output.is_dir():
         raise UserError(f"--output '{options.output}' is a folder: give the name of a JSON file.")
+    if file := next((path for path in options.output.parents if path.is_file()), None):
+        raise UserError(f"--output '{options.output}' lies in '{file}', a file: choose another.")
 
 
 def _base(options: argparse.Namespace, entrants: Sequence[Contestant]) -> str:

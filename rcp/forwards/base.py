@@ -302,7 +302,7 @@ class Forward:
         return KeepPlan(
             layers=self.schedule.layers[: len(self.stages_alive)],
             alive=torch.stack(self.stages_alive) if self.stages_alive
-            else self.tokens.valid[None, :0],
+            else self.tokens.valid[None][:0],
             visual=self.tokens.image,
             prompt_end=self.tokens.prompt_end,
             memory={f"context.{stage}": value for stage, value in self.contexts.items()},

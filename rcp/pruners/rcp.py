@@ -42,6 +42,8 @@ class CrossAttentionPruner(Pruner):
         blind: bool = False,
     ) -> None:
         super().__init__(hidden_size)
+        if inner % heads:
+            raise ValueError(f"inner {inner} does not divide into {heads} heads")
         self.heads = heads
         self.literal_scale = literal_scale
         self.intrinsic = intrinsic

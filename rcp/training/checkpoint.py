@@ -8,6 +8,7 @@ import torch
 from rcp.base_model import BaseDtype
 from rcp.errors import UserError
 from rcp.identity import BaseIdentity
+from rcp.plain import from_plain
 from rcp.plugin import Plugin, PluginSpec
 
 ENTRY = "rcp"
@@ -84,9 +85,9 @@ def rebuild_plugin(checkpoint: dict[str, Any]) -> Plugin:
     """The trained plug-in of a checkpoint, in evaluation mode."""
     entry = _entry(checkpoint, "the checkpoint")
     plugin = Plugin(
-        PluginSpec.from_dict(entry["spec"]), entry["hidden_size"], entry["num_layers"]
+        from_plain(PluginSpec, entry["spec"]), entry["hidden_size"], entry["num_layers"]
     )
-    plugin.base = BaseIdentity(**entry["base"]) if entry["base"] is not None else None
+    plugin.base = from_plain(BaseIdentity, entry["base"]) if entry["base"] is not None else None
     plugin.training_summary = entry["training_summary"]
     state = checkpoint["state_dict"]
     plugin.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items()})

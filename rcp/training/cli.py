@@ -14,7 +14,14 @@ from rcp.errors import UserError
 from rcp.training.checkpoint import check_resumable, read_checkpoint
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.run_folder import LAST, SaveRun, callbacks, loggers, refuse_existing_run
+from rcp.training.run_folder import (
+    LAST,
+    SaveRun,
+    callbacks,
+    loggers,
+    nothing_left_of_refusals,
+    refuse_existing_run,
+)
 from rcp.training.strategies import PluginDeepSpeed, chosen_strategy, refuse_deepspeed
 from rcp.training.survival import AtomicCheckpointIO
 
@@ -61,11 +68,9 @@ class TrainingCLI(LightningCLI):
         trainer = self.config.fit.trainer
         _refuse_half_precision(str(trainer.precision))
         refuse_deepspeed(trainer.strategy, trainer.accelerator)
-        if self.config.fit.checkpoint_every < 1:
-            raise UserError(
-                f"checkpoint_every is {self.config.fit.checkpoint_every}: give a whole number of "
-                "at least 1."
-            )
+        for name, least in (("checkpoint_every", 1), ("left_out", 0)):
+            if (value := getattr(self.config.fit, name)) < least:
+                raise UserError(f"{name} is {value}: give a whole number of at least {least}.")
         last = self._folder / f"{LAST}.ckpt"
         if self.config.fit.resume and last.exists():
             self.config.fit.ckpt_path = str(last)
@@ -95,11 +100,13 @@ class TrainingCLI(LightningCLI):
         if self.config.fit.ckpt_path is not None:
             check_resumable(read_checkpoint(Path(self.config.fit.ckpt_path)), self.model.plugin)
         elif not isinstance(self.trainer.strategy, PluginDeepSpeed):  # its engine is for training
-            self.trainer.validate(self.model, self.datamodule, verbose=False)
+            with nothing_left_of_refusals(self._folder):
+                self.trainer.validate(self.model, self.datamodule, verbose=False)
 
     def fit(self, **arguments: Any) -> None:
         """Resume without running any code that a checkpoint may carry."""
-        self.trainer.fit(**arguments, weights_only=True)
+        with nothing_left_of_refusals(self._folder):
+            self.trainer.fit(**arguments, weights_only=True)
 
     def after_fit(self) -> None:
         """The end of training need not be a validation."""
@@ -163,6 +170,12 @@ def config_path(name: str) -> Path:
     """The configuration ``name``: a path, or the name of one in configs/."""
     for path in (Path(name), CONFIGS / name):
         if path.is_file():
+            try:
+                path.read_text()
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"The configuration '{path}' is no text ({error}). Give a YAML file."
+                ) from error
             return path
     known = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml"))) or "none"
     raise UserError(

@@ -48,9 +48,14 @@ class ConversationDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("val_batch_size", val_batch_size)):
-            if value < 1:
-                raise UserError(f"data.{name} is {value}: give a whole number of at least 1.")
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("val_batch_size", val_batch_size, 1),
+            ("max_length", max_length, 1),
+            ("num_workers", num_workers, 0),
+        ):
+            if value < least:
+                raise UserError(f"data.{name} is {value}: give a whole number of at least {least}.")
         self.batch_size = batch_size
         self.val_batch_size = val_batch_size
         self.max_length = max_length

@@ -32,7 +32,13 @@ def fingerprint(
 def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
     """Raise ``UserError`` unless the file ``path`` holds ``mine``; write it where there is none."""
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"'{path.parent}' cannot be made ({error.strerror}). Name another folder with "
+                "model.teacher_cache."
+            ) from error
         unfinished = path.with_suffix(".writing")
         unfinished.write_text(json.dumps(mine, indent=2) + "\n")
         unfinished.replace(path)

@@ -1,5 +1,6 @@
 """What a user may say about a run, and how it becomes a plug-in's specification."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -96,6 +97,13 @@ class LossOptions:
     normalised: bool = True
     form: MomentForm = "moments"
 
+    def __post_init__(self) -> None:
+        for name in ("task", "repair", "budget", "distillation", "variance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(
+                    f"loss.{name} is {getattr(self, name)}, but it is a weight: give 0 or more."
+                )
+
 
 @dataclass
 class OptimizerOptions:
@@ -115,3 +123,20 @@ class OptimizerOptions:
     warmup: float = 0.1
     floor: float = 0.1
     pruners: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(
+                f"optimizer.learning_rate is {self.learning_rate}: give a number above 0."
+            )
+        for name in ("warmup", "floor"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)}, but it is a share: give a number "
+                    "from 0 to 1."
+                )
+        for name in ("weight_decay", "pruners"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(
+                    f"optimizer.{name} is {getattr(self, name)}: give a number of at least 0."
+                )

@@ -93,6 +93,10 @@ class PluginTraining(ValidatedTraining):
         gradient_shares_every: int = 100,
     ) -> None:
         super().__init__()
+        _check_least(max_new_tokens=(max_new_tokens, 1), margin=(margin, 1),
+                     gradient_shares_every=(gradient_shares_every, 0))
+        if not 0 <= budget_warmup <= 1:
+            raise UserError(f"model.budget_warmup is {budget_warmup}: give a share from 0 to 1.")
         self.base_dtype = dtype
         self.model, self.processor = load_base(base, dtype)
         self.model.requires_grad_(False)
@@ -106,6 +110,8 @@ class PluginTraining(ValidatedTraining):
             )
         self.guide = guide
         self.guided_layers = guide.pruning(self.plugin.schedule) if guide is not None else ()
+        if retention is not None:
+            retention.check()
         self.retention = retention
         self.loss = loss
         self.temperature = temperature
@@ -271,3 +277,9 @@ class PluginTraining(ValidatedTraining):
             "optimizer": asdict(self.optimizer),
             "results": dict(self.results),
         }
+
+
+def _check_least(**given: tuple[float | None, int]) -> None:
+    for name, (value, least) in given.items():
+        if value is not None and not value >= least:
+            raise UserError(f"model.{name} is {value}: give a number of at least {least}.")

@@ -3,8 +3,11 @@
 import json
 import platform
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -23,14 +26,30 @@ from rcp.version import __version__
 BEST, LAST = "best", "last"
 """File names of the checkpoints, without their ending."""
 
+BARREN = {"config.yaml", "run.json", "logs", "tensorboard"}
+"""What a run folder may hold before anything worth keeping is in it."""
+
 
 def refuse_existing_run(folder: Path) -> None:
     """Refuse a folder that already holds a run: its checkpoints may be worth hours."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{folder}' is a file. Name a new folder with --run_folder.")
     if (folder / "config.yaml").exists():
         raise UserError(
             f"'{folder}' already holds a run. Name another folder with --run_folder, go on with "
             "that run by --resume true, or remove the folder first."
         )
+
+
+@contextmanager
+def nothing_left_of_refusals(folder: Path) -> Iterator[None]:
+    """Inside, a ``UserError`` takes ``folder`` along while it holds logs of nothing."""
+    try:
+        yield
+    except UserError:
+        if folder.is_dir() and {path.name for path in folder.iterdir()} <= BARREN:
+            shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
+        raise
 
 
 def loggers(folder: Path) -> list[Logger]:

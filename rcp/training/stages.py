@@ -1,5 +1,6 @@
 """The stages of a training: from the teacher's attention, then end to end, softly and hard."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -36,7 +37,7 @@ class GuideOptions:
     sinks: float | None = None
     learning_rate: float = 1e-3
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if not 0 < self.share <= 1:
             raise UserError(
                 f"guide.share is {self.share}, but it is the share of all steps in the first "
@@ -47,9 +48,19 @@ class GuideOptions:
                 f"guide.sinks is {self.sinks}, but it is a multiple of the mean attention beyond "
                 "which a token is left out: give a number above 1, or null to leave none out."
             )
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(
+                f"guide.learning_rate is {self.learning_rate}: give a number above 0, such as 1e-3."
+            )
+        if self.pruning_layers == []:
+            raise UserError(
+                "guide.pruning_layers is empty, so that nothing would learn from the guide. Name "
+                "pruning layers, or give guide: null for none."
+            )
 
     def pruning(self, schedule: Schedule) -> tuple[int, ...]:
         """The pruning layers that learn from the guide; refuses what cannot be."""
+        self._check()  # not where it is made: the parser would take a refusal for its own
         if self.layer is not None and not 0 <= self.layer < schedule.num_layers:
             raise UserError(
                 f"guide.layer is {self.layer}, but the decoder has {schedule.num_layers} layers. "
@@ -87,12 +98,19 @@ class RetentionOptions:
     budget: float = 10.0
     indecision: float = 0.1
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raise ``UserError`` for a value that cannot be."""
         if not 0 < self.share <= 1:
             raise UserError(
                 f"retention.share is {self.share}, but it is the share of the end-to-end steps "
                 "with soft retention: give a number above 0, up to 1, or retention: null for none."
             )
+        for name in ("budget", "indecision"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UserError(
+                    f"retention.{name} is {getattr(self, name)}, but it is a loss weight: give 0 "
+                    "or more."
+                )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,58 @@
+"""Values of a file against the types their fields declare."""
+
+import pytest
+
+from rcp import PluginSpec, UserError
+from rcp.identity import BaseIdentity
+from rcp.plain import check_arguments, from_plain
+from rcp.pruners import PRUNERS
+from tests.tiny import rcp_spec
+
+STAGE = {"layer": 1, "ratio": 0.5}
+
+
+def test_what_was_written_is_read():
+    spec = from_plain(PluginSpec, rcp_spec().to_dict())
+    assert spec.to_dict() == from_plain(PluginSpec, spec.to_dict()).to_dict()
+    assert from_plain(PluginSpec, {"stages": [{"layer": 1, "ratio": 1}]}).stages[0].ratio == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([1], "no place for \\[1\\]"),
+        ({}, "incomplete"),
+        ({"stages": "ab"}, "PluginSpec.stages is 'ab'"),
+        ({"stages": [1]}, "StageSpec has no place for 1"),
+        ({"stages": [STAGE | {"layer": 1.5}]}, "layer is '1.5', but it must be int"),
+        ({"stages": [STAGE | {"layer": True}]}, "StageSpec.layer"),
+        ({"stages": [STAGE | {"ratio": None}]}, "must be float"),
+        ({"stages": [STAGE | {"method": ["rcp"]}]}, "must be str"),
+        ({"stages": [STAGE | {"arguments": [1]}]}, "must be dict"),
+        ({"stages": [STAGE], "repair": {"layers": "23"}}, "RepairSpec.layers"),
+        ({"stages": [STAGE], "lora": 5}, "LoraSpec has no place for 5"),
+        ({"stages": [STAGE], "budgets": [0.1, "x"]}, "PluginSpec.budgets"),
+    ],
+)
+def test_other_types_are_refused_by_name(values, message):
+    with pytest.raises(UserError, match=message):
+        from_plain(PluginSpec, values)
+
+
+def test_samples_are_numbers_by_name():
+    sizes = {"name_or_path": "", "architecture": "", "model_type": "", "hidden_size": 1,
+             "num_layers": 1}
+    with pytest.raises(UserError, match="BaseIdentity.samples is 'x'"):
+        from_plain(BaseIdentity, sizes | {"samples": {"embedding": ["x"]}})
+
+
+def test_arguments_of_a_method():
+    pruner = PRUNERS.get("random")
+    check_arguments(pruner, {"seed": 3})
+    with pytest.raises(UserError, match="seed is 'abc', but it must be int"):
+        check_arguments(pruner, {"seed": "abc"})
+
+
+def test_every_method_declares_types_that_can_be_read():
+    for name in PRUNERS.names():
+        check_arguments(PRUNERS.get(name), {"hidden_size": 8})
