@@ -31,11 +31,11 @@ RECIPE = "rcp_tiny.yaml"
 SHORTENED = {
     "model.teacher_cache": "runs/teacher_cache",
     "model.gradient_shares_every": 0,
-    "trainer.max_steps": 150,
-    "trainer.val_check_interval": 50,
+    "trainer.max_steps": 700,
+    "trainer.val_check_interval": 350,
     "trainer.limit_val_batches": 4,
 }
-"""What makes a run of the recipe take two to three minutes on one core."""
+"""A bit over half of the recipe: 560 steps with the guide, which are cheap, and 140 end to end."""
 
 LORA = {"rank": 12, "alpha": 12.0, "targets": ["q_proj", "v_proj"]}
 """In all layers 110 592 weights: as many as the repair adapter within half a percent."""

@@ -43,8 +43,7 @@ def relevance_labels(relevance: Tensor, alive: Tensor) -> Tensor:
     """Shares (B, N) fp32 of the squared ``relevance`` (B, N) among the ``alive`` (B, N) bool.
 
     Squared, because the many tokens that matter a little together outweigh the few that must
-    stay: un-squared, the 16 most relevant of 144 hold 0.42 of a sample's relevance in the
-    embedded model. A row without relevance is zero. [ours]
+    stay. A row without relevance is zero. [ours]
     """
     squared = (relevance / relevance.amax(1, keepdim=True).clamp(min=LEAST)).square() * alive
     return squared / squared.sum(1, keepdim=True).clamp(min=LEAST)

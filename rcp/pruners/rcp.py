@@ -16,7 +16,7 @@ class CrossAttentionPruner(Pruner):
 
     ``inner`` is d (512 in the paper), ``queries`` n_q, ``heads`` the heads of the
     cross-attention. ``dropout`` drops query rows and MLP features; ``gain`` is that of the initial
-    visual projection, 0.1 in the draft; a short run learns more from 1 [ours, measured].
+    visual projection, 0.1 in the draft; a short run learns more from 1 [ours].
     ``literal_scale`` uses the attention weights as written; the default ``w * n_alive - 1`` [ours]
     is zero for a flat attention and does not shrink as 1/N. ``intrinsic`` False leaves out
     ``base`` (ablation). ``blind`` zeroes the question, whose attention is then flat and ``base``
