@@ -24,6 +24,9 @@ from rcp.plugin import Plugin, PluginSpec
 WEIGHTS = "plugin.safetensors"
 DESCRIPTION = "plugin.json"
 FORMAT_VERSION = 1
+WRITTEN = {"format_version", "plugin", "hidden_size", "num_layers", "budget", "base", "versions",
+           "training"}
+"""The fields of ``plugin.json``."""
 
 
 @dataclass
@@ -40,11 +43,21 @@ class Description:
 def save_plugin(plugin: Plugin, path: str | Path) -> None:
     """Write ``plugin`` as a folder; it appears whole or not at all.
 
-    Raises ``UserError`` if ``path`` exists already.
+    Raises ``UserError`` if ``path`` exists already or cannot be written.
     """
     path = Path(path)
-    if path.exists():
+    if os.path.lexists(path):
         raise UserError(f"'{path}' exists already. Choose another folder, or remove it first.")
+    try:
+        _write(plugin, path)
+    except OSError as error:
+        raise UserError(
+            f"'{path}' cannot be written ({error.strerror}). Nothing is left there: choose another "
+            f"place, or make room."
+        ) from error
+
+
+def _write(plugin: Plugin, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
     try:
@@ -87,10 +100,15 @@ def describe(plugin: Plugin) -> dict[str, Any]:
 def load_plugin(path: str | Path) -> Plugin:
     """Read what :func:`save_plugin` wrote; the plug-in refuses other bases than its own.
 
-    Unknown tensors are named in a warning; missing or truncated ones raise ``UserError``.
+    Unknown fields and tensors are named in a warning; missing or truncated ones raise
+    ``UserError``.
     """
     path = Path(path)
     description = _read_description(path)
+    if unknown := sorted(set(description) - WRITTEN):
+        warnings.warn(
+            f"'{path / DESCRIPTION}' holds fields nobody knows: {', '.join(unknown)}", stacklevel=2
+        )
     if missing := {field.name for field in fields(Description)} - set(description):
         raise UserError(
             f"'{path / DESCRIPTION}' is damaged: it lacks '{min(missing)}'. Export the plug-in "
@@ -144,31 +162,47 @@ def load(
 
 def _read_description(path: Path) -> dict[str, Any]:
     for name in (DESCRIPTION, WEIGHTS):
-        if not (path / name).is_file():
+        if not os.path.isfile(path / name):  # Path.is_file raises where a name is too long
             raise UserError(
                 f"'{path}' is no exported plug-in: {name} is missing. Expected are {DESCRIPTION} "
                 f"and {WEIGHTS}, as export.py writes them."
             )
     try:
-        description = json.loads((path / DESCRIPTION).read_text())
-        version = description["format_version"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        text = (path / DESCRIPTION).read_text(encoding="utf-8")
+        description = json.loads(text, object_pairs_hook=_named_once)
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"'{path / DESCRIPTION}' cannot be read: {error}. Export the plug-in again."
         ) from None
-    if version != FORMAT_VERSION:
+    if not isinstance(description, dict) or "format_version" not in description:
         raise UserError(
-            f"'{path}' has format version {version}; this version reads {FORMAT_VERSION}. Update "
+            f"'{path / DESCRIPTION}' does not describe a plug-in: it is no JSON object with a "
+            f"format_version. Export the plug-in again."
+        )
+    version = description["format_version"]
+    if type(version) is not int or version != FORMAT_VERSION:
+        raise UserError(
+            f"'{path}' has format version {version!r}; this version reads {FORMAT_VERSION}. Update "
             f"rcp, or export the plug-in again."
         )
     return description
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object, refused if it holds a name twice: readers disagree about which counts."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"it holds '{name}' twice")
+        found[name] = value
+    return found
 
 
 def _read_weights(expected: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     """The tensors of ``file``, refused unless they have the names and shapes of ``expected``."""
     try:
         tensors = load_file(str(file))
-    except SafetensorError as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(
             f"'{file}' is damaged or truncated ({error}). Copy or export it again."
         ) from None
@@ -190,6 +224,8 @@ def _read_weights(expected: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
                 f"Tensor '{name}' in '{file}' is {tensors[name].dtype}, the plug-in's is "
                 f"{value.dtype}. Export the plug-in again."
             )
+        # as it will be used: a value may be too large for it, and 8-bit floats cannot be asked
+        tensors[name] = tensors[name].to(value.dtype)
         if not tensors[name].isfinite().all():
             raise UserError(
                 f"Tensor '{name}' in '{file}' holds values that are not finite. Export an earlier "

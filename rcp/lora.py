@@ -32,8 +32,6 @@ class LoraSpec:
 
         Raises ``UserError`` for a target or a layer that does not exist.
         """
-        if self.rank < 1:
-            raise UserError(f"lora.rank is {self.rank}: give a whole number of at least 1.")
         chosen = range(len(layers)) if self.layers is None else self.layers
         modules: dict[str, list[int]] = {}
         for index in chosen:
@@ -62,15 +60,27 @@ class LoraSpec:
 
 
 class Lora(nn.Module):
-    """One :class:`LowRank` for each of ``spec.modules``."""
+    """One :class:`LowRank` for each of ``spec.modules``.
+
+    Raises ``UserError`` for a spec that names no modules, or impossible ones.
+    """
 
     def __init__(self, spec: LoraSpec) -> None:
         super().__init__()
+        if spec.rank < 1:
+            raise UserError(f"lora.rank is {spec.rank}: give a whole number of at least 1.")
         if not spec.modules:
             raise UserError(
                 "The low-rank adapters name no modules of a model. Make the plug-in by "
                 "Plugin.for_model, which finds them."
             )
+        for name, sizes in spec.modules.items():
+            if not name or len(sizes) != 2 or min(sizes) < 1:
+                raise UserError(
+                    f"lora.modules gives '{name}' the sizes {sizes}, but a module's name and its in "
+                    f"and out features are wanted. Make the plug-in by Plugin.for_model, which "
+                    f"finds them."
+                )
         self.spec = spec
         self.pairs = nn.ModuleDict(
             {

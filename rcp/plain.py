@@ -3,6 +3,8 @@
 A file may come from anywhere, so every value is compared with the type its field declares.
 """
 
+import math
+import sys
 import types
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -60,9 +62,17 @@ def _of_type(kind: Any, value: Any, name: str) -> Any:
         }
     if origin not in (None, list, dict) or kind is Any:
         return value  # a type that no field of a file has: the callee's own concern
-    if origin is None and isinstance(value, bool) is (kind is bool) and isinstance(value, kind):
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if abs(value) <= sys.float_info.max:  # false of NaN
+            return float(value)
+    elif origin is None and isinstance(value, bool) is (kind is bool) and isinstance(value, kind):
         return value
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    wanted = kind.__name__ if origin is None else kind
+    wanted = "a finite float" if kind is float else kind.__name__ if origin is None else kind
     raise UserError(f"{name} is {str(value)[:80]!r}, but it must be {wanted}. Correct the value.")
+
+
+def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
+    """Raise ``ValueError`` unless ``low <= value <= high``; for arguments of a method."""
+    if not low <= value <= high:
+        allowed = f"at least {low}" if high == math.inf else f"from {low} to {high}"
+        raise ValueError(f"{name} is {value}, but it must be {allowed}")

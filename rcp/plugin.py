@@ -98,6 +98,9 @@ class Plugin(nn.Module):
         super().__init__()
         _check_choice("selection", spec.selection, SELECTIONS)
         _check_choice("position_policy", spec.position_policy, POSITION_POLICIES)
+        for what, size in (("hidden_size", hidden_size), ("num_layers", num_layers)):
+            if size < 1:
+                raise UserError(f"{what} is {size}: give the decoder's own, which is at least 1.")
         self.spec = spec
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -205,6 +208,8 @@ class Plugin(nn.Module):
                 "A repair adapter without layers repairs nothing. Name decoder layers in "
                 "repair.layers, or set repair to null."
             )
+        if len(set(layers)) < len(layers):
+            raise UserError(f"repair.layers {layers} names a layer twice. Name each once.")
         first = self.schedule.layers[0]
         for layer in layers:
             if not first <= layer < self.num_layers:
@@ -263,6 +268,6 @@ def _build(registry: Any, name: str, sizes: tuple[Any, ...], arguments: dict[str
         raise
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(
-            f"The {registry.kind} '{name}' does not take the arguments {arguments}: {error}. "
-            f"Correct them in the configuration."
+            f"The {registry.kind} '{name}' does not take the arguments {arguments}: "
+            f"{str(error).splitlines()[0]}. Correct them in the configuration."
         ) from None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from rcp import PluginSpec, UserError
+from rcp import Plugin, PluginSpec, StageSpec, UserError
 from rcp.identity import BaseIdentity
 from rcp.plain import check_arguments, from_plain
 from rcp.pruners import PRUNERS
@@ -26,7 +26,8 @@ def test_what_was_written_is_read():
         ({"stages": [1]}, "StageSpec has no place for 1"),
         ({"stages": [STAGE | {"layer": 1.5}]}, "layer is '1.5', but it must be int"),
         ({"stages": [STAGE | {"layer": True}]}, "StageSpec.layer"),
-        ({"stages": [STAGE | {"ratio": None}]}, "must be float"),
+        ({"stages": [STAGE | {"ratio": None}]}, "must be a finite float"),
+        ({"stages": [STAGE | {"ratio": float("nan")}]}, "must be a finite float"),
         ({"stages": [STAGE | {"method": ["rcp"]}]}, "must be str"),
         ({"stages": [STAGE | {"arguments": [1]}]}, "must be dict"),
         ({"stages": [STAGE], "repair": {"layers": "23"}}, "RepairSpec.layers"),
@@ -56,3 +57,27 @@ def test_arguments_of_a_method():
 def test_every_method_declares_types_that_can_be_read():
     for name in PRUNERS.names():
         check_arguments(PRUNERS.get(name), {"hidden_size": 8})
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "complaint"),
+    [
+        ("rcp", {"queries": 0}, "queries is 0"),
+        ("covipal", {"blocks": -1}, "blocks is -1"),
+        ("feather", {"stride": 0}, "stride is 0, but it must be at least 1"),
+        ("holov", {"crops": 0}, "crops is 0"),
+        ("mmtok", {"text_temperature": 0.0}, "text_temperature is 0.0"),
+        ("sparsevlm", {"recycled": -1.0}, "recycled is -1.0, but it must be from 0 to 1"),
+        ("visiondrop_decoder", {"contextual": 2.0}, "contextual is 2.0"),
+        ("visiondrop_encoder", {"contextual": -1.0}, "contextual is -1.0"),
+        ("zoo_prune", {"directions": 0}, "directions is 0"),
+        ("agilepruner", {"average_erank": 0.0}, "average_erank is 0.0"),
+        ("oracle", {"layers": []}, "layers is empty"),
+        ("without_sinks", {"dimensions": [8]}, "a dimension is 8, but it must be from 0 to 7"),
+        ("without_sinks", {"dimensions": []}, "dimensions is empty"),
+    ],
+)
+def test_arguments_out_of_range_are_refused_when_a_method_is_made(method, arguments, complaint):
+    spec = PluginSpec([StageSpec(1, 0.5, method, arguments)])
+    with pytest.raises(UserError, match=complaint):
+        Plugin(spec, hidden_size=8, num_layers=4)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from rcp.greedy import NOBODY, cosines, greedy, rows_at
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.view import View
 
@@ -27,6 +28,7 @@ class AgilePruner(Pruner):
 
     def __init__(self, hidden_size: int, *, average_erank: float = 92.0) -> None:
         super().__init__(hidden_size)
+        check_range("average_erank", average_erank, 1)
         self.average_erank = average_erank
 
     def select(self, view: View, counts: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.view import View
 
@@ -37,6 +38,8 @@ class ContextualPruner(Pruner):
         blind: bool = False,
     ) -> None:
         super().__init__(hidden_size)
+        for size, value in (("inner", inner), ("blocks", blocks), ("heads", heads)):
+            check_range(size, value, 1)
         self.blind = blind
         self.row_norm = nn.LayerNorm(hidden_size, elementwise_affine=False)
         self.project = nn.Linear(hidden_size, inner)

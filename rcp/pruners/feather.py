@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.schedule import Published
 from rcp.view import View, total_attention
@@ -25,6 +26,7 @@ class FeatherPruner(Pruner):
 
     def __init__(self, hidden_size: int, *, stride: int = 3) -> None:
         super().__init__(hidden_size)
+        check_range("stride", stride, 1)
         self.stride = stride
 
     def forward(self, view: View) -> Tensor:

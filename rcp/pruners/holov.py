@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from rcp.greedy import cosines
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.selection import top_k
 from rcp.view import View
@@ -35,6 +36,7 @@ class HoloVPruner(Pruner):
         combined: bool = False,
     ) -> None:
         super().__init__(hidden_size)
+        check_range("crops", crops, 1)
         self.crops = crops
         self.diversity = diversity
         self.combined = combined

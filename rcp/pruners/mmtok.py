@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from rcp.greedy import NOBODY, After, greedy
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.view import View
 
@@ -32,6 +33,8 @@ class MMTokPruner(Pruner):
         image_weight: float = 0.5,
     ) -> None:
         super().__init__(hidden_size)
+        check_range("text_temperature", text_temperature, 1e-6)
+        check_range("image_temperature", image_temperature, 1e-6)
         self.text_temperature = text_temperature
         self.image_temperature = image_temperature
         self.image_weight = image_weight

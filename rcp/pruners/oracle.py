@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from rcp.errors import UserError
 from rcp.pruners.base import Pruner
 from rcp.view import View
 
@@ -22,10 +23,17 @@ class OraclePruner(Pruner):
 
     def __init__(self, hidden_size: int, *, layers: list[int] | None = None) -> None:
         super().__init__(hidden_size)
+        if layers == []:
+            raise ValueError("layers is empty, and null stands for all")
         self.layers = layers
 
     def forward(self, view: View) -> Tensor:
         guide = view.given("guide_attention")
         if self.layers is not None:
+            if not all(0 <= layer < guide.shape[1] for layer in self.layers):
+                raise UserError(
+                    f"The pruner 'oracle' is to average the layers {self.layers}, but the decoder "
+                    f"has {guide.shape[1]}: 0 to {guide.shape[1] - 1} are allowed. Correct layers."
+                )
             guide = guide[:, torch.tensor(self.layers, device=guide.device)]
         return guide.mean(1)

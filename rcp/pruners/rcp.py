@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.view import View
 
@@ -42,6 +43,8 @@ class CrossAttentionPruner(Pruner):
         blind: bool = False,
     ) -> None:
         super().__init__(hidden_size)
+        for size, value in (("inner", inner), ("queries", queries), ("heads", heads)):
+            check_range(size, value, 1)
         if inner % heads:
             raise ValueError(f"inner {inner} does not divide into {heads} heads")
         self.heads = heads

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rcp.merging import cluster_mean, unmerged
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.schedule import Published
 from rcp.selection import top_k
@@ -42,6 +43,7 @@ class SparseVLMPruner(Pruner):
 
     def __init__(self, hidden_size: int, *, recycled: float = 0.3) -> None:
         super().__init__(hidden_size)
+        check_range("recycled", recycled, 0, 1)
         self.recycled = recycled
 
     def forward(self, view: View) -> Tensor:

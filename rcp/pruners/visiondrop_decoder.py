@@ -4,6 +4,7 @@ from torch import Tensor
 
 from rcp.greedy import cosines
 from rcp.merging import Contextual, nearest_mean, unmerged
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.schedule import Published
 from rcp.view import View, total_attention
@@ -29,6 +30,7 @@ class VisionDropDecoderPruner(Pruner):
 
     def __init__(self, hidden_size: int, *, contextual: float = 0.15) -> None:
         super().__init__(hidden_size)
+        check_range("contextual", contextual, 0, 1)
         self.contextual = contextual
 
     def forward(self, view: View) -> Tensor:

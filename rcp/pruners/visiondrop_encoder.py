@@ -4,6 +4,7 @@ from torch import Tensor
 
 from rcp.greedy import cosines
 from rcp.merging import Contextual, nearest_mean, unmerged
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.view import View
 
@@ -23,6 +24,7 @@ class VisionDropEncoderPruner(Pruner):
 
     def __init__(self, hidden_size: int, *, contextual: float = 0.125) -> None:
         super().__init__(hidden_size)
+        check_range("contextual", contextual, 0, 1)
         self.contextual = contextual
 
     def select(self, view: View, counts: Tensor) -> Tensor:

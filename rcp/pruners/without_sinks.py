@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcp.plain import check_range
 from rcp.pruners.reweighted import ReweightingPruner
 from rcp.view import View
 
@@ -34,6 +35,10 @@ class WithoutSinksPruner(ReweightingPruner):
         arguments: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(hidden_size, method=method, arguments=arguments)
+        if dimensions == []:
+            raise ValueError("dimensions is empty, and null stands for all")
+        for dimension in dimensions or ():
+            check_range("a dimension", dimension, 0, hidden_size - 1)
         self.threshold = threshold
         self.dimensions = dimensions
 

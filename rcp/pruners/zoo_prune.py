@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rcp.greedy import NOBODY, After, cosines, greedy, rows_at
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.view import View
 
@@ -31,6 +32,8 @@ class ZooPrunePruner(Pruner):
         self, hidden_size: int, *, directions: int = 32, step: float = 0.1, seed: int = 0
     ) -> None:
         super().__init__(hidden_size)
+        check_range("directions", directions, 1)
+        check_range("step", step, 1e-6)
         self.directions = directions
         self.step = step
         self.seed = seed

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcp.plain import check_range
 from rcp.repair.base import Dropping, RepairAdapter
 
 
@@ -26,6 +27,8 @@ class FilmRepair(RepairAdapter):
         channels: int = 64,
     ) -> None:
         super().__init__(hidden_size, layers)
+        for size, value in (("inner", inner), ("side", side), ("channels", channels)):
+            check_range(size, value, 1)
         self.context = ContextEncoder(hidden_size, inner, side, channels)
         self.films = nn.ModuleDict({str(layer): Film(hidden_size, inner) for layer in layers})
 
