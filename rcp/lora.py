@@ -77,8 +77,8 @@ class Lora(nn.Module):
         for name, sizes in spec.modules.items():
             if not name or len(sizes) != 2 or min(sizes) < 1:
                 raise UserError(
-                    f"lora.modules gives '{name}' the sizes {sizes}, but a module's name and its in "
-                    f"and out features are wanted. Make the plug-in by Plugin.for_model, which "
+                    f"lora.modules gives '{name}' the sizes {sizes}, but a module's name and its "
+                    f"in and out features are wanted. Make the plug-in by Plugin.for_model, which "
                     f"finds them."
                 )
         self.spec = spec
