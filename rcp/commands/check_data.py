@@ -1,9 +1,9 @@
-"""Check a conversation file: every row, every image, with a summary by question type."""
+"""Check training data: every row, every image, with a summary by question type."""
 
 import argparse
 from pathlib import Path
 
-from rcp.conversations.checks import check, summary
+from rcp.conversations.checks import Findings, check, repeated, summary
 from rcp.errors import UserError
 
 SHOWN = 20
@@ -12,7 +12,10 @@ SHOWN = 20
 def configure(parser: argparse.ArgumentParser) -> None:
     """The file, its images, and how thorough to be."""
     add = parser.add_argument
-    add("file", type=Path, help="conversation file, or a folder that holds one")
+    add("file", type=Path,
+        help="conversation file, or a folder that holds one; or a Hugging Face data set: a folder "
+             "that save_to_disk wrote, a parquet or arrow file or a folder of them, or "
+             "hf:NAME:SPLIT, which is read in a stream")
     add("--image-folder", type=Path, metavar="DIR",
         help="folder that image paths are relative to (default: the file's)")
     add("--decode", action=argparse.BooleanOptionalAction, default=True,
@@ -20,9 +23,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    found = check(options.file, options.image_folder, decode=False)
-    if options.decode and not found.problems:
-        found = check(options.file, options.image_folder, decode=True)
+    from rcp.training.table import is_table  # which takes Lightning along
+
+    if is_table(str(options.file)):
+        found = _check_table(str(options.file), options.decode)
+    else:
+        found = check(options.file, options.image_folder, decode=False)
+        if options.decode and not found.problems:
+            found = check(options.file, options.image_folder, decode=True)
     print("\n".join(summary(found.samples)))
     if found.problems:
         print("\n".join(found.problems[:SHOWN]))
@@ -34,3 +42,22 @@ def run(options: argparse.Namespace) -> None:
             "over a few images that cannot be read."
         )
     print("No problem found." if options.decode else "No problem found; no image was decoded.")
+
+
+def _check_table(source: str, decode: bool) -> Findings:
+    """One pass through a Hugging Face data set, without anything being kept on disk."""
+    from rcp.training.stream import StreamedTable
+
+    table, found = StreamedTable(source), Findings()
+    for row in table.rows():
+        try:
+            sample = table.load(row).sample if decode else table.read(row)
+            found.samples.append(sample)
+        except UserError as error:
+            found.problems.append(str(error))
+    found.problems += repeated(found.samples)
+    print(
+        f"Files: {table.files}. With data.streaming, as many processes times data.num_workers as "
+        f"divide {table.files} read each file once; others read all files each."
+    )
+    return found

@@ -38,10 +38,15 @@ def check(path: Path, image_folder: Path | None, decode: bool) -> Findings:
             for image in sample.images
             if image in bad
         ]
-    twice = [name for name, n in Counter(sample.id for sample in sound).items() if n > 1]
-    found.problems += [f"The id '{name}' occurs more than once." for name in twice]
     found.samples = sound
+    found.problems += repeated(sound)
     return found
+
+
+def repeated(samples: Sequence[Sample]) -> list[str]:
+    """A line for each id that several samples have."""
+    twice = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]
+    return [f"The id '{name}' occurs more than once." for name in twice]
 
 
 def summary(samples: Sequence[Sample]) -> list[str]:

@@ -1,14 +1,16 @@
-"""Training and validation batches from conversation files."""
+"""Training and validation batches from conversations."""
 
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as pl
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import ProcessorMixin
 
-from rcp.conversations import ConversationCollator, ConversationDataset
+from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample
 from rcp.errors import UserError
 from rcp.training.sampler import ResumableSampler
+from rcp.training.stream import StreamedTable, TrainingStream
 from rcp.training.table import TableDataset, is_table
 from rcp.training.unreadable import PassingOver
 
@@ -19,7 +21,7 @@ class ConversationDataModule(pl.LightningDataModule):
     Args:
         train: JSON file of conversations to train on, or the folder that holds it; image paths are
             relative to that folder. Or a Hugging Face data set: a folder that save_to_disk wrote,
-            a parquet or arrow file, or hf:NAME:SPLIT of the hub
+            a parquet or arrow file or a folder of them, or hf:NAME:SPLIT of the hub
         val: likewise, to validate on
         image_folder: folder that image paths are relative to, in place of the files' own
         batch_size: samples per training step and process
@@ -32,6 +34,9 @@ class ConversationDataModule(pl.LightningDataModule):
         unreadable: share of the training samples that may be passed over because they cannot be
             read; one more ends the run with the list of them
         seed: order of the training samples
+        streaming: read the Hugging Face data set to train on while training, without a look
+            through it before; wants trainer.max_steps
+        stream_buffer: samples that each worker holds, not yet decoded, to shuffle a stream
     """
 
     def __init__(
@@ -46,6 +51,8 @@ class ConversationDataModule(pl.LightningDataModule):
         group_by_length: bool = False,
         unreadable: float = 0.001,
         seed: int = 0,
+        streaming: bool = False,
+        stream_buffer: int = 1000,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -53,6 +60,7 @@ class ConversationDataModule(pl.LightningDataModule):
             ("val_batch_size", val_batch_size, 1),
             ("max_length", max_length, 1),
             ("num_workers", num_workers, 0),
+            ("stream_buffer", stream_buffer, 1),
         ):
             if value < least:
                 raise UserError(f"data.{name} is {value}: give a whole number of at least {least}.")
@@ -61,43 +69,80 @@ class ConversationDataModule(pl.LightningDataModule):
         self.max_length = max_length
         if not 0 <= unreadable < 1:
             raise UserError(f"data.unreadable is {unreadable}: give a share from 0 to below 1.")
+        if streaming and group_by_length:
+            raise UserError(
+                "data.group_by_length needs the lengths of all samples, which a stream does not "
+                "tell. Set it or data.streaming to false."
+            )
         self.num_workers = num_workers
         self.group_by_length = group_by_length
         self.unreadable = unreadable
         self.seed = seed
-        self.train_dataset = _open(train, image_folder)
+        self.streaming = streaming
+        self.stream_buffer = stream_buffer
+        self.train_dataset = StreamedTable(train) if streaming else _open(train, image_folder)
         self.val_dataset = _open(val, image_folder)
+
+    def setup(self, stage: str) -> None:
+        if self.streaming:
+            assert self.trainer is not None
+            _refuse_without_end(self.trainer)
 
     @property
     def summary(self) -> dict[str, Any]:
         """What is trained on, in plain values."""
         return {
             "train": str(self.train_dataset.path),
-            "samples": len(self.train_dataset),
+            "samples": self.samples,
             "batch_size": self.batch_size,
             "seed": self.seed,
         }
 
+    @property
+    def samples(self) -> int:
+        """Samples to train on; of a stream, those that one process reads until the last step."""
+        if not isinstance(self.train_dataset, StreamedTable):
+            return len(self.train_dataset)
+        assert self.trainer is not None
+        return self.trainer.max_steps * self.trainer.accumulate_grad_batches * self.batch_size
+
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        # a checkpoint written at the end of a batch counts it as processed, not yet as completed
-        progress: Any = self.trainer.fit_loop.epoch_loop.batch_progress
+        batches_done = partial(_processed, self.trainer.fit_loop.epoch_loop.batch_progress)
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        if isinstance(self.train_dataset, StreamedTable):
+            stream = TrainingStream(
+                self.train_dataset,
+                self.batch_size,
+                self.seed,
+                batches_done,
+                self.stream_buffer,
+                rank,
+                ranks,
+            )
+            return self._train_loader(stream)
         sampler = ResumableSampler(
             self.train_dataset,
             self.batch_size,
             self.seed,
-            batches_done=lambda: progress.total.processed,
-            num_replicas=self.trainer.world_size,
-            rank=self.trainer.global_rank,
+            batches_done,
+            num_replicas=ranks,
+            rank=rank,
             lengths=self.train_dataset.lengths if self.group_by_length else None,
         )
-        return DataLoader(
+        return self._train_loader(
             PassingOver(self.train_dataset),
-            batch_size=self.batch_size,
             sampler=sampler,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def _train_loader(self, dataset: Dataset[LoadedSample], **more: Any) -> DataLoader[Any]:
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
             num_workers=self.num_workers,
             collate_fn=self.collator(with_answers=True),
-            persistent_workers=self.num_workers > 0,
+            **more,
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
@@ -112,6 +157,26 @@ class ConversationDataModule(pl.LightningDataModule):
         """Makes the batches of training, with answers, or those of validation, without."""
         return ConversationCollator(self._processor, self.max_length, with_answers)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What the order of a stream depends on, beside the seed."""
+        if not self.streaming:
+            return {}
+        assert self.trainer is not None
+        return {
+            "processes": self.trainer.world_size,
+            "data.num_workers": self.num_workers,
+            "data.batch_size": self.batch_size,
+            "data.stream_buffer": self.stream_buffer,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name, value in self.state_dict().items():
+            if (before := state_dict.get(name, value)) != value:
+                raise UserError(
+                    f"{name} is {value}, but was {before} before: a stream could not go on where "
+                    f"it was. Resume with {name} {before}."
+                )
+
     @property
     def _processor(self) -> ProcessorMixin:
         """The processor of the model that is being trained: one source for both."""
@@ -124,3 +189,26 @@ class ConversationDataModule(pl.LightningDataModule):
 
 def _open(source: str, image_folder: str | None) -> ConversationDataset:
     return TableDataset(source) if is_table(source) else ConversationDataset(source, image_folder)
+
+
+def _processed(progress: Any) -> int:
+    """Batches this process has trained on, by Lightning's own count.
+
+    A checkpoint written at the end of a batch counts it as processed, not yet as completed.
+    """
+    return int(progress.total.processed)
+
+
+def _refuse_without_end(trainer: pl.Trainer) -> None:
+    """Refuse settings that count in epochs, of which a stream has none."""
+    if trainer.max_steps < 0:
+        raise UserError(
+            "data.streaming is true, but trainer.max_steps is not set, so that nothing would end "
+            "the training: set trainer.max_steps to the number of steps."
+        )
+    if trainer.limit_val_batches and isinstance(trainer.val_check_interval, float):
+        raise UserError(
+            f"data.streaming is true, but trainer.val_check_interval is "
+            f"{trainer.val_check_interval}, a share of an epoch, and a stream has none: set "
+            "trainer.val_check_interval to a whole number of steps."
+        )

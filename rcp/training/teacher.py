@@ -12,6 +12,7 @@ from rcp.attach import attach
 from rcp.backbones import backbone_for
 from rcp.conversations import Batch
 from rcp.encoding import vision_facts
+from rcp.errors import UserError
 from rcp.forwards.entry import entry_facts
 from rcp.forwards.trace import Trace
 from rcp.image_features import encode_images, given_images
@@ -54,6 +55,11 @@ class Teacher:
         if self.folder is None or part in self.caches:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if data.streaming:
+            raise UserError(
+                "model.teacher_cache keeps something for each sample, which a stream does not "
+                "list. Set model.teacher_cache to null, or data.streaming to false."
+            )
         training = part != "validation"
         dataset = data.train_dataset if training else data.val_dataset
         marks = fingerprint(

@@ -57,11 +57,11 @@ class StopAtTooMany(pl.Callback):
         for name, why in new.items():
             logger.warning("Sample '%s' is passed over: %s", name, why)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        allowed = data.unreadable * len(data.train_dataset)
+        allowed = data.unreadable * data.samples
         if len(self.skipped) > allowed:
             raise UserError(
                 f"{len(self.skipped)} samples could not be read, more than data.unreadable = "
-                f"{data.unreadable:g} of {len(data.train_dataset)} allows: "
+                f"{data.unreadable:g} of {data.samples} allows: "
                 f"{', '.join(self.skipped)}. The last one: {why}"
             )
 
