@@ -28,14 +28,21 @@ from rcp.io import load_plugin
 RESULTS = Path(__file__).parent / "results"
 CONFIGS = Path("configs")
 RECIPE = "rcp_tiny.yaml"
+GUIDED_STEPS, END_TO_END_STEPS = 560, 140
 SHORTENED = {
     "model.teacher_cache": "runs/teacher_cache",
     "model.gradient_shares_every": 0,
-    "trainer.max_steps": 700,
+    "trainer.max_steps": GUIDED_STEPS + END_TO_END_STEPS,
     "trainer.val_check_interval": 350,
     "trainer.limit_val_batches": 4,
 }
-"""A bit over half of the recipe: 560 steps with the guide, which are cheap, and 140 end to end."""
+"""A bit over half of the recipe, in its own proportion of the two stages."""
+
+GUIDE_ALONE = {"model.guide.share": 1.0, "trainer.max_steps": GUIDED_STEPS,
+               "trainer.val_check_interval": GUIDED_STEPS}
+PRUNERS_LEARN = {"model.optimizer.pruners": 1.0, "model.margin": 3.0,
+                 "model.temperature": {"start": 0.25, "end": 0.25, "noise": 0.0}}
+"""End to end, at the repair's rate; tokens near the cut take part softly, so that they can rise."""
 
 LORA = {"rank": 12, "alpha": 12.0, "targets": ["q_proj", "v_proj"]}
 """In all layers 110 592 weights: as many as the repair adapter within half a percent."""
@@ -43,7 +50,11 @@ LORA = {"rank": 12, "alpha": 12.0, "targets": ["q_proj", "v_proj"]}
 REFERENCE = "rcp"
 ROWS = (
     Variant(REFERENCE, "all of it", 3),
-    Variant("no_adapter", "no repair adapter and no repair loss", 3, {"model.plugin.repair": None}),
+    Variant("no_guide", "the task alone teaches the pruners; twice the steps end to end", 3,
+            {"model.guide": None, **PRUNERS_LEARN, "trainer.max_steps": 2 * END_TO_END_STEPS,
+             "trainer.val_check_interval": END_TO_END_STEPS}),
+    Variant("no_adapter", "no repair adapter and no repair loss: the guided pruner alone", 3,
+            {"model.plugin.repair": None, **GUIDE_ALONE}),
     Variant("no_repair_loss", "adapter without the repair loss", 3, {"model.loss.repair": 0.0}),
     Variant("mean_only", "repair loss without its variance term", 3, {"model.loss.variance": 0.0}),
     Variant("literal_moments", "repair loss as written, not in units of the teacher's spread", 3,
@@ -65,8 +76,10 @@ ROWS = (
             {"model.plugin.repair.layers": [10, 13]}),
     Variant("one_stage", "one stage, same mean", 1, layers=(0,)),
     Variant("two_stages", "two stages, same mean", 1, layers=(0, 12)),
-    Variant("threshold", "keeps z > 0 with the budget loss, in place of top-k", 1,
-            {"model.plugin.selection": "threshold"}),
+    Variant("pruners_end_to_end", "pruners learn with the repair, after the guide", 1,
+            PRUNERS_LEARN),
+    Variant("threshold", "keeps z > 0 with the budget loss, in place of top-k; pruners learn", 1,
+            {"model.plugin.selection": "threshold", **PRUNERS_LEARN}),
     Variant("text_rows", "repair on all text rows", 1, {"model.plugin.repair.rows": "text"}),
     Variant("kl", "KL divergence to the teacher's answers added", 1,
             {"model.loss.distillation": 1.0}),

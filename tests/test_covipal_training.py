@@ -113,6 +113,41 @@ def test_guided_pruners_may_learn_more_slowly_end_to_end(
     assert rate(0) * 1e-2 == pytest.approx(module.guide.learning_rate), "a rate of its own"
 
 
+def test_pruners_of_rate_zero_are_frozen_end_to_end(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """The guide still teaches them, the backward pass then leaves them out, decay included."""
+    optimizer = OptimizerOptions(learning_rate=1e-2, weight_decay=0.5, warmup=0.0, pruners=0.0)
+    guide, seen = GuideOptions(share=0.5), PrunersSeen()
+    module = covipal(base_folder, repair=True, guide=guide, optimizer=optimizer)
+    trainer(tmp_path, 4, (seen,)).fit(module, data(conversations, batch_size=4))
+    assert len(set(seen.pruners[:3])) == 3, "taught twice"
+    assert len(set(seen.pruners[2:])) == 1, "then frozen"
+    assert len(set(seen.repair[2:])) == 3
+
+
+class PrunersSeen(pl.Callback):
+    """What the parts of the plug-in were at the start of each step, and at the end."""
+
+    def __init__(self) -> None:
+        self.pruners: list[str] = []
+        self.repair: list[str] = []
+
+    def on_train_batch_start(self, _: pl.Trainer, module: pl.LightningModule, *__: Any) -> None:
+        self.pruners.append(fingerprint(module.plugin.pruners))
+        self.repair.append(fingerprint(module.plugin.repair))
+
+    def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.on_train_batch_start(trainer, module)
+
+
+def test_a_plugin_of_frozen_pruners_alone_is_refused(base_folder: Path):
+    with pytest.raises(rcp.UserError, match="model.optimizer.pruners is 0.* nothing else"):
+        covipal(base_folder, repair=False, optimizer=OptimizerOptions(pruners=0.0))
+    guide = GuideOptions(share=1.0)
+    covipal(base_folder, repair=False, guide=guide, optimizer=OptimizerOptions(pruners=0.0))
+
+
 @pytest.mark.parametrize("at", [2, 4, 5, 7])  # inside the stages and between them
 def test_a_resumed_run_ends_like_an_uninterrupted_one(
     at: int, base_folder: Path, conversations: Path, tmp_path: Path

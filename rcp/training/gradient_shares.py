@@ -11,10 +11,12 @@ def gradient_shares(
 ) -> dict[str, Tensor]:
     """Norm of each weighted term's gradient over the sum of these norms, by name.
 
-    Leaves the graph intact and ``.grad`` untouched; costs one backward pass a term.
+    Leaves the graph intact and ``.grad`` untouched; costs one backward pass a term. Frozen
+    parameters have no part in it.
     """
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
     norms = {
-        name: _norm(term, parameters) for name, term in terms.items() if term.requires_grad
+        name: _norm(term, learning) for name, term in terms.items() if term.requires_grad
     }
     if not norms:
         return {}  # nothing was pruned and nothing repaired

@@ -104,13 +104,15 @@ def relevance_term(
 
 
 def refuse_waiting_for_idle_parts(trainer: pl.Trainer) -> None:
-    """Refuse data-parallel training that waits for gradients of parts idle in the first stage."""
+    """Refuse data-parallel training that waits for gradients of parts idle in one of its stages."""
     strategy = trainer.strategy
     if type(strategy) is not pl.strategies.DDPStrategy or trainer.world_size == 1:
         return  # the others look for themselves which parameters have a gradient
     if not strategy._ddp_kwargs.get("find_unused_parameters"):
         raise UserError(
-            "model.guide trains pruners alone at first, and plain data-parallel training would "
-            "wait for gradients of all other parts for ever. Set trainer.strategy to "
-            "ddp_find_unused_parameters_true, or model.guide to null."
+            "Parts of the plug-in stand still at times (model.guide trains pruners alone, "
+            "model.optimizer.pruners: 0 all but them), and plain data-parallel training would wait "
+            "for their gradients for ever. Set trainer.strategy to "
+            "ddp_find_unused_parameters_true, or model.guide to null and model.optimizer.pruners "
+            "above 0."
         )

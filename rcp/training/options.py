@@ -114,8 +114,8 @@ class OptimizerOptions:
         weight_decay: decoupled weight decay
         warmup: share of the steps over which the learning rate rises from 0
         floor: share of the learning rate that is left at the last step of the cosine
-        pruners: the pruners' learning rate as a multiple of it, end to end; below 1 where a guide
-            has already taught them and only the repair has much to learn [ours]
+        pruners: the pruners' learning rate as a multiple of it, end to end; 0 freezes them there,
+            where a guide has taught them and only the repair has still to learn [ours]
     """
 
     learning_rate: float = 5e-5

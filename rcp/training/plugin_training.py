@@ -108,6 +108,8 @@ class PluginTraining(ValidatedTraining):
                 "and there is no repair adapter. Give model.plugin.repair or lora, or a learned "
                 "pruner."
             )
+        if optimizer.pruners == 0 and (guide is None or guide.share < 1):
+            _check_others_train(self.plugin)
         self.guide = guide
         self.guided_layers = guide.pruning(self.plugin.schedule) if guide is not None else ()
         if retention is not None:
@@ -140,7 +142,7 @@ class PluginTraining(ValidatedTraining):
         return self
 
     def on_fit_start(self) -> None:
-        if self.guide is not None:
+        if self.guide is not None or self.optimizer.pruners == 0:
             refuse_waiting_for_idle_parts(self.trainer)
         self.train()
         self._seed = torch.initial_seed()
@@ -162,6 +164,8 @@ class PluginTraining(ValidatedTraining):
         # A step's noise and dropout depend on its number alone, so a resumed run repeats them.
         torch.manual_seed((self._seed + self.global_step * 4096 + self.global_rank) % 2**63)
         guided = self.moment.stage == "guided"
+        # frozen, not merely still: the backward pass then ends at the first repair layer
+        self.plugin.pruners.requires_grad_(guided or self.optimizer.pruners > 0)
         with given_images(self.model, self.teacher.images(batch, "train")):
             terms, weights, seen = self._guided(batch) if guided else self._end_to_end(batch)
         weighted = {name: weights[name] * term for name, term in terms.items()}
@@ -283,3 +287,12 @@ def _check_least(**given: tuple[float | None, int]) -> None:
     for name, (value, least) in given.items():
         if value is not None and not value >= least:
             raise UserError(f"model.{name} is {value}: give a number of at least {least}.")
+
+
+def _check_others_train(plugin: Plugin) -> None:
+    if all(name.startswith("pruners.") for name, _ in plugin.named_parameters()):
+        raise UserError(
+            "model.optimizer.pruners is 0, so that the pruners stand still end to end, and the "
+            "plug-in has nothing else to train. Give model.plugin.repair or lora, a number above "
+            "0, or a guide of share 1, which trains pruners alone."
+        )
