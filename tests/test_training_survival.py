@@ -1,5 +1,6 @@
 """Runs that are killed, told to stop, or fed what makes the loss explode."""
 
+import copy
 import json
 import os
 import random
@@ -26,7 +27,12 @@ STEPS, EVERY, VALIDATE_EVERY = 6, 2, 3
 
 
 def fit(
-    base: Path, conversations: Path, folder: Path, *more: pl.Callback, left_out: int = 5
+    base: Path,
+    conversations: Path,
+    folder: Path,
+    *more: pl.Callback,
+    left_out: int = 5,
+    **settings: Any,
 ) -> Any:
     """Train ``STEPS`` steps into ``folder``, from its last checkpoint where there is one."""
     torch.manual_seed(0)
@@ -42,6 +48,7 @@ def fit(
         num_sanity_val_steps=0,
         callbacks=[*callbacks(folder, EVERY, left_out), *more],
         plugins=[AtomicCheckpointIO()],
+        **settings,
     )
     batches = data(conversations, batch_size=2)
     trainer.fit(module, batches, ckpt_path=last if last.exists() else None, weights_only=True)
@@ -157,15 +164,19 @@ def test_a_failed_write_leaves_the_checkpoint_before_it(tmp_path: Path):
 
 
 class Explode(pl.Callback):
-    """Poisons the plug-in's features in the given steps, so that loss and gradients are NaN."""
+    """Poisons the plug-in's features in the given steps, so that loss and gradients are NaN.
 
-    def __init__(self, steps: set[int]) -> None:
-        self.steps = steps
+    Of the batches accumulated for a step, in the first ``of_each`` ones.
+    """
+
+    def __init__(self, steps: set[int], of_each: int = 2) -> None:
+        self.steps, self.of_each = steps, of_each
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, module: Any, *_: Any
+        self, trainer: pl.Trainer, module: Any, _: Any, batch: int
     ) -> None:
-        if trainer.global_step in self.steps:
+        place = batch % trainer.accumulate_grad_batches
+        if trainer.global_step in self.steps and place < self.of_each:
             self.hook = module.plugin.repair.register_forward_hook(lambda *a: a[2] * torch.nan)
 
     def on_train_batch_end(self, *_: Any) -> None:
@@ -181,6 +192,42 @@ def test_a_loss_that_is_not_finite_is_left_out(
     found = json.loads((tmp_path / "run" / "non_finite.json").read_text())
     assert [len(entry["ids"]) for entry in found] == [2, 2]
     assert {name.split("-")[0] for entry in found for name in entry["ids"]} == {"sample"}
+
+
+class States(pl.Callback):
+    """Weights, optimiser state and learning rate after each step, by the number of steps done."""
+
+    def __init__(self) -> None:
+        self.found: dict[int, tuple[dict[str, Tensor], dict[int, Any], float]] = {}
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        (optimizer,) = trainer.optimizers
+        state = copy.deepcopy(optimizer.state_dict())
+        weights = {name: value.clone() for name, value in module.plugin.state_dict().items()}
+        rate = state["param_groups"][0]["lr"]
+        self.found[trainer.global_step] = weights, state["state"], rate
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether nested dictionaries hold the same tensors, bit for bit."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return torch.equal(one, other)
+
+
+@pytest.mark.parametrize("accumulated, of_each", [(1, 1), (2, 2), (2, 1)])
+def test_a_step_without_a_finite_batch_moves_nothing(
+    accumulated: int, of_each: int, base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """Momentum and weight decay included; with one finite batch among them the step is taken."""
+    states = States()
+    fit(base_folder, conversations, tmp_path / "run", Explode({2, 3}, of_each), states,
+        accumulate_grad_batches=accumulated, gradient_clip_val=1.0)
+    taken = [not all(map(same, states.found[step][:2], states.found[step + 1][:2]))
+             for step in range(1, STEPS)]
+    skipped = of_each == accumulated
+    assert taken == [True, not skipped, not skipped, True, True]  # steps 2 to 6
+    assert states.found[2][2] != states.found[3][2]  # the learning rate's schedule goes on
 
 
 def test_too_many_of_them_end_the_run(base_folder: Path, conversations: Path, tmp_path: Path):

@@ -15,11 +15,14 @@ FILE = "non_finite.json"
 
 
 class LeaveOutNonFinite(pl.Callback):
-    """Counts a batch whose loss is not finite with a gradient of zero, ``limit`` times at most.
+    """Leaves out a batch whose loss is not finite, ``limit`` times at most.
 
-    The step is taken all the same: the other batches accumulated for it count, and every process
-    does the same, since the loss is one of the whole micro-batch. The sample ids of this process
-    go to ``folder``. Raises ``UserError`` after the last one allowed.
+    Its gradient is zero beside those of the other batches accumulated for a step. If there is no
+    other, the step is not taken: weights and optimiser stay bit for bit what they were, and only
+    the schedules go on. (DeepSpeed keeps gradients to itself: there the step is taken with a
+    gradient of zero.) Every process does the same, since the loss is one of the whole micro-batch.
+    The sample ids of this process go to ``folder``. Raises ``UserError`` after the last one
+    allowed.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -27,6 +30,7 @@ class LeaveOutNonFinite(pl.Callback):
         self.limit = limit
         self.found: list[dict[str, Any]] = []
         self._finite = torch.tensor(True)
+        self._accumulated: list[Tensor] = []
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._hooks = [
@@ -43,10 +47,19 @@ class LeaveOutNonFinite(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
         self._finite = loss.detach().isfinite()
+        self._accumulated.append(self._finite)
 
     def _kept(self, gradient: Tensor) -> Tensor:
         # 0 * NaN is NaN: the gradient must be replaced; done on the device, nothing waits for it
         return torch.where(self._finite, gradient, 0)
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if not torch.stack(self._accumulated).any():
+            # with a gradient of zero, momentum and weight decay would still move the weights
+            optimizer.zero_grad(set_to_none=True)
+        self._accumulated.clear()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, *_: Any
