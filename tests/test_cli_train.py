@@ -1,5 +1,6 @@
 """train.py and export.py as a user runs them: what works, and how bad input is told."""
 
+import csv
 import json
 import re
 import subprocess
@@ -12,6 +13,7 @@ import yaml
 
 import export
 import train
+from rcp.training.checkpoint import predecessor
 from tests.tiny_base import conversation, write_conversations
 
 pytest_plugins = ["tests.training_fixtures"]
@@ -71,6 +73,20 @@ def test_train_resume_and_export(config: Path, tmp_path: Path, capsys: pytest.Ca
     assert "exists already" in capsys.readouterr().err
     assert export.main([*to_plugin, "--overwrite"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+@pytest.mark.parametrize("how", ["--resume", "--ckpt_path"])
+def test_a_run_killed_while_its_checkpoint_was_replaced_goes_on(
+    how: str, config: Path, tmp_path: Path
+):
+    last = tmp_path / "run" / "last.ckpt"
+    assert train.main(["--config", str(config)]) == 0
+    last.rename(predecessor(last))
+    more = [how, "true" if how == "--resume" else str(last), "--trainer.max_steps", "4"]
+    assert train.main(["--config", str(config), *more]) == 0
+    with (tmp_path / "run" / "logs" / "version_1" / "metrics.csv").open() as file:
+        losses = [row["train/loss"] for row in csv.DictReader(file) if row["train/loss"]]
+    assert len(losses) == 2  # of four steps, two were done
 
 
 BAD_ARGUMENTS = {

@@ -1,8 +1,12 @@
 """DeepSpeed: what can be known without a GPU, and on one the way from training to export."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -99,6 +103,39 @@ def test_an_interrupted_write_leaves_the_checkpoint_before_it(
     with pytest.raises(KeyboardInterrupt):
         strategy.save_checkpoint({**checkpoint, "global_step": 8}, tmp_path / "last.ckpt")
     assert checkpoints.read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 4
+
+
+@pytest.mark.parametrize("moment, step", [(1, 4), (2, 4), (3, 8)])
+def test_a_kill_while_a_checkpoint_is_replaced_leaves_one(
+    moment: int, step: int, written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Before the first move, between the two, and before what was there is removed."""
+    _, checkpoint, strategy = written
+    last = tmp_path / "last.ckpt"
+    strategy.save_checkpoint(checkpoint, last)
+    rename, remove, moments = os.rename, shutil.rmtree, iter(range(1, 4))
+
+    def killed_at_its_moment(work: Callable[..., None], *arguments: Any, **options: Any) -> None:
+        if next(moments) == moment:
+            raise KeyboardInterrupt
+        work(*arguments, **options)
+
+    monkeypatch.setattr(os, "rename", partial(killed_at_its_moment, rename))
+    # removed as well, but before the first move: what is not there, and an unfinished folder
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **options: (
+        killed_at_its_moment(remove, path, **options) if checkpoints.predecessor(last).exists()
+        else remove(path, **options)
+    ))
+    with pytest.raises(KeyboardInterrupt):
+        strategy.save_checkpoint({**checkpoint, "global_step": 8}, last)
+    monkeypatch.undo()
+    assert last.exists() == (moment != 2)
+    assert checkpoints.read_checkpoint(last)["global_step"] == step
+
+    monkeypatch.setattr(DeepSpeedStrategy, "save_checkpoint", write_shards)
+    strategy.save_checkpoint({**checkpoint, "global_step": 12}, last)  # what a resumed run does
+    assert checkpoints.read_checkpoint(last)["global_step"] == 12
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
 
 
 def test_a_folder_without_the_plugin_is_no_checkpoint(tmp_path: Path):

@@ -58,11 +58,23 @@ def check_resumable(checkpoint: dict[str, Any], plugin: Plugin) -> None:
         )
 
 
+def predecessor(path: Path) -> Path:
+    """Where the folder ``path`` lies while another one takes its place."""
+    return path.with_name(f".{path.name}-before")
+
+
+def standing(path: Path) -> Path:
+    """``path``, or its predecessor if a run was killed while that was being replaced."""
+    before = predecessor(path)
+    return before if before.exists() and not path.exists() else path
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint at ``path``, read without running any code it may carry.
 
     Of a folder, as sharded training writes it, the plug-in is read and the shards are not.
     """
+    path = standing(path)
     if path.is_dir():
         path = path / WHOLE
     if not path.is_file():

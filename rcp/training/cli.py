@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.cli import LightningCLI
 
 from rcp.errors import UserError
-from rcp.training.checkpoint import check_resumable, read_checkpoint
+from rcp.training.checkpoint import check_resumable, read_checkpoint, standing
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run_folder import (
@@ -71,13 +71,15 @@ class TrainingCLI(LightningCLI):
         for name, least in (("checkpoint_every", 1), ("left_out", 0)):
             if (value := getattr(self.config.fit, name)) < least:
                 raise UserError(f"{name} is {value}: give a whole number of at least {least}.")
-        last = self._folder / f"{LAST}.ckpt"
+        last = standing(self._folder / f"{LAST}.ckpt")
         if self.config.fit.resume and last.exists():
             self.config.fit.ckpt_path = str(last)
-        if self.config.fit.ckpt_path is None and not self.config.fit.resume:
+        if self.config.fit.ckpt_path is not None:
+            chosen = standing(Path(self.config.fit.ckpt_path))
+            read_checkpoint(chosen)
+            self.config.fit.ckpt_path = str(chosen)
+        elif not self.config.fit.resume:
             refuse_existing_run(self._folder)
-        elif self.config.fit.ckpt_path is not None:
-            read_checkpoint(Path(self.config.fit.ckpt_path))
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         chosen = self.config_init.fit.trainer

@@ -90,10 +90,14 @@ class PluginDeepSpeed(DeepSpeedStrategy):
 
 
 def replace_folder(new: Path, target: Path) -> None:
-    """Move the folder ``new`` to ``target``; what was there goes only when its successor is."""
-    before = target.with_name(f".{target.name}-before")
-    shutil.rmtree(before, ignore_errors=True)
+    """Move the folder ``new`` to ``target``; what was there goes only when its successor is.
+
+    Killed between the two moves it leaves no ``target``, but what was there, whole, where
+    :func:`rcp.training.checkpoint.standing` looks for it.
+    """
+    before = checkpoints.predecessor(target)
     if target.exists():
+        shutil.rmtree(before, ignore_errors=True)
         os.rename(target, before)
     os.rename(new, target)
     shutil.rmtree(before, ignore_errors=True)
