@@ -47,6 +47,10 @@ PRUNERS_LEARN = {"model.optimizer.pruners": 1.0, "model.margin": 3.0,
 LORA = {"rank": 12, "alpha": 12.0, "targets": ["q_proj", "v_proj"]}
 """In all layers 110 592 weights: as many as the repair adapter within half a percent."""
 
+WITHOUT = {"model.plugin.repair": None}
+HARSH = 1 / 36
+"""4 of 144 tokens, mean over layers: the smallest budget of benchmarks/sweep.py."""
+
 REFERENCE = "rcp"
 ROWS = (
     Variant(REFERENCE, "all of it", 3),
@@ -54,7 +58,7 @@ ROWS = (
             {"model.guide": None, **PRUNERS_LEARN, "trainer.max_steps": 2 * END_TO_END_STEPS,
              "trainer.val_check_interval": END_TO_END_STEPS}),
     Variant("no_adapter", "no repair adapter and no repair loss: the guided pruner alone", 3,
-            {"model.plugin.repair": None, **GUIDE_ALONE}),
+            {**WITHOUT, **GUIDE_ALONE}),
     Variant("no_repair_loss", "adapter without the repair loss", 3, {"model.loss.repair": 0.0}),
     Variant("mean_only", "repair loss without its variance term", 3, {"model.loss.variance": 0.0}),
     Variant("literal_moments", "repair loss as written, not in units of the teacher's spread", 3,
@@ -67,7 +71,12 @@ ROWS = (
             arguments={"literal_scale": True}),
     Variant("blind", "question zeroed", 3, arguments={"blind": True}),
     Variant("lora", "low-rank adapters of the adapter's size in its place, no repair loss", 3,
-            {"model.plugin.repair": None, "model.plugin.lora": LORA}),
+            {**WITHOUT, "model.plugin.lora": LORA}),
+    Variant("harsh", "all of it, 97.2 % of the tokens removed", 3, mean_ratio=HARSH),
+    Variant("harsh_no_adapter", "the same pruner there, without repair adapter and loss", 3,
+            {**WITHOUT, **GUIDE_ALONE}, mean_ratio=HARSH),
+    Variant("harsh_lora", "low-rank adapters there in the adapter's place, no repair loss", 3,
+            {**WITHOUT, "model.plugin.lora": LORA}, mean_ratio=HARSH),
     Variant("w2", "repair loss compares standard deviations", 1, {"model.loss.form": "w2"}),
     Variant("one_repair_layer", "repair at the later layer only", 1,
             {"model.plugin.repair.layers": [22]}),
