@@ -28,7 +28,7 @@ class AgilePruner(Pruner):
 
     def __init__(self, hidden_size: int, *, average_erank: float = 92.0) -> None:
         super().__init__(hidden_size)
-        check_range("average_erank", average_erank, 1)
+        check_range("average_erank", average_erank, 1e-9)
         self.average_erank = average_erank
 
     def select(self, view: View, counts: Tensor) -> Tensor:
