@@ -36,7 +36,8 @@ SHORTENED = {
     "trainer.val_check_interval": 350,
     "trainer.limit_val_batches": 4,
 }
-"""A bit over half of the recipe, in its own proportion of the two stages."""
+"""A bit over half of the recipe, in its own proportion of the two stages. The guide teaches each
+kind of pruner once a seed: rows that change nothing of the pruners start from taught ones."""
 
 GUIDE_ALONE = {"model.guide.share": 1.0, "trainer.max_steps": GUIDED_STEPS,
                "trainer.val_check_interval": GUIDED_STEPS}
@@ -48,6 +49,7 @@ LORA = {"rank": 12, "alpha": 12.0, "targets": ["q_proj", "v_proj"]}
 """In all layers 110 592 weights: as many as the repair adapter within half a percent."""
 
 WITHOUT = {"model.plugin.repair": None}
+TAUGHT_BY = "no_adapter"
 HARSH = 1 / 36
 """4 of 144 tokens, mean over layers: the smallest budget of benchmarks/sweep.py."""
 
@@ -57,12 +59,14 @@ ROWS = (
     Variant("no_guide", "the task alone teaches the pruners; twice the steps end to end", 3,
             {"model.guide": None, **PRUNERS_LEARN, "trainer.max_steps": 2 * END_TO_END_STEPS,
              "trainer.val_check_interval": END_TO_END_STEPS}),
-    Variant("no_adapter", "no repair adapter and no repair loss: the guided pruner alone", 3,
+    Variant(TAUGHT_BY, "no repair adapter and no repair loss: the guided pruner alone", 3,
             {**WITHOUT, **GUIDE_ALONE}),
-    Variant("no_repair_loss", "adapter without the repair loss", 3, {"model.loss.repair": 0.0}),
-    Variant("mean_only", "repair loss without its variance term", 3, {"model.loss.variance": 0.0}),
+    Variant("no_repair_loss", "adapter without the repair loss", 3,
+            {"model.loss.repair": 0.0}, taught_by=TAUGHT_BY),
+    Variant("mean_only", "repair loss without its variance term", 3,
+            {"model.loss.variance": 0.0}, taught_by=TAUGHT_BY),
     Variant("literal_moments", "repair loss as written, not in units of the teacher's spread", 3,
-            {"model.loss.normalised": False}),
+            {"model.loss.normalised": False}, taught_by=TAUGHT_BY),
     Variant("no_intrinsic", "pruner without the intrinsic attention", 3,
             arguments={"intrinsic": False}),
     Variant("intrinsic_only", "pruner without learned residual: the intrinsic attention alone", 3,
@@ -71,29 +75,33 @@ ROWS = (
             arguments={"literal_scale": True}),
     Variant("blind", "question zeroed", 3, arguments={"blind": True}),
     Variant("lora", "low-rank adapters of the adapter's size in its place, no repair loss", 3,
-            {**WITHOUT, "model.plugin.lora": LORA}),
-    Variant("harsh", "all of it, 97.2 % of the tokens removed", 3, mean_ratio=HARSH),
+            {**WITHOUT, "model.plugin.lora": LORA}, taught_by=TAUGHT_BY),
+    Variant("harsh", "all of it, 97.2 % of the tokens removed", 3, mean_ratio=HARSH,
+            taught_by=TAUGHT_BY),
     Variant("harsh_no_adapter", "the same pruner there, without repair adapter and loss", 3,
             {**WITHOUT, **GUIDE_ALONE}, mean_ratio=HARSH),
     Variant("harsh_lora", "low-rank adapters there in the adapter's place, no repair loss", 3,
-            {**WITHOUT, "model.plugin.lora": LORA}, mean_ratio=HARSH),
-    Variant("w2", "repair loss compares standard deviations", 1, {"model.loss.form": "w2"}),
+            {**WITHOUT, "model.plugin.lora": LORA}, mean_ratio=HARSH, taught_by=TAUGHT_BY),
+    Variant("w2", "repair loss compares standard deviations", 1, {"model.loss.form": "w2"},
+            taught_by=TAUGHT_BY),
     Variant("one_repair_layer", "repair at the later layer only", 1,
-            {"model.plugin.repair.layers": [22]}),
-    Variant("early_repair", "repair at layers 3 and 6", 1, {"model.plugin.repair.layers": [3, 6]}),
+            {"model.plugin.repair.layers": [22]}, taught_by=TAUGHT_BY),
+    Variant("early_repair", "repair at layers 3 and 6", 1,
+            {"model.plugin.repair.layers": [3, 6]}, taught_by=TAUGHT_BY),
     Variant("mid_repair", "repair at layers 10 and 13", 1,
-            {"model.plugin.repair.layers": [10, 13]}),
-    Variant("one_stage", "one stage, same mean", 1, layers=(0,)),
-    Variant("two_stages", "two stages, same mean", 1, layers=(0, 12)),
+            {"model.plugin.repair.layers": [10, 13]}, taught_by=TAUGHT_BY),
+    Variant("one_stage", "one stage, same mean", 1, layers=(0,), taught_by=TAUGHT_BY),
+    Variant("two_stages", "two stages, same mean", 1, layers=(0, 12), taught_by=TAUGHT_BY),
     Variant("pruners_end_to_end", "pruners learn with the repair, after the guide", 1,
-            PRUNERS_LEARN),
+            PRUNERS_LEARN, taught_by=TAUGHT_BY),
     Variant("threshold", "keeps z > 0 with the budget loss, in place of top-k; pruners learn", 1,
-            {"model.plugin.selection": "threshold", **PRUNERS_LEARN}),
-    Variant("text_rows", "repair on all text rows", 1, {"model.plugin.repair.rows": "text"}),
+            {"model.plugin.selection": "threshold", **PRUNERS_LEARN}, taught_by=TAUGHT_BY),
+    Variant("text_rows", "repair on all text rows", 1,
+            {"model.plugin.repair.rows": "text"}, taught_by=TAUGHT_BY),
     Variant("kl", "KL divergence to the teacher's answers added", 1,
-            {"model.loss.distillation": 1.0}),
+            {"model.loss.distillation": 1.0}, taught_by=TAUGHT_BY),
     Variant("random_last_stage", "random tokens in the last stage", 1, method="random",
-            last_only=True),
+            last_only=True, taught_by=TAUGHT_BY),
     Variant("random_drops", "repair trained on random tokens in all stages", 1, method="random"),
 )
 
@@ -139,7 +147,9 @@ def ablation(options: argparse.Namespace) -> tuple[list[Result], list[str]]:
         seeds = range(min(variant.seeds, options.seeds))
         runs[variant.name] = [folder / f"seed{seed}" for seed in seeds]
         for seed, run in zip(seeds, runs[variant.name]):
-            trained_plugin(config, run, seed, options.train)
+            taught = options.runs / str(variant.taught_by) / run.name / "plugin"
+            start = ["--model.pruners_from", str(taught)] if variant.taught_by else []
+            trained_plugin(config, run, seed, [*start, *options.train])
     plugins = {name: [run / "plugin" for run in found] for name, found in runs.items()}
     first, *others = plugins
     evaluated = ["--data", str(options.data), "--limit", str(options.limit), "--no-controls"]

@@ -23,7 +23,8 @@ class Variant:
     shares for those of :func:`rcp.schedule.schedule_for`, from first to last stage falling by as
     much. A guide moves with the stages, and goes where no pruner is left to learn. ``method``
     replaces the pruner of every stage, or with ``last_only`` of the last; ``arguments`` are added
-    to the pruners' own.
+    to the pruners' own. ``taught_by`` names the row that has taught the same pruners, seed by seed:
+    no guide then teaches them again.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Variant:
     method: str | None = None
     last_only: bool = False
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    taught_by: str | None = None
 
     def of(self, recipe: Configuration) -> Configuration:
         """The recipe so changed; ``recipe`` itself stays as it is."""
@@ -44,8 +46,8 @@ class Variant:
             before = [stage["layer"] for stage in plugin["stages"]]
             plugin["stages"] = self._moved(plugin["stages"], _depth(found["model"]["base"]))
             _move_guide(found, before, [stage["layer"] for stage in plugin["stages"]])
-        if self.method is not None and not self.last_only:
-            found["model"]["guide"] = None
+        if self.taught_by is not None or self.method is not None and not self.last_only:
+            _without_guide(found)
         for stage in plugin["stages"][-1:] if self.last_only else plugin["stages"]:
             if self.method is not None:
                 stage |= {"method": self.method, "arguments": {}}
@@ -74,6 +76,15 @@ def _move_guide(configuration: Configuration, before: list[int], after: list[int
     if guide and guide.get("pruning_layers") is not None:
         places = [before.index(layer) for layer in guide["pruning_layers"]]
         guide["pruning_layers"] = [after[place] for place in places if place < len(after)]
+
+
+def _without_guide(configuration: Configuration) -> None:
+    """Leave the guide and its steps out."""
+    guide, trainer = configuration["model"].get("guide"), configuration["trainer"]
+    if guide:
+        configuration["model"]["guide"] = None
+        trainer["max_steps"] = round(trainer["max_steps"] * (1 - guide["share"]))
+        trainer["val_check_interval"] = min(trainer["val_check_interval"], trainer["max_steps"])
 
 
 def changed(configuration: Configuration, changes: Mapping[str, Any]) -> Configuration:

@@ -65,6 +65,16 @@ def test_every_variant_is_a_plugin_at_its_budget(name: str, recipe, model):
     assert json.dumps(recipe) == before
 
 
+def test_rows_taught_by_another_change_nothing_of_the_pruners_it_has_taught(recipe):
+    rows = {variant.name: variant for variant in ablation.ROWS}
+    for variant in filter(lambda v: v.taught_by, ablation.ROWS):
+        found, guided = variant.of(recipe), rows[variant.taught_by].of(recipe)
+        assert found["model"]["guide"] is None and guided["model"]["guide"]["share"] == 1
+        assert rows[variant.taught_by].seeds >= variant.seeds
+        first, taught = (x["model"]["plugin"]["stages"][0] for x in (found, guided))
+        assert {**first, "ratio": 0} == {**taught, "ratio": 0}
+
+
 def test_rows_differ_from_the_recipe_and_from_each_other(recipe):
     found = [json.dumps(variant.of(recipe), sort_keys=True) for variant in ablation.ROWS]
     assert len(set(found)) == len(found)

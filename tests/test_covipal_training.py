@@ -1,5 +1,6 @@
 """CoViPAL's two stages in one training: what each trains, alone and resumed."""
 
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 
 import rcp
 from rcp.conversations import ConversationCollator, ConversationDataset
+from rcp.training.checkpoint import ENTRY
 from rcp.training.guided import refuse_waiting_for_idle_parts, watch_teacher
 from rcp.training.objective import answer_logits
 from rcp.training.optimizer import rate_factor
@@ -139,6 +141,39 @@ class PrunersSeen(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.on_train_batch_start(trainer, module)
+
+
+def test_a_training_starts_from_pruners_that_another_has_taught(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    guided = covipal(base_folder, repair=False, guide=GuideOptions(share=1.0))
+    trainer(tmp_path, 2).fit(guided, data(conversations))
+    rcp.save_plugin(guided.plugin, tmp_path / "taught")
+    taught = fingerprint(guided.plugin.pruner(0))
+
+    def started(stages: list[rcp.StageSpec]) -> Any:
+        repair = rcp.RepairSpec([3], arguments=FILM)
+        frozen = OptimizerOptions(learning_rate=1e-2, pruners=0.0)
+        return training(base_folder, options(stages=stages, repair=repair), optimizer=frozen,
+                        pruners_from=str(tmp_path / "taught"))
+
+    fewer = [rcp.StageSpec(0, 0.25, "covipal", COVIPAL), rcp.StageSpec(1, 0.25, "rcp", RCP)]
+    module = started(fewer)
+    fresh = fingerprint(module.plugin.pruner(1))
+    trainer(tmp_path / "next", 2).fit(module, data(conversations))
+    assert fingerprint(module.plugin.pruner(0)) == taught
+    assert fingerprint(module.plugin.pruner(1)) == fresh != fingerprint(guided.plugin.pruner(2))
+    assert summary(tmp_path / "next")["pruners_from"] == str(tmp_path / "taught")
+    with pytest.raises(rcp.UserError, match="model.pruners_from is .*It has layer 0: covipal"):
+        started([rcp.StageSpec(1, 0.25, "rcp", RCP)])
+    shutil.rmtree(tmp_path / "taught")
+    with pytest.raises(rcp.UserError, match="taught"):
+        started(fewer)
+
+
+def summary(folder: Path) -> Any:
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
+    return checkpoint[ENTRY]["training_summary"]
 
 
 def test_a_plugin_of_frozen_pruners_alone_is_refused(base_folder: Path):

@@ -35,6 +35,7 @@ from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.schedules import TemperatureSchedule, budget_target
 from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
+from rcp.training.taught import take_pruners
 from rcp.training.teacher import Teacher
 from rcp.training.validation import ValidatedTraining
 from rcp.training.whole import is_sharded
@@ -55,6 +56,8 @@ class PluginTraining(ValidatedTraining):
         plugin: the pruning stages, their budget and the repair adapter
         guide: a first stage, in which pruners learn from the teacher alone; null for none. All
             other schedules belong to the end-to-end stage, which follows it
+        pruners_from: exported plug-in whose pruners this training starts from, where layer, method
+            and arguments agree: a guide need then teach them only once; null for fresh ones
         retention: soft retention at the start of the end-to-end stage; null keeps or drops from
             the start
         dtype: precision the frozen model is loaded in; the plug-in itself is kept in float32
@@ -80,6 +83,7 @@ class PluginTraining(ValidatedTraining):
         base: str,
         plugin: PluginOptions,
         guide: GuideOptions | None = None,
+        pruners_from: str | None = None,
         retention: RetentionOptions | None = None,
         dtype: BaseDtype = "float32",
         loss: LossOptions = LossOptions(),
@@ -110,6 +114,9 @@ class PluginTraining(ValidatedTraining):
             )
         if optimizer.pruners == 0 and (guide is None or guide.share < 1):
             _check_others_train(self.plugin)
+        if pruners_from is not None:
+            take_pruners(self.plugin, backbone_for(self.model), pruners_from)
+        self.pruners_from = pruners_from
         self.guide = guide
         self.guided_layers = guide.pruning(self.plugin.schedule) if guide is not None else ()
         if retention is not None:
@@ -275,6 +282,7 @@ class PluginTraining(ValidatedTraining):
             "steps": self.global_step,
             "data": dict(self.trainer.datamodule.summary),  # type: ignore[attr-defined]
             "guide": asdict(self.guide) if self.guide is not None else None,
+            "pruners_from": self.pruners_from,
             "retention": asdict(self.retention) if self.retention is not None else None,
             "loss": asdict(self.loss),
             "temperature": asdict(self.temperature),
