@@ -1,11 +1,12 @@
 """The only code that hooks a model: ``attach(model, plugin, mode)``."""
 
 import inspect
-import threading
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property, partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from rcp.backbones import Backbone, backbone_for
@@ -16,7 +17,8 @@ from rcp.forwards.entry import entry_facts
 from rcp.forwards.guide import GuideForward
 from rcp.forwards.opening import open_forward
 from rcp.forwards.trace import Trace
-from rcp.generation import guard_generate
+from rcp.generation import Guard
+from rcp.hooks import Hook, OfThread
 from rcp.plan import KeepPlan
 from rcp.plugin import Plugin
 from rcp.relaxation import Relaxation
@@ -40,17 +42,22 @@ def attach(
     "record" only observes. ``plan`` replays a recorded choice instead of making one;
     ``relaxation`` softens and perturbs the choice while training. ``budget`` is for plug-ins
     trained for a range of them: visual tokens, mean over layers; below 1 a share of them. The
-    plug-in's parts move to
-    the devices of the layers they act on, and in "drop" mode to the model's dtype.
+    plug-in's parts move to the devices of the layers they act on, and in "drop" mode to the
+    model's dtype and out of training mode.
 
     Use the returned handle as a context manager, or call its ``remove``: afterwards the model
     is bit for bit what it was. Raises ``UserError`` for an unknown mode or family, another base
-    than the plug-in's own, or a model that already has a plug-in attached.
+    than the plug-in's own, a plan of other stages, or a model that already has a plug-in attached.
     """
     if mode not in MODES:
         raise UserError(f"mode '{mode}' is unknown. Choose one of {', '.join(MODES)}.")
+    if not isinstance(plugin, Plugin):
+        raise UserError(
+            f"attach takes a plug-in, not {type(plugin).__name__}. Read an exported folder by "
+            f"rcp.load_plugin first, or make one by rcp.Plugin.for_model."
+        )
     backbone = backbone_for(model)
-    _refuse_second(model)
+    _refuse_second(backbone)
     if plugin.base is not None:
         plugin.base.check(backbone)
     if (plugin.hidden_size, plugin.num_layers) != (backbone.hidden_size, len(backbone.layers)):
@@ -69,6 +76,11 @@ def attach(
     if mode == "drop":
         _check_backend(backbone, plugin)
     _check_positions(backbone, plugin)
+    if plan is not None and plan.layers != plugin.schedule.layers[: len(plan.layers)]:
+        raise UserError(
+            f"The plan was made at layers {list(plan.layers)}, the plug-in's stages are at "
+            f"{list(plugin.schedule.layers)}. Replay it on a plug-in with the same stages."
+        )
     facts = entry_facts(backbone, plugin) if plan is None else frozenset()
     return Handle(Setup(backbone, plugin, plan, relaxation, facts), mode)
 
@@ -79,10 +91,9 @@ class Handle:
     def __init__(self, setup: Setup, mode: str) -> None:
         self.setup = setup
         self.mode = mode
-        self._signature = inspect.signature(setup.backbone.model.forward)
-        self._local = threading.local()  # the forward now running in this thread
+        self._local = OfThread()  # the forward now running in this thread
         self._hooks: list[Any] = []
-        self._unguard: Callable[[], None] | None = None
+        self._guard: Guard | None = None
         self._watch: Watch | None = None
         self._place_plugin()
         self._install()
@@ -99,9 +110,10 @@ class Handle:
             self._hooks.pop().remove()
         if self._watch is not None:
             self._watch.remove()
-        if self._unguard is not None:
-            self._unguard()
-            self._unguard = None
+        if self._guard is not None:
+            self._guard.remove()
+            self._guard = None
+        _forget_compiled()
 
     @contextmanager
     def trace(
@@ -156,28 +168,29 @@ class Handle:
             like = next(layers[layer].parameters())
             dtype = like.dtype if self.mode == "drop" and like.is_floating_point() else None
             module.to(device=self.setup.backbone.device(layer), dtype=dtype)
+            if self.mode == "drop":
+                module.eval()  # no dropout: it would choose other tokens each time
 
     def _install(self) -> None:
         model, backbone = self.setup.backbone.model, self.setup.backbone
         try:
-            self._hook(model.register_forward_pre_hook(self._begin, with_kwargs=True))
+            self._before(model, self._begin)
             for index, layer in enumerate(backbone.layers):
-                before, after = self._layer_hooks(index)
                 if index in self._inputs:
-                    self._hook(layer.register_forward_pre_hook(before, with_kwargs=True))
+                    self._before(layer, partial(self._before_layer, index))
                 if index in self._outputs:
-                    self._hook(layer.register_forward_hook(after))
+                    self._after(layer, partial(self._after_layer, index))
             for block in self._watched_blocks():
-                self._hook(block.register_forward_hook(self._after_block, with_kwargs=True))
-            decoder = backbone.decoder
-            self._hook(decoder.register_forward_pre_hook(self._enter, with_kwargs=True))
-            self._hook(decoder.register_forward_hook(self._finish))
-            self._hook(model.register_forward_hook(self._end, always_call=True))
+                self._after(block, self._after_block, with_kwargs=True)
+            self._before(backbone.decoder, self._enter)
+            self._after(backbone.decoder, self._finish)
+            self._after(model, self._end, always_call=True)
             if self.setup.plugin.lora is not None and self.mode != "record":
                 self._hooks += self.setup.plugin.lora.hook(model, drop=self.mode == "drop")
             self._watch = Watch(backbone, self.setup.facts, self._encoded)
             if self.mode == "drop" and hasattr(model, "generate"):
-                self._unguard = guard_generate(model)
+                self._guard = Guard(model)
+            _forget_compiled()
         except BaseException:
             self.remove()
             raise
@@ -197,8 +210,15 @@ class Handle:
             return range(len(backbone.layers))
         return {*range(backbone.added_layers), *(repair.layers if repair is not None else ())}
 
-    def _hook(self, hook: Any) -> None:
-        self._hooks.append(hook)
+    def _before(self, module: nn.Module, hook: Any) -> None:
+        self._hooks.append(module.register_forward_pre_hook(Hook(hook), with_kwargs=True))
+
+    def _after(self, module: nn.Module, hook: Any, **options: bool) -> None:
+        self._hooks.append(module.register_forward_hook(Hook(hook), **options))
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self.setup.backbone.model.forward)
 
     @property
     def _running(self) -> Forward | None:
@@ -208,7 +228,10 @@ class Handle:
         call = self._signature.bind_partial(*args, **kwargs).arguments
         call |= call.pop("kwargs", {})
         trace, prompt = (getattr(self._local, name, None) for name in ("trace", "prompt"))
-        self._local.forward = open_forward(self.setup, self.mode, call, trace, prompt)
+        generating = self._guard is not None and self._guard.generating
+        self._local.forward = open_forward(
+            self.setup, self.mode, call, trace, prompt, generating=generating
+        )
         self._local.forward.encoded(carried(call.get("mm_encoder_outputs")))
 
     def _encoded(self, facts: Facts) -> None:
@@ -245,19 +268,20 @@ class Handle:
             entered = args[0] if args else kwargs["hidden_states"]
             running.after_block(entered, output[0] if isinstance(output, tuple) else output)
 
-    def _layer_hooks(self, index: int) -> tuple[Any, Any]:
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            running = self._running
-            if running is None:
-                return None  # the decoder is called by itself, outside the model
-            hidden, kwargs = running.before_layer(index, args[0], kwargs)
-            return (hidden, *args[1:]), kwargs
+    def _before_layer(
+        self, index: int, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        running = self._running
+        if running is None:
+            return None  # the decoder is called by itself, outside the model
+        hidden, kwargs = running.before_layer(index, args[0], kwargs)
+        return (hidden, *args[1:]), kwargs
 
-        def after(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> Tensor | None:
-            running = self._running
-            return None if running is None else running.after_layer(index, output)
-
-        return before, after
+    def _after_layer(
+        self, index: int, _: nn.Module, __: tuple[Any, ...], output: Tensor
+    ) -> Tensor | None:
+        running = self._running
+        return None if running is None else running.after_layer(index, output)
 
     def _finish(self, _: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
         running = self._running
@@ -301,9 +325,14 @@ def _check_positions(backbone: Backbone, plugin: Plugin) -> None:
         )
 
 
-def _refuse_second(model: nn.Module) -> None:
-    for hook in model._forward_pre_hooks.values():
-        if isinstance(getattr(hook, "__self__", None), Handle):
+def _forget_compiled() -> None:
+    """Let compiled models be compiled anew: their graphs do not notice that hooks come and go."""
+    torch.compiler.reset()
+
+
+def _refuse_second(backbone: Backbone) -> None:
+    for hook in backbone.decoder._forward_pre_hooks.values():
+        if isinstance(hook, Hook):
             raise UserError(
                 "This model already has a plug-in attached. Remove that handle first, or leave "
                 "its `with` block."

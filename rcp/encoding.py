@@ -8,7 +8,6 @@ with it.
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from types import MethodType
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 
 from rcp.backbones import Backbone, backbone_for
 from rcp.backbones.tower import VISION_FACTS
+from rcp.hooks import Hook, OfThread
 
 ATTRIBUTE = "rcp_vision"
 Facts = dict[str, Tensor]
@@ -41,7 +41,7 @@ class Watch:
         self.backbone = backbone
         self.facts = [fact for fact in VISION_FACTS if fact in set(facts) - {"projector"}]
         self.deliver = deliver
-        self._local = threading.local()  # the encoding now running in this thread
+        self._local = OfThread()  # the encoding now running in this thread
         self._hooks: list[Any] = []
         if self.facts:
             self._install()
@@ -60,44 +60,51 @@ class Watch:
         tower = self.backbone.tower
         assert tower is not None, "Backbone.check_fact comes first"
         if "encoder_tokens" in self.facts:
-            self._hook(tower.projector, "encoder_tokens", lambda rows: rows)
+            self._hook(tower.projector, "encoder_tokens", Tensor.detach)
         if "vision_cls_attention" in self.facts:
             self._hook(tower.attention, "vision_cls_attention", tower.cls_attention)
         if "encoder_keys" in self.facts:
             self._hook(tower.attention, "encoder_keys", tower.keys)
         host = self.backbone.model.base_model
         self._before = vars(host).get("get_image_features")  # features may be given there
-        host.get_image_features = MethodType(self._encoding(type(host)), host)
+        # `generate` reads the signature
+        plain = MethodType(type(host).get_image_features, host)
+        host.get_image_features = functools.wraps(plain)(functools.partial(self._encode))
 
     def _hook(self, module: nn.Module, fact: str, measure: Callable[[Tensor], Tensor]) -> None:
-        def before(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            taken = getattr(self._local, "taken", None)
-            if taken is not None:
-                with torch.no_grad():
-                    taken[fact] = measure(args[0] if args else kwargs["hidden_states"])
+        hook = Hook(functools.partial(self._take, fact, measure))
+        self._hooks.append(module.register_forward_pre_hook(hook, with_kwargs=True))
 
-        self._hooks.append(module.register_forward_pre_hook(before, with_kwargs=True))
+    def _take(
+        self,
+        fact: str,
+        measure: Callable[[Tensor], Tensor],
+        _: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        taken = getattr(self._local, "taken", None)
+        if taken is not None:
+            with torch.no_grad():
+                taken[fact] = measure(args[0] if args else kwargs["hidden_states"])
 
-    def _encoding(self, kind: Any) -> Callable[..., Any]:
-        plain = kind.get_image_features
-
-        @functools.wraps(plain)  # `generate` reads the signature
-        def get_image_features(host: Any, *args: Any, **kwargs: Any) -> Any:
-            self._local.taken = {}
-            try:
-                output = plain(host, *args, **kwargs)
-                taken = self._local.taken
-            finally:
-                self._local.taken = None
-            call = _by_name(plain, host, args, kwargs)
-            facts = {name: self.backbone.packed(value, call) for name, value in taken.items()}
-            if not isinstance(output, (tuple, Tensor)):
-                setattr(output, ATTRIBUTE, facts)
-            if self.deliver is not None:
-                self.deliver(facts)
-            return output
-
-        return get_image_features
+    def _encode(self, *args: Any, **kwargs: Any) -> Any:
+        """In place of the model's ``get_image_features``."""
+        host = self.backbone.model.base_model
+        plain = type(host).get_image_features
+        self._local.taken = {}
+        try:
+            output = plain(host, *args, **kwargs)
+            taken = self._local.taken
+        finally:
+            self._local.taken = None
+        call = _by_name(plain, host, args, kwargs)
+        facts = {name: self.backbone.packed(value, call) for name, value in taken.items()}
+        if not isinstance(output, (tuple, Tensor)):
+            setattr(output, ATTRIBUTE, facts)
+        if self.deliver is not None:
+            self.deliver(facts)
+        return output
 
 
 @contextmanager

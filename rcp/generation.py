@@ -1,31 +1,47 @@
 """What ``generate`` may be asked for while tokens are dropped, checked where it is asked."""
 
+import functools
 import inspect
-from collections.abc import Callable
-from types import MethodType
 from typing import Any
 
 from rcp.errors import UserError
+from rcp.hooks import OfThread
 
 
-def guard_generate(model: Any) -> Callable[[], None]:
-    """Let ``model.generate`` refuse what dropping cannot serve; returns what undoes it.
+class Guard:
+    """Stands in for ``model.generate`` and refuses what dropping cannot serve.
 
     A chunk of a prompt cannot be told from a new turn once it reaches a forward, so the request
-    itself is checked. The guard is a bound method: a deep copy of the model binds its own.
+    itself is checked.
     """
-    before = model.__dict__.get("generate")
-    model.generate = MethodType(_checked_generate, model)
 
-    def undo() -> None:
-        del model.generate
-        if before is not None:
-            model.generate = before
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self._before = vars(model).get("generate")
+        self._local = OfThread()  # whether this thread generates
+        model.generate = functools.wraps(model.generate)(functools.partial(self._generate))
 
-    return undo
+    @property
+    def generating(self) -> bool:
+        """Whether the forward now running is one of ``generate``."""
+        return getattr(self._local, "generating", False)
+
+    def remove(self) -> None:
+        """Give the model its own ``generate`` back."""
+        del self.model.generate
+        if self._before is not None:
+            self.model.generate = self._before
+
+    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+        _check_request(self.model, args, kwargs)
+        outer, self._local.generating = self.generating, True
+        try:
+            return type(self.model).generate(self.model, *args, **kwargs)
+        finally:
+            self._local.generating = outer
 
 
-def _checked_generate(model: Any, *args: Any, **kwargs: Any) -> Any:
+def _check_request(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     generate = type(model).generate
     call = inspect.signature(generate).bind_partial(model, *args, **kwargs).arguments
     call |= call.pop("kwargs", {})
@@ -39,7 +55,6 @@ def _checked_generate(model: Any, *args: Any, **kwargs: Any) -> Any:
     cache = call.get("cache_implementation", getattr(config, "cache_implementation", None))
     if cache is not None and "static" in cache:
         raise static_cache(cache)
-    return generate(model, *args, **kwargs)
 
 
 def static_cache(name: str) -> UserError:

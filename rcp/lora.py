@@ -1,7 +1,7 @@
 """Low-rank adapters on the frozen decoder's linear layers, trained as a part of the plug-in."""
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -100,7 +100,7 @@ class Lora(nn.Module):
             like = next(module.parameters())
             dtype = like.dtype if drop and like.is_floating_point() else None
             pair.to(device=like.device, dtype=dtype)
-            hooks.append(module.register_forward_hook(_adding(pair)))
+            hooks.append(module.register_forward_hook(partial(_add, pair)))
         return hooks
 
     def peft_tensors(self) -> dict[str, Tensor]:
@@ -128,11 +128,8 @@ class LowRank(nn.Module):
         return self.up(self.down(rows.to(self.down.weight.dtype))) * self.scale
 
 
-def _adding(pair: nn.Module) -> Callable[[nn.Module, tuple[Any, ...], Tensor], Tensor]:
-    def add(_: nn.Module, rows: tuple[Any, ...], output: Tensor) -> Tensor:
-        return output + pair(rows[0]).to(output.dtype)
-
-    return add
+def _add(pair: nn.Module, _: nn.Module, rows: tuple[Any, ...], output: Tensor) -> Tensor:
+    return output + pair(rows[0]).to(output.dtype)
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

@@ -34,6 +34,22 @@ class KeepPlan:
         """(S, B) how many visual tokens each sample has left after each stage."""
         return (self.alive & self.visual).sum(-1)
 
+    def check(self, image: Tensor) -> None:
+        """Raise ``UserError`` unless ``image`` (B, T) bool has the image columns of this plan."""
+        planned, columns = self.visual.to(image.device), image.shape[1]
+        if len(planned) != len(image):
+            raise UserError(
+                f"The plan is of {len(planned)} samples, this forward has {len(image)}. Replay it "
+                f"on the batch it was made for."
+            )
+        common = min(columns, planned.shape[1])
+        beyond = planned[:, common:].any() | image[:, common:].any()
+        if not torch.equal(planned[:, :common], image[:, :common]) or beyond:
+            raise UserError(
+                "The plan's image tokens are in other columns than this forward's. Replay it on "
+                "the batch it was made for, padded as it was."
+            )
+
     def after(self, earlier: "KeepPlan | None", start: int) -> "KeepPlan":
         """This plan of the columns from ``start`` on, behind ``earlier``: one plan of them all.
 

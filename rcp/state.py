@@ -42,6 +42,11 @@ class Segment:
         valid = None if self.valid is None else self.valid[:, :-count]
         return Segment(self.columns[:, :-count], valid)
 
+    def spread(self, rows: int) -> "Segment":
+        """The one sample's columns for each of ``rows`` samples."""
+        valid = None if self.valid is None else self.valid.expand(rows, -1)
+        return Segment(self.columns.expand(rows, -1), valid)
+
     def validity(self) -> Tensor:
         """``valid`` as a tensor, whatever it is."""
         if self.valid is None:
@@ -72,11 +77,31 @@ class GenerationState:
         segments = [None if segment is None else segment.cropped(gone) for segment in self.segments]
         return replace(self, length=length, segments=segments)
 
+    def spread(self, rows: int) -> "GenerationState":
+        """For ``rows`` samples: a prompt run once may be continued many times.
 
-def state_of(cache: Any, owner: int) -> GenerationState | None:
-    """The state on ``cache``; None for an empty cache.
+        Raises ``UserError`` for any other number than there are, or one.
+        """
+        present = len(self.has_images)
+        if rows == present:
+            return self
+        if present > 1:
+            raise UserError(
+                f"This cache was filled with {present} samples, but the forward has {rows}, and "
+                f"which of them they continue is unknown. Run the prompts of these samples alone, "
+                f"or repeat the cache of a single one."
+            )
+        segments = [None if segment is None else segment.spread(rows) for segment in self.segments]
+        contexts = {stage: context.expand(rows, -1) for stage, context in self.contexts.items()}
+        shift = None if self.shift is None else self.shift.expand(rows, -1)
+        shown = self.has_images.expand(rows, -1)
+        return replace(self, segments=segments, contexts=contexts, has_images=shown, shift=shift)
 
-    Refuses a cache that was filled without this plug-in.
+
+def state_of(cache: Any, owner: int, rows: int) -> GenerationState | None:
+    """The state on ``cache`` for a forward of ``rows`` samples; None for an empty cache.
+
+    Refuses a cache that was filled without this plug-in, or with other samples.
     """
     # assisted decoding makes some releases count in a tensor, and change it in place later on
     length = 0 if cache is None else int(cache.get_seq_length())
@@ -89,7 +114,7 @@ def state_of(cache: Any, owner: int) -> GenerationState | None:
             f"plug-in, so it is unknown which of them were dropped. Start with an empty cache "
             f"while the plug-in is attached."
         )
-    return state.cropped(length)
+    return state.cropped(length).spread(rows)
 
 
 def plan_of(cache: Any) -> KeepPlan:
@@ -123,6 +148,9 @@ def _pruned(kind: Any) -> type:
     class PrunedLayer(kind):
         removed_columns: int
 
+        def __reduce__(self) -> tuple[Any, ...]:
+            return _empty, (kind,), vars(self)
+
         def get_seq_length(self) -> int:
             cached = super().get_seq_length()
             return cached + self.removed_columns if cached else 0
@@ -134,3 +162,8 @@ def _pruned(kind: Any) -> type:
             return self.get_seq_length() - offset + query_length, offset
 
     return PrunedLayer
+
+
+def _empty(kind: Any) -> Any:
+    """A pruned cache layer without contents, for copies and unpickling."""
+    return object.__new__(_pruned(kind))

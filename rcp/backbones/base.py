@@ -215,6 +215,7 @@ class Backbone:
 
 def backbone_for(model: nn.Module) -> Backbone:
     """The facts of ``model``'s family; raises ``UserError`` for a family we do not know."""
+    model = getattr(model, "_orig_mod", model)  # what torch.compile returns is a wrapper
     config = getattr(model, "config", None)
     model_type = getattr(config, "model_type", None)
     if model_type in REFUSED:

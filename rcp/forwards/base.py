@@ -52,6 +52,8 @@ class Forward:
         self.backbone = setup.backbone
         self.plugin = setup.plugin
         self.replayed = setup.plan
+        if setup.plan is not None and tokens.has_images:
+            setup.plan.check(tokens.image)
         self.relaxation = setup.relaxation
         self.tokens = tokens
         self.trace = trace
@@ -212,8 +214,10 @@ class Forward:
         device = self.backbone.device(place.layer)  # the token map lives on the first one
         place = place.to(device)
         if self.replayed is not None:
-            survivors = self.replayed.alive[stage].to(self.alive.device)
-            keep = survivors.gather(1, self.slots.columns) & self.slots.alive
+            keep = self.slots.alive
+            if stage < len(self.replayed.layers):  # a plan of text alone has no stage
+                survivors = self.replayed.alive[stage].to(keep.device)
+                keep = survivors.gather(1, self.slots.columns) & keep
             choice = Choice(keep, weights=self._replayed_weights(stage))
         else:
             selection = self.plugin.spec.selection

@@ -22,25 +22,30 @@ def open_forward(
     call: dict[str, Any],
     trace: Trace | None,
     prompt: int | Tensor | None,
+    *,
+    generating: bool,
 ) -> Forward:
     """The forward of ``mode`` for one ``call`` of the model, by argument name.
 
-    ``prompt`` is where the prompt ends, if the caller has said so: an int or (B,) long. Raises
-    ``UserError`` for calls that cannot be served.
+    ``prompt`` is where the prompt ends, if the caller has said so: an int or (B,) long.
+    ``generating`` says that ``generate`` calls. Raises ``UserError`` for calls that cannot be
+    served.
     """
     cache = call.get("past_key_values")
     if mode == "drop" and getattr(cache, "is_compileable", False):
         raise static_cache(type(cache).__name__)
-    past = state_of(cache, id(setup.plugin)) if mode == "drop" else None
     ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
     rows = ids if ids is not None else embeds
     if rows is None:
         raise UserError("A forward needs input_ids or inputs_embeds. Pass one of them.")
+    past = state_of(cache, id(setup.plugin), len(rows)) if mode == "drop" else None
     padding = _padding(call.get("attention_mask"), rows, past)
     valid = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
     if padding is not None:
         valid = padding[:, -rows.shape[1] :].bool()
-    tokens = _tokens(setup, mode, call, past, valid, prompt)
+    asked = call.get("logits_to_keep") if generating else None
+    predicting = asked if isinstance(asked, int) else 0  # assisted: candidates and one before
+    tokens = _tokens(setup, mode, call, past, valid, prompt, predicting)
     if mode == "drop":
         return DropForward(setup, tokens, trace, past, padding)
     if cache is not None and cache.get_seq_length() > 0:
@@ -59,16 +64,15 @@ def _tokens(
     past: GenerationState | None,
     valid: Tensor,
     prompt: int | Tensor | None,
+    predicting: int,
 ) -> TokenMap:
     ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
     carries_images = any(
         call.get(name) is not None and len(call[name]) > 0
         for name in ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
     )
-    asked = call.get("logits_to_keep")  # assisted decoding: its candidates and one before
-    asked = asked if isinstance(asked, int) else 0
     if past is not None and not carries_images:
-        return continuation_map(valid, max(asked, 1))
+        return continuation_map(valid, max(predicting, 1))
     if ids is None and mode == "drop" and not carries_images:
         raise UserError(
             "inputs_embeds alone do not show which rows are images, so nothing could be "
@@ -82,8 +86,8 @@ def _tokens(
             "told from what was generated. Pass labels, keep use_cache=True, or run the "
             "forward inside `with handle.prompt(length):`."
         )
-    if prompt is None and labels is None and asked > 1:
-        prompt = valid.shape[1] + 1 - asked
+    if prompt is None and labels is None and predicting > 1:
+        prompt = valid.shape[1] + 1 - predicting
     end = None
     if prompt is not None:
         end = torch.as_tensor(prompt, device=valid.device).expand(len(valid))
