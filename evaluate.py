@@ -8,13 +8,16 @@ import sys
 from collections.abc import Sequence
 
 from rcp.errors import UserError
-from rcp.evaluation.cli import run
+from rcp.evaluation.options import parse
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or 2 for input that is at fault."""
     try:
-        run(arguments)
+        options = parse(arguments)
+        from rcp.evaluation.cli import evaluate  # loads torch, which --help can do without
+
+        evaluate(options)
     except UserError as error:
         print(f"evaluate.py: {error}", file=sys.stderr)
         return 2

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rcp.errors import UserError
-from rcp.training.export import export_checkpoint
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -27,6 +26,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
     options = parser.parse_args(arguments)
+    from rcp.training.export import export_checkpoint  # loads torch, which --help can do without
+
     try:
         plugin = export_checkpoint(options.checkpoint, options.output, options.overwrite)
     except UserError as error:

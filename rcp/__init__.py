@@ -1,18 +1,37 @@
 """Train, export and attach plug-ins that prune visual tokens of frozen vision-language models."""
 
-from rcp.attach import Handle, attach
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from rcp.errors import UserError
-from rcp.io import load, load_plugin, save_plugin
-from rcp.lora import LoraSpec
-from rcp.plan import KeepPlan
-from rcp.plugin import Plugin, PluginSpec, RepairSpec, StageSpec
-from rcp.pruners import Pruner
-from rcp.relaxation import Relaxation
-from rcp.repair import RepairAdapter
-from rcp.schedule import Schedule, schedule_for
-from rcp.state import plan_of
 from rcp.version import __version__
-from rcp.view import View
+
+if TYPE_CHECKING:
+    from rcp.attachment import Handle, attach
+    from rcp.io import load, load_plugin, save_plugin
+    from rcp.lora import LoraSpec
+    from rcp.plan import KeepPlan
+    from rcp.plugin import Plugin, PluginSpec, RepairSpec, StageSpec
+    from rcp.pruners import Pruner
+    from rcp.relaxation import Relaxation
+    from rcp.repair import RepairAdapter
+    from rcp.schedule import Schedule, schedule_for
+    from rcp.state import plan_of
+    from rcp.view import View
+
+_HOMES = {
+    "attachment": ("Handle", "attach"),
+    "io": ("load", "load_plugin", "save_plugin"),
+    "lora": ("LoraSpec",),
+    "plan": ("KeepPlan",),
+    "plugin": ("Plugin", "PluginSpec", "RepairSpec", "StageSpec"),
+    "pruners": ("Pruner",),
+    "relaxation": ("Relaxation",),
+    "repair": ("RepairAdapter",),
+    "schedule": ("Schedule", "schedule_for"),
+    "state": ("plan_of",),
+    "view": ("View",),
+}
 
 __all__ = [
     "Handle",
@@ -36,3 +55,15 @@ __all__ = [
     "save_plugin",
     "schedule_for",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name's module when it is asked for: torch takes seconds that no help text needs."""
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

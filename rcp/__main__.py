@@ -13,18 +13,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(prog="python -m rcp", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    chosen = given[0] if given and given[0] in commands.names() else None
-    # all of them are imported only to be listed or to correct a name
-    for name in [chosen] if chosen else commands.names():
-        command = commands.command(name)
-        about = command.__doc__
+    for name in commands.names():
+        about = commands.about(name)
         subparser = subparsers.add_parser(
             name,
-            help=commands.help_line(name),
+            help=about.partition("\n")[0],
             description=about,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        command.configure(subparser)
+        if given[:1] == [name]:
+            commands.command(name).configure(subparser)
     options = parser.parse_args(given)
     try:
         commands.command(options.command).run(options)

@@ -140,7 +140,7 @@ def load(
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    from rcp.attach import attach
+    from rcp.attachment import attach
 
     plugin = load_plugin(path)
     if plugin.base is None or not plugin.base.name_or_path:

@@ -17,7 +17,7 @@ from rcp.pruners import PRUNERS
 def test_every_command_has_a_help_line_and_explains_itself(
     name: str, capsys: pytest.CaptureFixture[str]
 ):
-    assert re.match(r"[A-Z].*\.$", commands.help_line(name))
+    assert re.match(r"[A-Z].*\.$", commands.about(name).partition("\n")[0])
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0

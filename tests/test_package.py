@@ -18,6 +18,23 @@ def test_importing_rcp_stays_light():
     assert run.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("script", ["-m rcp", "export.py", "evaluate.py"])
+def test_help_does_not_wait_for_torch(script):
+    """Importing it takes seconds."""
+    command = [sys.executable, "-X", "importtime", *script.split(), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "usage: " in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "rcp.errors" in imported and not imported & {"torch", "numpy", "transformers"}
+
+
+def test_every_public_name_is_found_and_no_other():
+    assert all(getattr(rcp, name) is not None for name in rcp.__all__)
+    assert sorted(dir(rcp)) == sorted(rcp.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'detach'"):
+        rcp.detach
+
+
 @pytest.fixture
 def method_in_a_file(tmp_path, monkeypatch):
     """A method that lives in one file outside the package."""

@@ -1,9 +1,7 @@
-"""The command line of evaluate.py."""
+"""One evaluation: what evaluate.py does once its options are read."""
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn
 
 import torch
 
@@ -16,30 +14,28 @@ from rcp.evaluation.comparison import Report, compare
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.entrants import compared, exported, training_free
 from rcp.evaluation.generation import Questions
+from rcp.evaluation.options import parse
 from rcp.evaluation.rows import write_rows
-from rcp.extensions import IMPORT_HELP, import_files
+from rcp.extensions import import_files
 from rcp.schedule import mean_ratio_of
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports bad arguments like any other bad input: one paragraph, no usage dump."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message[0].upper()}{message[1:]}. See evaluate.py --help.")
-
-
 def run(arguments: Sequence[str]) -> Report:
-    """Evaluate as ``arguments`` say, print the table and write the rows.
+    """Evaluate as the ``arguments`` of evaluate.py say, print the table and write the rows.
 
     Raises ``UserError`` for what cannot be; then nothing is written.
     """
-    options = parser().parse_args(arguments)
+    return evaluate(parse(arguments))
+
+
+def evaluate(options: argparse.Namespace) -> Report:
+    """As :func:`run`, of arguments that have been parsed."""
     import_files(options.imports)
-    _check(options)
     dataset = ConversationDataset(options.data, options.image_folder)
     entrants = exported(options.plugin) if options.plugin else []
     others = compared(options.compare)
-    model, processor = load_base(_base(options, entrants), options.dtype, options.device)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    model, processor = load_base(_base(options, entrants), options.dtype, device)
     if options.pruner:
         entrants = training_free(options.pruner, options.budget, options.layers, model)
     elif options.budget is not None:
@@ -64,71 +60,6 @@ def run(arguments: Sequence[str]) -> Report:
     write_rows(report.rows, options.output)
     print(f"Rows written to {options.output}")
     return report
-
-
-def parser() -> argparse.ArgumentParser:
-    """All options, each explained."""
-    found = Parser(
-        prog="evaluate.py",
-        description="Answer questions with the tokens physically dropped: a plug-in, the full "
-        "model, and controls at the same cost.",
-    )
-    add = found.add_argument
-    add("--plugin", type=Path, nargs="+", metavar="DIR",
-        help="exported plug-in; several are seeds of one method and share a row")
-    add("--pruner", metavar="NAME",
-        help="a pruner that needs no training, in place of --plugin (python -m rcp pruners)")
-    add("--budget", type=float, metavar="K",
-        help="visual tokens, mean over layers; below 1 a share of them: of --pruner, or chosen "
-        "among those that the plug-ins were trained for")
-    add("--layers", type=int, nargs="+", metavar="L",
-        help="with --pruner: 0-based decoder layers that prune (default: as deep as its paper "
-        "says, else 0, before the decoder)")
-    add("--compare", nargs="+", default=[], metavar="NAME=DIR",
-        help="further exported plug-ins, each NAME a row of its own")
-    add("--import", dest="imports", type=Path, action="append", default=[], metavar="FILE",
-        help=IMPORT_HELP)
-    add("--base", metavar="MODEL",
-        help="folder or hub id of the frozen model (default: the one the plug-in names)")
-    add("--data", type=Path, required=True, metavar="FILE",
-        help="LLaVA-style conversation JSON, or a folder that holds one")
-    add("--image-folder", type=Path, metavar="DIR",
-        help="folder that image paths are relative to (default: the data file's)")
-    add("--limit", type=int, metavar="N", help="only the first N questions")
-    add("--batch-size", type=int, default=32, metavar="B")
-    add("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
-    add("--seeds", type=int, default=3, metavar="S", help="draws of each random control")
-    add("--controls", action=argparse.BooleanOptionalAction, default=True,
-        help="also evaluate the controls and the blank image")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
-        help="precision of the base model")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--output", type=Path, default=Path("evaluation.json"), metavar="JSON",
-        help="where the rows go (default: %(default)s)")
-    return found
-
-
-def _check(options: argparse.Namespace) -> None:
-    if bool(options.plugin) == bool(options.pruner):
-        given = "both --plugin and --pruner are" if options.plugin else "neither is"
-        raise UserError(
-            f"Exactly one of --plugin and --pruner says what to evaluate, but {given} given. Name "
-            "a folder written by export.py with --plugin, or a pruner with --pruner and --budget."
-        )
-    if options.pruner is not None and options.budget is None:
-        raise UserError(
-            "--pruner needs --budget: unlike a plug-in, a pruner by itself has no budget. Give "
-            "the visual tokens to keep, mean over layers, or a share of them below 1."
-        )
-    for name in ("limit", "batch_size", "max_new_tokens", "seeds"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            option = name.replace("_", "-")
-            raise UserError(f"--{option} is {value}: give a whole number of at least 1.")
-    if options.output.is_dir():
-        raise UserError(f"--output '{options.output}' is a folder: give the name of a JSON file.")
-    if file := next((path for path in options.output.parents if path.is_file()), None):
-        raise UserError(f"--output '{options.output}' lies in '{file}', a file: choose another.")
 
 
 def _base(options: argparse.Namespace, entrants: Sequence[Contestant]) -> str:

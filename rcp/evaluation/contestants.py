@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from rcp.attach import attach
+from rcp.attachment import attach
 from rcp.conversations import Batch, LoadedSample
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 from rcp.pruners import PRUNERS

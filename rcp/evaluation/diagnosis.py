@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rcp.attach import attach
+from rcp.attachment import attach
 from rcp.conversations import Batch
 from rcp.evaluation.shift import DistributionShift, GapWithLoss, SinkSurvival
 from rcp.forwards.trace import Trace

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.attach import attach
+from rcp.attachment import attach
 from rcp.backbones import backbone_for
 from rcp.conversations import Batch
 from rcp.plugin import Plugin, PluginSpec, StageSpec

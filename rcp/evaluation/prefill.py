@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rcp.attach import attach
+from rcp.attachment import attach
 from rcp.backbones import Backbone
 from rcp.conversations import LoadedSample
 from rcp.cost import prefill_flops

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from rcp import losses
-from rcp.attach import attach
+from rcp.attachment import attach
 from rcp.backbones import backbone_for
 from rcp.conversations import Batch
 from rcp.errors import UserError

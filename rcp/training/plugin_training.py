@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.attach import attach
+from rcp.attachment import attach
 from rcp.backbones import backbone_for
 from rcp.base_model import BaseDtype, load_base
 from rcp.conversations import Batch

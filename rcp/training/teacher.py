@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from rcp.attach import attach
+from rcp.attachment import attach
 from rcp.backbones import backbone_for
 from rcp.conversations import Batch
 from rcp.encoding import vision_facts

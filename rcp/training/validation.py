@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from rcp.attach import attach
+from rcp.attachment import attach
 from rcp.conversations import Batch
 from rcp.evaluation.exact_match import ExactMatch
 from rcp.image_features import given_images

@@ -1,0 +1,88 @@
+"""The options of evaluate.py; apart from what they lead to, because torch takes seconds to load."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rcp.errors import UserError
+from rcp.extensions import IMPORT_HELP
+
+
+class Parser(argparse.ArgumentParser):
+    """Reports bad arguments like any other bad input: one paragraph, no usage dump."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message[0].upper()}{message[1:]}. See evaluate.py --help.")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """What ``arguments`` say; raises ``UserError`` for what cannot be."""
+    options = parser().parse_args(arguments)
+    _check(options)
+    return options
+
+
+def parser() -> argparse.ArgumentParser:
+    """All options, each explained."""
+    found = Parser(
+        prog="evaluate.py",
+        description="Answer questions with the tokens physically dropped: a plug-in, the full "
+        "model, and controls at the same cost.",
+    )
+    add = found.add_argument
+    add("--plugin", type=Path, nargs="+", metavar="DIR",
+        help="exported plug-in; several are seeds of one method and share a row")
+    add("--pruner", metavar="NAME",
+        help="a pruner that needs no training, in place of --plugin (python -m rcp pruners)")
+    add("--budget", type=float, metavar="K",
+        help="visual tokens, mean over layers; below 1 a share of them: of --pruner, or chosen "
+        "among those that the plug-ins were trained for")
+    add("--layers", type=int, nargs="+", metavar="L",
+        help="with --pruner: 0-based decoder layers that prune (default: as deep as its paper "
+        "says, else 0, before the decoder)")
+    add("--compare", nargs="+", default=[], metavar="NAME=DIR",
+        help="further exported plug-ins, each NAME a row of its own")
+    add("--import", dest="imports", type=Path, action="append", default=[], metavar="FILE",
+        help=IMPORT_HELP)
+    add("--base", metavar="MODEL",
+        help="folder or hub id of the frozen model (default: the one the plug-in names)")
+    add("--data", type=Path, required=True, metavar="FILE",
+        help="LLaVA-style conversation JSON, or a folder that holds one")
+    add("--image-folder", type=Path, metavar="DIR",
+        help="folder that image paths are relative to (default: the data file's)")
+    add("--limit", type=int, metavar="N", help="only the first N questions")
+    add("--batch-size", type=int, default=32, metavar="B")
+    add("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
+    add("--seeds", type=int, default=3, metavar="S", help="draws of each random control")
+    add("--controls", action=argparse.BooleanOptionalAction, default=True,
+        help="also evaluate the controls and the blank image")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+        help="precision of the base model")
+    add("--device", help="where it runs (default: cuda where there is one, else cpu)")
+    add("--output", type=Path, default=Path("evaluation.json"), metavar="JSON",
+        help="where the rows go (default: %(default)s)")
+    return found
+
+
+def _check(options: argparse.Namespace) -> None:
+    if bool(options.plugin) == bool(options.pruner):
+        given = "both --plugin and --pruner are" if options.plugin else "neither is"
+        raise UserError(
+            f"Exactly one of --plugin and --pruner says what to evaluate, but {given} given. Name "
+            "a folder written by export.py with --plugin, or a pruner with --pruner and --budget."
+        )
+    if options.pruner is not None and options.budget is None:
+        raise UserError(
+            "--pruner needs --budget: unlike a plug-in, a pruner by itself has no budget. Give "
+            "the visual tokens to keep, mean over layers, or a share of them below 1."
+        )
+    for name in ("limit", "batch_size", "max_new_tokens", "seeds"):
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            option = name.replace("_", "-")
+            raise UserError(f"--{option} is {value}: give a whole number of at least 1.")
+    if options.output.is_dir():
+        raise UserError(f"--output '{options.output}' is a folder: give the name of a JSON file.")
+    if file := next((path for path in options.output.parents if path.is_file()), None):
+        raise UserError(f"--output '{options.output}' lies in '{file}', a file: choose another.")
