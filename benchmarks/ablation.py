@@ -147,9 +147,8 @@ def ablation(options: argparse.Namespace) -> tuple[list[Result], list[str]]:
         seeds = range(min(variant.seeds, options.seeds))
         runs[variant.name] = [folder / f"seed{seed}" for seed in seeds]
         for seed, run in zip(seeds, runs[variant.name]):
-            taught = options.runs / str(variant.taught_by) / run.name / "plugin"
-            start = ["--model.pruners_from", str(taught)] if variant.taught_by else []
-            trained_plugin(config, run, seed, [*start, *options.train])
+            changes = [*variant.start(options.runs, seed), *options.train]
+            trained_plugin(config, run, seed, changes)
     plugins = {name: [run / "plugin" for run in found] for name, found in runs.items()}
     first, *others = plugins
     evaluated = ["--data", str(options.data), "--limit", str(options.limit), "--no-controls"]

@@ -1,6 +1,6 @@
 """CoViPAL on the embedded model: `python -m benchmarks.covipal`, from the root of the repository.
 
-Both stages, each alone as long as in both, stage 1 with the paper's label, the variant without
+Both stages, each alone, stage 1 with the paper's label, the variant without
 text, CoViPAL followed by RCP's stages and repair, and RCP alone at the same mean tokens; beside
 them the oracle (a layer's own attention, which costs a full pass) and the controls of evaluate.py.
 All runs share one cache of what the frozen model computes. Finished runs are skipped, a training
@@ -34,27 +34,29 @@ CONFIGS = Path("configs")
 SHARED = {"model.gradient_shares_every": 0, "trainer.limit_val_batches": 4}
 
 RECIPE, ORACLE = "covipal_tiny.yaml", "oracle"
-GUIDED_STEPS, END_TO_END_STEPS = 480, 120
+GUIDED_STEPS, END_TO_END_STEPS = 990, 110
 """The lengths of the two stages in the recipe."""
 
 GUIDE = 9
 """The best layer of `python -m rcp guide-layer --base data/tiny-vlm --budget 16` on validation."""
 
+STAGE_1, BOTH = "stage_1_only", "covipal"
+LABELLED = "attention_label_stage_1"
+ALONE = {"model.guide.share": 1.0, "model.retention": None, "trainer.max_steps": GUIDED_STEPS,
+         "trainer.val_check_interval": GUIDED_STEPS}
 ROWS = (
-    Variant("covipal", "both stages", 3),
-    Variant("stage_1_only", "stage 1 alone", 3,
-            {"model.guide.share": 1.0, "model.retention": None, "trainer.max_steps": GUIDED_STEPS}),
+    Variant(STAGE_1, "stage 1 alone", 3, ALONE),
+    Variant(BOTH, "both stages: stage 2 on the pruners of stage 1", 3, taught_by=STAGE_1),
     Variant("stage_2_only", "stage 2 alone", 3,
             {"model.guide": None, "trainer.max_steps": END_TO_END_STEPS}),
-    Variant("attention_label", f"both stages, with the attention of layer {GUIDE} as label", 1,
-            {"model.guide.layer": GUIDE}),
-    Variant("attention_label_stage_1", "of these, stage 1 alone", 1,
-            {"model.guide.layer": GUIDE, "model.guide.share": 1.0,
-             "model.retention": None, "trainer.max_steps": GUIDED_STEPS}),
+    Variant(LABELLED, f"stage 1 alone, with the attention of layer {GUIDE} as label", 1,
+            {"model.guide.layer": GUIDE, **ALONE}),
+    Variant("attention_label", "both stages, with that label", 1, taught_by=LABELLED),
     Variant("text_free", "both stages, without the question", 1, arguments={"text": False}),
 )
-COMPOSED = Variant("covipal_rcp", "CoViPAL before the decoder, then RCP's stages and repair", 3)
-RCP_ALONE = Variant("rcp", "RCP's own three stages and repair, as many steps", 3)
+COMPOSED = Variant("covipal_rcp", "stage 1 before the decoder, then RCP's stages and repair", 3,
+                   taught_by=STAGE_1)
+RCP_ALONE = Variant("rcp", "RCP's own three stages and repair", 3)
 RCP_RECIPE = "rcp_tiny.yaml"
 ALL = (*ROWS, COMPOSED, RCP_ALONE)
 
@@ -83,26 +85,21 @@ def benchmark(options: argparse.Namespace) -> Report:
         for name, (variant, configuration) in configurations(recipe).items()
         if name in options.rows
     }
-    first, *others = plugins
-    others_by_name = {name: plugins[name] for name in others}
-    others_by_name[ORACLE] = [_oracle(recipe, options.runs / ORACLE)]
+    first = plugins.pop(BOTH if BOTH in plugins else next(iter(plugins)))
+    plugins[ORACLE] = [_oracle(recipe, options.runs / ORACLE)]
     evaluated = ["--data", str(options.data), "--limit", str(options.limit)]
-    return compared(
-        options.runs, plugins[first], others_by_name, [*evaluated, *options.evaluate]
-    )
+    return compared(options.runs, first, plugins, [*evaluated, *options.evaluate])
 
 
 def configurations(recipe: Configuration) -> dict[str, tuple[Variant, Configuration]]:
     """Each row with the configuration it trains, by name."""
     found = {variant.name: (variant, variant.of(recipe)) for variant in ROWS}
-    rcp = read_configuration(CONFIGS / RCP_RECIPE)
-    lengths = {name: recipe["trainer"][name] for name in ("max_steps", "val_check_interval")}
-    rcp = changed(rcp, SHARED | {f"trainer.{name}": length for name, length in lengths.items()})
+    rcp = changed(read_configuration(CONFIGS / RCP_RECIPE), SHARED)
     found[RCP_ALONE.name] = RCP_ALONE, rcp
     first, *later = rcp["model"]["plugin"]["stages"]
     own = recipe["model"]["plugin"]["stages"][0]
     stages = [own | {"layer": first["layer"], "ratio": first["ratio"]}, *later]
-    found[COMPOSED.name] = COMPOSED, changed(rcp, {"model.plugin.stages": stages})
+    found[COMPOSED.name] = COMPOSED, COMPOSED.of(changed(rcp, {"model.plugin.stages": stages}))
     return found
 
 
@@ -112,7 +109,11 @@ def _trained(
     folder = options.runs / variant.name
     config = write_configuration(configuration, folder / "recipe.yaml")
     seeds = range(min(variant.seeds, options.seeds))
-    return [trained_plugin(config, folder / f"seed{s}", s, options.train) for s in seeds]
+    return [
+        trained_plugin(config, folder / f"seed{seed}", seed,
+                       [*variant.start(options.runs, seed), *options.train])
+        for seed in seeds
+    ]
 
 
 def _oracle(recipe: Configuration, folder: Path) -> Path:

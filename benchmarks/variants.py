@@ -54,6 +54,12 @@ class Variant:
             stage["arguments"] = {**stage.get("arguments", {}), **self.arguments}
         return changed(found, self.changes)
 
+    def start(self, runs: Path, seed: int) -> list[str]:
+        """Arguments of train.py for what the row in ``taught_by`` has taught with this seed."""
+        if self.taught_by is None:
+            return []
+        return ["--model.pruners_from", str(runs / self.taught_by / f"seed{seed}" / "plugin")]
+
     def _moved(self, stages: list[dict[str, Any]], depth: int) -> list[dict[str, Any]]:
         own = Schedule(
             tuple(stage["layer"] for stage in stages),

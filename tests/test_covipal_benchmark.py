@@ -92,9 +92,8 @@ def test_it_writes_rows_and_tables_and_skips_what_is_done(scripts, tmp_path: Pat
     arguments = ["--runs", str(tmp_path / "runs"), "--output", str(output), "--seeds", "2",
                  "--rows", "covipal", "stage_1_only", "text_free", "rcp"]
     assert covipal.main(arguments) == 0
-    assert scripts == ["covipal/seed0", "covipal/seed1", "stage_1_only/seed0",
-                       "stage_1_only/seed1", "text_free/seed0", "rcp/seed0", "rcp/seed1",
-                       "evaluate"]
+    assert scripts == ["stage_1_only/seed0", "stage_1_only/seed1", "covipal/seed0",
+                       "covipal/seed1", "text_free/seed0", "rcp/seed0", "rcp/seed1", "evaluate"]
     methods = [row["method"] for row in json.loads(output.read_text())]
     assert methods == ["full", "covipal", "stage_1_only", "text_free", "rcp", "oracle"]
     page = output.with_suffix(".md").read_text()
