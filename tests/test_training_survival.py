@@ -154,6 +154,26 @@ def test_sigterm_saves_exits_with_zero_and_loses_no_step(
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+def test_sigterm_between_accumulated_batches_loses_no_gradient(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    def run(name: str, at: int) -> int:
+        def work() -> None:
+            stop = Do(at, lambda: os.kill(os.getpid(), signal.SIGTERM))
+            fit(base_folder, conversations, tmp_path / name, stop, accumulate_grad_batches=2)
+
+        return in_child(work)
+
+    assert run("whole", -1) == 0
+    assert run("stopped", 1) == 0  # in the first of two batches
+    checkpoint = torch.load(tmp_path / "stopped" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 1
+    assert run("stopped", -1) == 0
+    found = weights(tmp_path / "stopped")
+    assert all(torch.equal(found[name], value)
+               for name, value in weights(tmp_path / "whole").items())
+
+
 def test_a_failed_write_leaves_the_checkpoint_before_it(tmp_path: Path):
     path = tmp_path / "last.ckpt"
     AtomicCheckpointIO().save_checkpoint({"step": 1}, path)

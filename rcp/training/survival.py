@@ -42,23 +42,27 @@ class KeepLast(Checkpoint):
     """Writes ``path`` every ``every`` steps, after each validation, and when SIGTERM comes.
 
     A SIGTERM, as schedulers send before they take a node away, ends the run after the present
-    batch with exit status 0: the job may be queued again with `--resume true`.
+    step with exit status 0: the job may be queued again with `--resume true`.
     """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path = path
         self.every = every
         self._asked_to_stop = False
-        self._saved_at = -1
+        self._steps = 0
         self._handler_before: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # by now Lightning has set its own handler, which would lose the steps since the last save
         self._handler_before = signal.signal(signal.SIGTERM, self._note)
+        self._steps = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self._steps:
+            return  # no checkpoint holds a gradient that is still being accumulated
+        self._steps = trainer.global_step
         self._stop_if_asked(trainer)
-        if trainer.global_step % self.every == 0 and trainer.global_step != self._saved_at:
+        if trainer.global_step % self.every == 0:
             self._save(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -89,4 +93,3 @@ class KeepLast(Checkpoint):
 
     def _save(self, trainer: pl.Trainer) -> None:
         trainer.save_checkpoint(self.path)
-        self._saved_at = trainer.global_step
