@@ -128,6 +128,14 @@ BAD_ARGUMENTS = {
     "loss.task is -1": ["--model.loss.task", "-1"],
     "configuration .* is no text": ["--config", "{folder}/binary.yaml"],
     "unknown.yaml' is a file": ["--run_folder", "{folder}/unknown.yaml"],
+    "seed_everything is -1": ["--seed_everything", "-1"],
+    "trainer cannot be made: .*invalid strategy name": ["--trainer.strategy", "dpp"],
+    "trainer cannot be made: .*invalid accelerator name": ["--trainer.accelerator", "gpuu"],
+    "trainer cannot be made: .*should be an int > 0": ["--trainer.devices", "-3"],
+    "trainer cannot be made: .*max_steps": ["--trainer.max_steps", "-5"],
+    "accumulate_grad_batches is 0": ["--trainer.accumulate_grad_batches", "0"],
+    "run_folder is empty": ["--run_folder", ""],
+    "model.plugin is None": ["--config", "{folder}/unplugged.yaml"],
     "precision is 16-mixed": ["--trainer.precision", "16-mixed"],
     "images/0.png' of sample 'sample-0' cannot be read": ["--data.train", "{folder}/bad.json"],
 }
@@ -140,6 +148,7 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(
     unknown = yaml.safe_load(config.read_text())
     unknown["model"]["temprature"] = {"start": 1.0}
     (tmp_path / "unknown.yaml").write_text(yaml.safe_dump(unknown))
+    (tmp_path / "unplugged.yaml").write_text("model: {plugin: null}")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
     write_conversations(tmp_path / "bad.json", [conversation(0)] * 8)
     (tmp_path / "images" / "0.png").write_bytes(b"no image")

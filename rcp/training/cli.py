@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from rcp.errors import UserError
 from rcp.training.checkpoint import check_resumable, read_checkpoint, standing
@@ -63,11 +64,23 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         self.config = parser.parse_args(args)
+        _refuse_seed(self.config.fit.seed_everything)
 
     def before_instantiate_classes(self) -> None:
         trainer = self.config.fit.trainer
         _refuse_half_precision(str(trainer.precision))
         refuse_deepspeed(trainer.strategy, trainer.accelerator)
+        if (steps := trainer.accumulate_grad_batches) < 1:
+            raise UserError(
+                f"trainer.accumulate_grad_batches is {steps}: give a whole number of at least 1."
+            )
+        if not self.config.fit.run_folder:
+            raise UserError("run_folder is empty. Name a new folder with --run_folder.")
+        if not isinstance(self.config.fit.model.plugin, Namespace):
+            raise UserError(
+                f"model.plugin is {self.config.fit.model.plugin}: give its fields, such as stages, "
+                f"or budget and layers; 'python train.py --help' lists them."
+            )
         for name, least in (("checkpoint_every", 1), ("left_out", 0)):
             if (value := getattr(self.config.fit, name)) < least:
                 raise UserError(f"{name} is {value}: give a whole number of at least {least}.")
@@ -94,7 +107,13 @@ class TrainingCLI(LightningCLI):
         if not isinstance(kwargs["strategy"], PluginDeepSpeed):  # which writes checkpoints itself
             kwargs["plugins"] = [AtomicCheckpointIO(), *_listed(chosen.plugins)]
         kwargs["default_root_dir"] = self._folder
-        return super().instantiate_trainer(**kwargs)
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
+            raise UserError(
+                f"The trainer cannot be made: {' '.join(str(error).split())} Correct the fields of "
+                f"trainer; 'python train.py --help' lists them."
+            ) from error
 
     def before_fit(self) -> None:
         """The last checks, and the accuracy that training starts from."""
@@ -184,6 +203,11 @@ def config_path(name: str) -> Path:
         f"There is no configuration '{name}', neither as a path nor in configs/. In configs/ there "
         f"are: {known}. Name one of these or give the path of your own."
     )
+
+
+def _refuse_seed(seed: bool | int) -> None:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed_everything is {seed}: give a whole number from 0 to {2**32 - 1}.")
 
 
 def _refuse_half_precision(precision: str) -> None:
