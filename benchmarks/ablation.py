@@ -53,14 +53,13 @@ TAUGHT_BY = "no_adapter"
 HARSH = 1 / 36
 """4 of 144 tokens, mean over layers: the smallest budget of benchmarks/sweep.py."""
 
-REFERENCE = "rcp"
 ROWS = (
-    Variant(REFERENCE, "all of it", 3),
+    Variant(TAUGHT_BY, "no repair adapter and no repair loss: the guided pruner alone", 3,
+            {**WITHOUT, **GUIDE_ALONE}),
+    Variant("rcp", "all of it", 3, taught_by=TAUGHT_BY),
     Variant("no_guide", "the task alone teaches the pruners; twice the steps end to end", 3,
             {"model.guide": None, **PRUNERS_LEARN, "trainer.max_steps": 2 * END_TO_END_STEPS,
              "trainer.val_check_interval": END_TO_END_STEPS}),
-    Variant(TAUGHT_BY, "no repair adapter and no repair loss: the guided pruner alone", 3,
-            {**WITHOUT, **GUIDE_ALONE}),
     Variant("no_repair_loss", "adapter without the repair loss", 3,
             {"model.loss.repair": 0.0}, taught_by=TAUGHT_BY),
     Variant("mean_only", "repair loss without its variance term", 3,

@@ -126,6 +126,7 @@ def test_pruners_of_rate_zero_are_frozen_end_to_end(
     assert len(set(seen.pruners[:3])) == 3, "taught twice"
     assert len(set(seen.pruners[2:])) == 1, "then frozen"
     assert len(set(seen.repair[2:])) == 3
+    assert seen.noise == 0 < module.temperature.noise_at(0.0)
 
 
 class PrunersSeen(pl.Callback):
@@ -141,6 +142,7 @@ class PrunersSeen(pl.Callback):
 
     def on_train_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.on_train_batch_start(trainer, module)
+        self.noise = trainer.callback_metrics["train/noise"]
 
 
 def test_a_training_starts_from_pruners_that_another_has_taught(

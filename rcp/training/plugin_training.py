@@ -196,9 +196,11 @@ class PluginTraining(ValidatedTraining):
         """The student's answers, through the frozen model."""
         now = self.moment
         teacher_logits, teacher = self._answers_of_teacher(batch)
+        # noise is for pruners to learn from; the repair of frozen ones is to see what they choose
+        learning = self.optimizer.pruners > 0
         relaxation = Relaxation(
             self.temperature.temperature_at(now.progress),
-            self.temperature.noise_at(now.progress),
+            self.temperature.noise_at(now.progress) if learning else 0.0,
             margin=self.margin,
             hard=now.stage == "hard",
         )
