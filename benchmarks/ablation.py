@@ -110,7 +110,7 @@ class Result:
     """A row of the table: how the variant did, and what it cost.
 
     ``row`` as evaluate.py has it; ``parameters``: trained ones; ``training_seconds``: mean over
-    seeds, validation included.
+    seeds, validation and the guide that has taught the pruners included.
     """
 
     name: str
@@ -161,6 +161,9 @@ def ablation(options: argparse.Namespace) -> tuple[list[Result], list[str]]:
     results = [Result("full", "the model without a plug-in", full, 0, 0.0)]
     for variant, row in zip(chosen, rows, strict=True):
         seconds = [training_seconds(run) for run in runs[variant.name]]
+        if variant.taught_by:
+            guides = [options.runs / variant.taught_by / run.name for run in runs[variant.name]]
+            seconds = [own + training_seconds(run) for own, run in zip(seconds, guides)]
         results.append(
             Result(
                 variant.name,
