@@ -9,7 +9,6 @@ results/rcp_ablation.json, .md and .png.
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -17,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
+from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
-from benchmarks.steps import compared, trained_plugin, training_seconds
-from benchmarks.variants import Variant, changed, read_configuration, write_configuration
-from rcp.errors import UserError
+from benchmarks.steps import compared, trained_plugins, training_seconds
+from benchmarks.variants import Variant, changed, read_configuration
 from rcp.evaluation import tables
 from rcp.evaluation.rows import Row
 from rcp.io import load_plugin
 
-RESULTS = Path(__file__).parent / "results"
 CONFIGS = Path("configs")
 RECIPE = "rcp_tiny.yaml"
 GUIDED_STEPS, END_TO_END_STEPS = 560, 140
@@ -123,32 +121,23 @@ class Result:
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or that of the step that failed."""
     options = _parser().parse_args(arguments)
-    try:
-        results, notes = ablation(options)
-    except UserError as error:
-        print(f"benchmarks.ablation: {error}", file=sys.stderr)
-        return 2
-    except subprocess.CalledProcessError as error:
-        return error.returncode  # the step has said why
+    return exit_status("ablation", lambda: benchmark(options, arguments))
+
+
+def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Train, evaluate and write what ``options`` ask for."""
+    results, notes = ablation(options)
     _write(results, notes, options.output, arguments)
     print(f"Results in {options.output}, and in .md and .png beside it")
-    return 0
 
 
 def ablation(options: argparse.Namespace) -> tuple[list[Result], list[str]]:
     """Train and evaluate what ``options`` ask for; the full model comes first."""
     chosen = [variant for variant in ROWS if variant.name in options.rows]
     recipe = changed(read_configuration(CONFIGS / options.recipe), SHORTENED)
-    runs: dict[str, list[Path]] = {}
-    for variant in chosen:
-        folder = options.runs / variant.name
-        config = write_configuration(variant.of(recipe), folder / "recipe.yaml")
-        seeds = range(min(variant.seeds, options.seeds))
-        runs[variant.name] = [folder / f"seed{seed}" for seed in seeds]
-        for seed, run in zip(seeds, runs[variant.name]):
-            changes = [*variant.start(options.runs, seed), *options.train]
-            trained_plugin(config, run, seed, changes)
-    plugins = {name: [run / "plugin" for run in found] for name, found in runs.items()}
+    plugins = {
+        variant.name: trained_plugins(variant, variant.of(recipe), options) for variant in chosen
+    }
     first, *others = plugins
     evaluated = ["--data", str(options.data), "--limit", str(options.limit), "--no-controls"]
     report = compared(
@@ -160,10 +149,11 @@ def ablation(options: argparse.Namespace) -> tuple[list[Result], list[str]]:
     full, *rows = report.rows
     results = [Result("full", "the model without a plug-in", full, 0, 0.0)]
     for variant, row in zip(chosen, rows, strict=True):
-        seconds = [training_seconds(run) for run in runs[variant.name]]
+        runs = [plugin.parent for plugin in plugins[variant.name]]
+        seconds = [training_seconds(run) for run in runs]
         if variant.taught_by:
-            guides = [options.runs / variant.taught_by / run.name for run in runs[variant.name]]
-            seconds = [own + training_seconds(run) for own, run in zip(seconds, guides)]
+            guides = [options.runs / variant.taught_by / run.name for run in runs]
+            seconds = [own + training_seconds(guide) for own, guide in zip(seconds, guides)]
         results.append(
             Result(
                 variant.name,
@@ -222,24 +212,16 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ablation",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = parser("ablation", __doc__, "runs/ablation")
     names = [variant.name for variant in ROWS]
-    add = parser.add_argument
+    add = made.add_argument
     add("--rows", nargs="+", choices=names, default=names, metavar="NAME",
         help=f"only these: {', '.join(names)}")
     add("--recipe", default=RECIPE, help="configuration in configs/ that all rows change")
     add("--seeds", type=int, default=3, help="at most this many a row")
-    add("--runs", type=Path, default=Path("runs/ablation"), help="where training runs are kept")
-    add("--data", type=Path, default=Path("runs/data/test"), help="test questions")
     add("--limit", type=int, default=600, help="how many of them")
     add("--output", type=Path, default=RESULTS / "rcp_ablation.json", help="where results go")
-    add("--train", type=str.split, default=[], help="further arguments of train.py, in one string")
-    add("--evaluate", type=str.split, default=[], help="further arguments of evaluate.py, likewise")
-    return parser
+    return made
 
 
 if __name__ == "__main__":

@@ -9,27 +9,24 @@ to results/covipal.json, tables to results/covipal.md.
 """
 
 import argparse
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
-from benchmarks.steps import compared, trained_plugin, training_seconds
+from benchmarks.steps import compared, trained_plugins, training_seconds
 from benchmarks.variants import (
     Configuration,
     Variant,
     changed,
     read_configuration,
-    write_configuration,
 )
 from rcp import __main__ as commands
-from rcp.errors import UserError
 from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row, write_rows
 
-RESULTS = Path(__file__).parent / "results"
 CONFIGS = Path("configs")
 SHARED = {"model.gradient_shares_every": 0, "trainer.limit_val_batches": 4}
 
@@ -64,24 +61,22 @@ ALL = (*ROWS, COMPOSED, RCP_ALONE)
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or that of the step that failed."""
     options = _parser().parse_args(arguments)
-    try:
-        report = benchmark(options)
-    except UserError as error:
-        print(f"benchmarks.covipal: {error}", file=sys.stderr)
-        return 2
-    except subprocess.CalledProcessError as error:
-        return error.returncode  # the step has said why
+    return exit_status("covipal", lambda: benchmark(options, arguments))
+
+
+def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Train, evaluate and write what ``options`` ask for."""
+    report = _report(options)
     write_rows(report.rows, options.output)
     options.output.with_suffix(".md").write_text(_page(report, options, arguments))
     print(f"Rows in {options.output}, tables in {options.output.with_suffix('.md')}")
-    return 0
 
 
-def benchmark(options: argparse.Namespace) -> Report:
-    """Train and evaluate what ``options`` ask for; CoViPAL, which brings the controls, first."""
+def _report(options: argparse.Namespace) -> Report:
+    """CoViPAL, which brings the controls, comes first."""
     recipe = changed(read_configuration(CONFIGS / options.recipe), SHARED)
     plugins = {
-        name: _trained(variant, configuration, options)
+        name: trained_plugins(variant, configuration, options)
         for name, (variant, configuration) in configurations(recipe).items()
         if name in options.rows
     }
@@ -101,19 +96,6 @@ def configurations(recipe: Configuration) -> dict[str, tuple[Variant, Configurat
     stages = [own | {"layer": first["layer"], "ratio": first["ratio"]}, *later]
     found[COMPOSED.name] = COMPOSED, COMPOSED.of(changed(rcp, {"model.plugin.stages": stages}))
     return found
-
-
-def _trained(
-    variant: Variant, configuration: Configuration, options: argparse.Namespace
-) -> list[Path]:
-    folder = options.runs / variant.name
-    config = write_configuration(configuration, folder / "recipe.yaml")
-    seeds = range(min(variant.seeds, options.seeds))
-    return [
-        trained_plugin(config, folder / f"seed{seed}", seed,
-                       [*variant.start(options.runs, seed), *options.train])
-        for seed in seeds
-    ]
 
 
 def _oracle(recipe: Configuration, folder: Path) -> Path:
@@ -154,24 +136,16 @@ def _gap(rows: Sequence[Row]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.covipal",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = parser("covipal", __doc__, "runs/covipal")
     names = [variant.name for variant in ALL]
-    add = parser.add_argument
+    add = made.add_argument
     add("--rows", nargs="+", choices=names, default=names, metavar="NAME",
         help=f"only these: {', '.join(names)}")
     add("--recipe", default=RECIPE, help="configuration in configs/ that all CoViPAL rows change")
     add("--seeds", type=int, default=3, help="at most this many a row")
-    add("--runs", type=Path, default=Path("runs/covipal"), help="where training runs are kept")
-    add("--data", type=Path, default=Path("runs/data/test"), help="test questions")
     add("--limit", type=int, default=600, help="how many of them")
     add("--output", type=Path, default=RESULTS / "covipal.json", help="where the rows go")
-    add("--train", type=str.split, default=[], help="further arguments of train.py, in one string")
-    add("--evaluate", type=str.split, default=[], help="further arguments of evaluate.py, likewise")
-    return parser
+    return made
 
 
 if __name__ == "__main__":

@@ -10,20 +10,18 @@ comparison to results/ddp.md.
 
 import argparse
 import csv
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugin
 from benchmarks.variants import read_configuration
-from rcp.errors import UserError
 from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row, write_rows
 
-RESULTS = Path(__file__).parent / "results"
 CONFIG = Path("configs/quickstart.yaml")
 SHARED = [
     *("--data.train", "runs/data/train"),
@@ -36,26 +34,24 @@ ONE, TWO = "one_process", "two_processes"
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or that of the step that failed."""
     options = _parser().parse_args(arguments)
-    try:
-        plugins = {
-            name: [
-                trained_plugin(CONFIG, options.runs / name / f"seed{seed}", seed,
-                               [*SHARED, *spread(processes), *options.train])
-                for seed in options.seeds
-            ]
-            for name, processes in ((ONE, 1), (TWO, 2))
-        }
-        evaluated = ["--data", str(options.data), "--no-controls", *options.evaluate]
-        report = compared(options.runs, plugins[ONE], {TWO: plugins[TWO]}, evaluated)
-    except UserError as error:
-        print(f"benchmarks.ddp: {error}", file=sys.stderr)
-        return 2
-    except subprocess.CalledProcessError as error:
-        return error.returncode  # the step has said why
+    return exit_status("ddp", lambda: benchmark(options, arguments))
+
+
+def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Train, evaluate and write what ``options`` ask for."""
+    plugins = {
+        name: [
+            trained_plugin(CONFIG, options.runs / name / f"seed{seed}", seed,
+                           [*SHARED, *spread(processes), *options.train])
+            for seed in options.seeds
+        ]
+        for name, processes in ((ONE, 1), (TWO, 2))
+    }
+    evaluated = ["--data", str(options.data), "--no-controls", *options.evaluate]
+    report = compared(options.runs, plugins[ONE], {TWO: plugins[TWO]}, evaluated)
     write_rows(report.rows, options.output)
     options.output.with_suffix(".md").write_text(_page(report, options, arguments))
     print(f"Rows in {options.output}, tables in {options.output.with_suffix('.md')}")
-    return 0
 
 
 def spread(processes: int) -> list[str]:
@@ -116,19 +112,11 @@ def _page(report: Report, options: argparse.Namespace, arguments: Sequence[str])
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ddp",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--runs", type=Path, default=Path("runs/ddp"), help="where training runs are kept")
-    add("--data", type=Path, default=Path("runs/data/test"), help="test questions")
+    made = parser("ddp", __doc__, "runs/ddp")
+    add = made.add_argument
     add("--output", type=Path, default=RESULTS / "ddp.json", help="where the rows go")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of training")
-    add("--train", type=str.split, default=[], help="further arguments of train.py, in one string")
-    add("--evaluate", type=str.split, default=[], help="further arguments of evaluate.py, likewise")
-    return parser
+    return made
 
 
 if __name__ == "__main__":

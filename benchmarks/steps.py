@@ -5,10 +5,12 @@ import shutil
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.variants import Configuration, Variant, write_configuration
 from rcp.evaluation import cli
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row
@@ -37,6 +39,20 @@ def trained_plugin(config: str | Path, run: Path, seed: int, changes: Sequence[s
     (run / SECONDS).write_text(json.dumps(before + time.monotonic() - start))
     run_script("export.py", "--checkpoint", str(run / "best.ckpt"), "--output", str(plugin))
     return plugin
+
+
+def trained_plugins(
+    variant: Variant, configuration: Configuration, options: Namespace
+) -> list[Path]:
+    """The exported plug-ins of one row, a seed each, in ``options.runs``; the row that has taught
+    their pruners must be there already."""
+    folder = options.runs / variant.name
+    config = write_configuration(configuration, folder / "recipe.yaml")
+    return [
+        trained_plugin(config, folder / f"seed{seed}", seed,
+                       [*variant.start(options.runs, seed), *options.train])
+        for seed in range(min(variant.seeds, options.seeds))
+    ]
 
 
 def training_seconds(run: Path) -> float:

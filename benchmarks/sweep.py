@@ -1,6 +1,6 @@
 """RCP and its controls over the budget: `python -m benchmarks.sweep`, from the repository's root.
 
-At each budget below it trains RCP (a plug-in a seed) and repair adapters on random drops, with the
+At each budget below it trains RCP (a plug-in a seed) and a repair adapter on random drops, with the
 first stage at layer 1; at the two smallest the first stage stands before the decoder, and these
 are a curve of their own: behind layer 1, the one full layer of 24 leaves next to nothing. One
 plug-in more is trained with a budget drawn anew each step, and evaluated at all budgets of the
@@ -10,18 +10,17 @@ first curve. Finished steps are skipped. Rows and figure go to results/rcp_sweep
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import figures
-from benchmarks.ablation import CONFIGS, RECIPE, RESULTS, SHORTENED
+from benchmarks.ablation import CONFIGS, GUIDE_ALONE, RECIPE, SHORTENED, WITHOUT
+from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
-from benchmarks.steps import compared, trained_plugin
-from benchmarks.variants import Variant, changed, read_configuration, write_configuration
-from rcp.errors import UserError
+from benchmarks.steps import compared, trained_plugins
+from benchmarks.variants import Configuration, Variant, changed, read_configuration
 from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE
@@ -41,65 +40,52 @@ RANGE = (0.07, 0.5)
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or that of the step that failed."""
     options = _parser().parse_args(arguments)
-    try:
-        reports = {removed: _budget(removed, options) for removed in options.removed}
-    except UserError as error:
-        print(f"benchmarks.sweep: {error}", file=sys.stderr)
-        return 2
-    except subprocess.CalledProcessError as error:
-        return error.returncode  # the step has said why
+    return exit_status("sweep", lambda: benchmark(options, arguments))
+
+
+def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Train, evaluate and write what ``options`` ask for."""
+    recipe = changed(read_configuration(CONFIGS / options.recipe), SHORTENED)
+    reports = {removed: _report(removed, recipe, options) for removed in options.removed}
     _write(reports, options.output, arguments)
     print(f"Results in {options.output}, and in .md and .png beside it")
-    return 0
 
 
 def variants(removed: float) -> dict[str, Variant]:
-    """What is trained for one budget."""
+    """What is trained for one budget, by name; the guide teaches a curve's pruners only once."""
     (layers,) = REMOVED[removed].values()
     ratio = round(1 - removed / 100, 6)
-    about = f"{removed} % removed"
+    about, folder = f"{removed:g} % removed", f"removed_{removed:g}"
+    guided = "guided_before" if REMOVED[removed] is BEFORE else "guided_inside"
     return {
-        "rcp": Variant("rcp", about, layers=layers, mean_ratio=ratio),
-        "random_repair": Variant("random_repair", about, layers=layers, mean_ratio=ratio,
-                                 method="random"),
+        "guided": Variant(guided, "the guided pruner alone", 3, {**WITHOUT, **GUIDE_ALONE},
+                          layers=layers),
+        "rcp": Variant(f"{folder}/rcp", about, 3, layers=layers, mean_ratio=ratio,
+                       taught_by=guided),
+        "random_repair": Variant(f"{folder}/random_repair", about, 1, layers=layers,
+                                 mean_ratio=ratio, method="random"),
     }
 
 
 def many_budgets() -> Variant:
     """What is trained once for all budgets of the first curve."""
     (layers,) = INSIDE.values()
-    return Variant(
-        MANY,
-        "budget drawn each step",
-        changes={"model.plugin.budgets": list(RANGE)},
-        layers=layers,
-        mean_ratio=round(1 - 0.889, 6),
-    )
+    return Variant(MANY, "budget drawn each step", 3, {"model.plugin.budgets": list(RANGE)},
+                   layers=layers, taught_by="guided_inside")
 
 
-def _budget(removed: float, options: argparse.Namespace) -> Report:
-    recipe = changed(read_configuration(CONFIGS / options.recipe), SHORTENED)
-    folder = options.runs / f"removed_{removed:g}"
+def _report(removed: float, recipe: Configuration, options: argparse.Namespace) -> Report:
     plugins = {
-        name: _plugins(variant, recipe, folder, options)
+        name: trained_plugins(variant, variant.of(recipe), options)
         for name, variant in variants(removed).items()
     }
-    arguments = ["--data", str(options.data), "--limit", str(options.limit), *options.evaluate]
     others = {"random_repair": plugins["random_repair"]}
+    arguments = ["--data", str(options.data), "--limit", str(options.limit), *options.evaluate]
     if REMOVED[removed] is INSIDE:
-        others[MANY] = _plugins(many_budgets(), recipe, options.runs, options)
-        arguments += ["--budget", str(variants(removed)["rcp"].mean_ratio)]
-    return compared(folder, plugins["rcp"], others, arguments)
-
-
-def _plugins(
-    variant: Variant, recipe: dict[str, object], folder: Path, options: argparse.Namespace
-) -> list[Path]:
-    config = write_configuration(variant.of(recipe), folder / f"{variant.name}.yaml")
-    return [
-        trained_plugin(config, folder / f"{variant.name}{seed}", seed, options.train)
-        for seed in range(options.seeds)
-    ]
+        many = many_budgets()
+        others[MANY] = trained_plugins(many, many.of(recipe), options)
+        arguments += ["--budget", str(round(1 - removed / 100, 6))]
+    return compared(options.runs / f"removed_{removed:g}", plugins["rcp"], others, arguments)
 
 
 def _write(
@@ -143,23 +129,15 @@ def _add(line: figures.Line, row: Row, full: Row) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.sweep",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
+    made = parser("sweep", __doc__, "runs/sweep")
+    add = made.add_argument
     add("--removed", type=float, nargs="+", choices=list(REMOVED), default=list(REMOVED),
         help="only these budgets, in percent removed")
     add("--recipe", default=RECIPE, help="configuration in configs/ that all runs change")
-    add("--seeds", type=int, default=3, help="seeds of each training")
-    add("--runs", type=Path, default=Path("runs/sweep"), help="where training runs are kept")
-    add("--data", type=Path, default=Path("runs/data/test"), help="test questions")
+    add("--seeds", type=int, default=3, help="at most this many a row")
     add("--limit", type=int, default=600, help="how many of them")
     add("--output", type=Path, default=RESULTS / "rcp_sweep.json", help="where results go")
-    add("--train", type=str.split, default=[], help="further arguments of train.py, in one string")
-    add("--evaluate", type=str.split, default=[], help="further arguments of evaluate.py, likewise")
-    return parser
+    return made
 
 
 if __name__ == "__main__":

@@ -8,22 +8,20 @@ to results/tiny.json, the tables and how they were made to results/tiny.md.
 
 import argparse
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
 
+from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugin
-from rcp.errors import UserError
 from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE, FULL
 from rcp.evaluation.rows import Row, write_rows
 
-RESULTS = Path(__file__).parent / "results"
 BUDGETS = {"N/9": "rcp_tiny.yaml", "N/18": "rcp_tiny_n18.yaml"}
 CONFIGS = Path("configs")
 
@@ -31,20 +29,18 @@ CONFIGS = Path("configs")
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or that of the step that failed."""
     options = _parser().parse_args(arguments)
-    try:
-        reports = {
-            budget: _budget(config, options.runs / Path(config).stem, options)
-            for budget, config in BUDGETS.items()
-        }
-    except UserError as error:
-        print(f"benchmarks.tiny: {error}", file=sys.stderr)
-        return 2
-    except subprocess.CalledProcessError as error:
-        return error.returncode  # the step has said why
+    return exit_status("tiny", lambda: benchmark(options, arguments))
+
+
+def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Train, evaluate and write what ``options`` ask for."""
+    reports = {
+        budget: _budget(config, options.runs / Path(config).stem, options)
+        for budget, config in BUDGETS.items()
+    }
     write_rows(merged([report.rows for report in reports.values()]), options.output)
     options.output.with_suffix(".md").write_text(_page(reports, arguments))
     print(f"Rows in {options.output}, tables in {options.output.with_suffix('.md')}")
-    return 0
 
 
 def merged(results: Sequence[Sequence[Row]]) -> list[Row]:
@@ -95,19 +91,11 @@ def _page(reports: dict[str, Report], arguments: Sequence[str]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tiny",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--runs", type=Path, default=Path("runs/benchmark"), help="where training runs are kept")
-    add("--data", type=Path, default=Path("runs/data/test"), help="test questions")
+    made = parser("tiny", __doc__, "runs/benchmark")
+    add = made.add_argument
     add("--output", type=Path, default=RESULTS / "tiny.json", help="where the rows go")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of training")
-    add("--train", type=str.split, default=[], help="further arguments of train.py, in one string")
-    add("--evaluate", type=str.split, default=[], help="further arguments of evaluate.py, likewise")
-    return parser
+    return made
 
 
 if __name__ == "__main__":

@@ -114,8 +114,7 @@ def scripts(monkeypatch: pytest.MonkeyPatch, model):
             trained.append(f"{run.parent.name}/{run.name}")
             return
         run = Path(arguments[1]).parent
-        config = next((c for c in (run.parent / "recipe.yaml",) if c.is_file()), None)
-        config = config or run.parent / f"{run.name[:-1]}.yaml"
+        config = run.parent / "recipe.yaml"
         rcp.save_plugin(plugin_of(read_configuration(config), model), Path(arguments[-1]))
 
     def evaluation(arguments):
@@ -151,8 +150,9 @@ def test_the_sweep_marks_the_curve_before_the_decoder(scripts, tmp_path: Path):
     arguments = ["--runs", str(tmp_path / "runs"), "--output", str(output),
                  "--removed", "88.9", "94.4", "--seeds", "1"]
     assert sweep.main(arguments) == 0
-    assert scripts == ["removed_88.9/rcp0", "removed_88.9/random_repair0", "runs/many_budgets0",
-                       "removed_94.4/rcp0", "removed_94.4/random_repair0"]
+    assert scripts == ["guided_inside/seed0", "rcp/seed0", "random_repair/seed0",
+                       "many_budgets/seed0", "guided_before/seed0", "rcp/seed0",
+                       "random_repair/seed0"]
     found = json.loads(output.read_text())["removed"]
     assert [row["method"] for row in found["88.9"]] == ["full", "rcp", "random_repair", sweep.MANY]
     assert [row["method"] for row in found["94.4"]] == ["full", "rcp", "random_repair"]
