@@ -44,7 +44,7 @@ ALONE = {"model.guide.share": 1.0, "model.retention": None, "trainer.max_steps":
 ROWS = (
     Variant(STAGE_1, "stage 1 alone", 3, ALONE),
     Variant(BOTH, "both stages: stage 2 on the pruners of stage 1", 3, taught_by=STAGE_1),
-    Variant("stage_2_only", "stage 2 alone", 3,
+    Variant("stage_2_only", "stage 2 alone", 1,
             {"model.guide": None, "trainer.max_steps": END_TO_END_STEPS}),
     Variant(LABELLED, f"stage 1 alone, with the attention of layer {GUIDE} as label", 1,
             {"model.guide.layer": GUIDE, **ALONE}),

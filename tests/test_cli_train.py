@@ -104,6 +104,12 @@ BAD_ARGUMENTS = {
     "no pruner called 'magic'": [
         "--model.plugin.stages", "[{{layer: 1, ratio: 0.5, method: magic}}]"
     ],
+    "gradient_clip_val is -1.*: give 0 or more": ["--trainer.gradient_clip_val", "-1"],
+    "val_check_interval is -1: give a number": ["--trainer.val_check_interval", "-1"],
+    "limit_train_batches is 0: give a number": ["--trainer.limit_train_batches", "0"],
+    "nothing can be written in '/proc'": ["--run_folder", "/proc/run"],
+    "nothing can be written in .*unknown.yaml": ["--run_folder", "{folder}/unknown.yaml/run"],
+    "gives 'seed_everything' a second time in line 2": ["--config", "{folder}/twice.yaml"],
     "no conversation file": ["--data.train", "gone.json"],
     "base model .* cannot be loaded": ["--model.base", "{folder}/gone"],
     "batch_size is 1 in a single process": ["--data.batch_size", "1"],
@@ -148,6 +154,7 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(
     unknown = yaml.safe_load(config.read_text())
     unknown["model"]["temprature"] = {"start": 1.0}
     (tmp_path / "unknown.yaml").write_text(yaml.safe_dump(unknown))
+    (tmp_path / "twice.yaml").write_text("seed_everything: 1\nseed_everything: 2\n")
     (tmp_path / "unplugged.yaml").write_text("model: {plugin: null}")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
     write_conversations(tmp_path / "bad.json", [conversation(0)] * 8)

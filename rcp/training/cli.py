@@ -6,15 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from jsonargparse import ArgumentError, Namespace
+from jsonargparse import ArgumentError
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from rcp.errors import UserError
 from rcp.training.checkpoint import check_resumable, read_checkpoint, standing
+from rcp.training.config_files import with_config_paths
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
+from rcp.training.refusals import refuse_impossible, refuse_seed, refuse_single_samples
 from rcp.training.run_folder import (
     LAST,
     SaveRun,
@@ -23,10 +25,8 @@ from rcp.training.run_folder import (
     nothing_left_of_refusals,
     refuse_existing_run,
 )
-from rcp.training.strategies import PluginDeepSpeed, chosen_strategy, refuse_deepspeed
+from rcp.training.strategies import PluginDeepSpeed, chosen_strategy
 from rcp.training.survival import AtomicCheckpointIO
-
-CONFIGS = Path("configs")
 
 
 class TrainingCLI(LightningCLI):
@@ -64,26 +64,10 @@ class TrainingCLI(LightningCLI):
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         self.config = parser.parse_args(args)
-        _refuse_seed(self.config.fit.seed_everything)
+        refuse_seed(self.config.fit.seed_everything)
 
     def before_instantiate_classes(self) -> None:
-        trainer = self.config.fit.trainer
-        _refuse_half_precision(str(trainer.precision))
-        refuse_deepspeed(trainer.strategy, trainer.accelerator)
-        if (steps := trainer.accumulate_grad_batches) < 1:
-            raise UserError(
-                f"trainer.accumulate_grad_batches is {steps}: give a whole number of at least 1."
-            )
-        if not self.config.fit.run_folder:
-            raise UserError("run_folder is empty. Name a new folder with --run_folder.")
-        if not isinstance(self.config.fit.model.plugin, Namespace):
-            raise UserError(
-                f"model.plugin is {self.config.fit.model.plugin}: give its fields, such as stages, "
-                f"or budget and layers; 'python train.py --help' lists them."
-            )
-        for name, least in (("checkpoint_every", 1), ("left_out", 0)):
-            if (value := getattr(self.config.fit, name)) < least:
-                raise UserError(f"{name} is {value}: give a whole number of at least {least}.")
+        refuse_impossible(self.config.fit)
         last = standing(self._folder / f"{LAST}.ckpt")
         if self.config.fit.resume and last.exists():
             self.config.fit.ckpt_path = str(last)
@@ -117,7 +101,7 @@ class TrainingCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """The last checks, and the accuracy that training starts from."""
-        _refuse_single_samples(self.model, self.datamodule, self.trainer)
+        refuse_single_samples(self.model, self.datamodule, self.trainer)
         if self.config.fit.ckpt_path is not None:
             check_resumable(read_checkpoint(Path(self.config.fit.ckpt_path)), self.model.plugin)
         elif not isinstance(self.trainer.strategy, PluginDeepSpeed):  # its engine is for training
@@ -153,7 +137,7 @@ def run(arguments: Sequence[str]) -> None:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={**parser, "fit": parser},
-            args=["fit", *_with_config_paths(arguments)],
+            args=["fit", *with_config_paths(arguments)],
         )
     except ArgumentError as error:
         raise UserError(_paragraph(error)) from error
@@ -174,57 +158,3 @@ def _paragraph(error: ArgumentError) -> str:
         f"{complaint}. Correct it in the configuration or on the command line; "
         "'python train.py --help' lists every field with its type."
     )
-
-
-def _with_config_paths(arguments: Sequence[str]) -> list[str]:
-    """The arguments, each bare name of a configuration replaced by its path in configs/."""
-    found = list(arguments)
-    for index, argument in enumerate(arguments):
-        if argument.startswith("--config="):
-            found[index] = f"--config={config_path(argument.removeprefix('--config='))}"
-        elif index and arguments[index - 1] == "--config":
-            found[index] = str(config_path(argument))
-    return found
-
-
-def config_path(name: str) -> Path:
-    """The configuration ``name``: a path, or the name of one in configs/."""
-    for path in (Path(name), CONFIGS / name):
-        if path.is_file():
-            try:
-                path.read_text()
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"The configuration '{path}' is no text ({error}). Give a YAML file."
-                ) from error
-            return path
-    known = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml"))) or "none"
-    raise UserError(
-        f"There is no configuration '{name}', neither as a path nor in configs/. In configs/ there "
-        f"are: {known}. Name one of these or give the path of your own."
-    )
-
-
-def _refuse_seed(seed: bool | int) -> None:
-    if not 0 <= seed < 2**32:
-        raise UserError(f"seed_everything is {seed}: give a whole number from 0 to {2**32 - 1}.")
-
-
-def _refuse_half_precision(precision: str) -> None:
-    if precision.startswith("16"):
-        raise UserError(
-            f"trainer.precision is {precision}, but training in fp16 is not possible: masked keys "
-            "are weighted by 1e-12, which fp16 cannot hold. Use bf16-mixed or 32-true."
-        )
-
-
-def _refuse_single_samples(
-    training: PluginTraining, data: ConversationDataModule, trainer: pl.Trainer
-) -> None:
-    if "repair" in training.weights and data.batch_size * trainer.world_size < 2:
-        raise UserError(
-            "data.batch_size is 1 in a single process, but the repair loss compares means and "
-            "variances over the answer rows of a batch, which one sample of one to three rows "
-            "does not have. Use a batch of at least 2 (better 32), more processes, or "
-            "model.loss.repair 0."
-        )

@@ -16,7 +16,7 @@ from rcp.cost import DecoderFacts, kv_bytes, per_layer, prefill_flops
 from rcp.errors import UserError
 from rcp.evaluation.facts import decoder_facts
 from rcp.plugin import Plugin, fitted
-from rcp.training.cli import config_path
+from rcp.training.config_files import config_path
 from rcp.training.memory import Step, memory
 from rcp.training.options import PluginOptions
 

@@ -1,0 +1,65 @@
+"""Configuration files: found by name, and refused where YAML would silently mend them."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from rcp.errors import UserError
+
+CONFIGS = Path("configs")
+
+
+def with_config_paths(arguments: Sequence[str]) -> list[str]:
+    """The arguments, each bare name of a configuration replaced by its path in configs/."""
+    found = list(arguments)
+    for index, argument in enumerate(arguments):
+        if argument.startswith("--config="):
+            found[index] = f"--config={config_path(argument.removeprefix('--config='))}"
+        elif index and arguments[index - 1] == "--config":
+            found[index] = str(config_path(argument))
+    return found
+
+
+def config_path(name: str) -> Path:
+    """The configuration ``name``: a path, or the name of one in configs/."""
+    for path in (Path(name), CONFIGS / name):
+        if path.is_file():
+            _check(path)
+            return path
+    known = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml"))) or "none"
+    raise UserError(
+        f"There is no configuration '{name}', neither as a path nor in configs/. In configs/ there "
+        f"are: {known}. Name one of these or give the path of your own."
+    )
+
+
+def _check(path: Path) -> None:
+    """Refuse what is no text, and fields given twice, of which YAML would take the second."""
+    try:
+        content = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"The configuration '{path}' is no text ({error}). Give a YAML file."
+        ) from error
+    except yaml.YAMLError:
+        return  # the parser of the command line says where it is wrong
+    for key in _repeated(content):
+        raise UserError(
+            f"The configuration '{path}' gives '{key.value}' a second time in line "
+            f"{key.start_mark.line + 1}. Leave one of the two."
+        )
+
+
+def _repeated(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:
+    if isinstance(node, yaml.MappingNode):
+        seen = set()
+        for key, value in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    yield key
+                seen.add(key.value)
+            yield from _repeated(value)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            yield from _repeated(value)

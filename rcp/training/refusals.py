@@ -1,0 +1,87 @@
+"""Runs that cannot work, refused before anything is loaded or written."""
+
+import os
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytorch_lightning as pl
+from jsonargparse import Namespace
+
+from rcp.errors import UserError
+from rcp.training.data_module import ConversationDataModule
+from rcp.training.plugin_training import PluginTraining
+from rcp.training.strategies import refuse_deepspeed
+
+
+def refuse_seed(seed: bool | int) -> None:
+    """Refuse what is no seed of 32 bits."""
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed_everything is {seed}: give a whole number from 0 to {2**32 - 1}.")
+
+
+def refuse_impossible(config: Any) -> None:
+    """Refuse fields of ``config`` that cannot be, each with what is allowed."""
+    trainer = config.trainer
+    _refuse_half_precision(str(trainer.precision))
+    refuse_deepspeed(trainer.strategy, trainer.accelerator)
+    if not isinstance(config.model.plugin, Namespace):
+        raise UserError(
+            f"model.plugin is {config.model.plugin}: give its fields, such as stages, or budget "
+            f"and layers; 'python train.py --help' lists them."
+        )
+    for name, value, least in (
+        ("checkpoint_every", config.checkpoint_every, 1),
+        ("left_out", config.left_out, 0),
+        ("trainer.accumulate_grad_batches", trainer.accumulate_grad_batches, 1),
+    ):
+        if value < least:
+            raise UserError(f"{name} is {value}: give a whole number of at least {least}.")
+    clip = trainer.gradient_clip_val
+    if clip is not None and not clip >= 0:
+        raise UserError(f"trainer.gradient_clip_val is {clip}: give 0 or more, or null for none.")
+    for name in ("val_check_interval", "limit_train_batches"):
+        value = trainer[name]
+        if isinstance(value, (int, float)) and not value > 0:
+            raise UserError(
+                f"trainer.{name} is {value}: give a number of batches above 0, or a share of them "
+                "above 0, up to 1.0."
+            )
+    _refuse_unwritable(config.run_folder)
+
+
+def refuse_single_samples(
+    training: PluginTraining, data: ConversationDataModule, trainer: pl.Trainer
+) -> None:
+    """Refuse a repair loss over batches of one."""
+    if "repair" in training.weights and data.batch_size * trainer.world_size < 2:
+        raise UserError(
+            "data.batch_size is 1 in a single process, but the repair loss compares means and "
+            "variances over the answer rows of a batch, which one sample of one to three rows "
+            "does not have. Use a batch of at least 2 (better 32), more processes, or "
+            "model.loss.repair 0."
+        )
+
+
+def _refuse_half_precision(precision: str) -> None:
+    if precision.startswith("16"):
+        raise UserError(
+            f"trainer.precision is {precision}, but training in fp16 is not possible: masked keys "
+            "are weighted by 1e-12, which fp16 cannot hold. Use bf16-mixed or 32-true."
+        )
+
+
+def _refuse_unwritable(folder: str) -> None:
+    if not folder:
+        raise UserError("run_folder is empty. Name a new folder with --run_folder.")
+    nearest = Path(folder).absolute().parent
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    try:
+        with TemporaryDirectory(dir=nearest):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"run_folder is '{folder}', but nothing can be written in '{nearest}' "
+            f"({error.strerror}). Name another one with --run_folder."
+        ) from error
