@@ -32,7 +32,7 @@ SHORTENED = {
     "model.gradient_shares_every": 0,
     "trainer.max_steps": GUIDED_STEPS + END_TO_END_STEPS,
     "trainer.val_check_interval": 350,
-    "trainer.limit_val_batches": 4,
+    "trainer.limit_val_batches": 1,
 }
 """A bit over half of the recipe, in its own proportion of the two stages. The guide teaches each
 kind of pruner once a seed: rows that change nothing of the pruners start from taught ones."""

@@ -28,7 +28,7 @@ from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row, write_rows
 
 CONFIGS = Path("configs")
-SHARED = {"model.gradient_shares_every": 0, "trainer.limit_val_batches": 4}
+SHARED = {"model.gradient_shares_every": 0, "trainer.limit_val_batches": 1}
 
 RECIPE, ORACLE = "covipal_tiny.yaml", "oracle"
 GUIDED_STEPS, END_TO_END_STEPS = 990, 110
