@@ -138,17 +138,15 @@ def ablation(options: argparse.Namespace) -> tuple[list[Result], list[str]]:
     plugins = {
         variant.name: trained_plugins(variant, variant.of(recipe), options) for variant in chosen
     }
-    first, *others = plugins
+    # evaluate.py names the first one by its method, "rcp": only the row so called may stand there
+    first = "rcp" if "rcp" in plugins else next(iter(plugins))
+    others = {name: found for name, found in plugins.items() if name != first}
     evaluated = ["--data", str(options.data), "--limit", str(options.limit), "--no-controls"]
-    report = compared(
-        options.runs,
-        plugins[first],
-        {name: plugins[name] for name in others},
-        [*evaluated, *options.evaluate],
-    )
+    report = compared(options.runs, plugins[first], others, [*evaluated, *options.evaluate])
     full, *rows = report.rows
+    row_of = dict(zip([first, *others], rows, strict=True))
     results = [Result("full", "the model without a plug-in", full, 0, 0.0)]
-    for variant, row in zip(chosen, rows, strict=True):
+    for variant in chosen:
         runs = [plugin.parent for plugin in plugins[variant.name]]
         seconds = [training_seconds(run) for run in runs]
         if variant.taught_by:
@@ -158,7 +156,7 @@ def ablation(options: argparse.Namespace) -> tuple[list[Result], list[str]]:
             Result(
                 variant.name,
                 variant.about,
-                row,
+                row_of[variant.name],
                 _parameters(plugins[variant.name][0]),
                 round(sum(seconds) / len(seconds), 1),
             )
