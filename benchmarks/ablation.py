@@ -139,7 +139,7 @@ def ablation(options: argparse.Namespace) -> tuple[list[Result], list[str]]:
         variant.name: trained_plugins(variant, variant.of(recipe), options) for variant in chosen
     }
     # evaluate.py names the first one by its method, "rcp": only the row so called may stand there
-    first = "rcp" if "rcp" in plugins else next(iter(plugins))
+    first = next(iter(plugins))
     others = {name: found for name, found in plugins.items() if name != first}
     evaluated = ["--data", str(options.data), "--limit", str(options.limit), "--no-controls"]
     report = compared(options.runs, plugins[first], others, [*evaluated, *options.evaluate])

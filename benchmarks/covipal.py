@@ -1,11 +1,11 @@
 """CoViPAL on the embedded model: `python -m benchmarks.covipal`, from the root of the repository.
 
-Both stages, each alone, stage 1 with the paper's label, the variant without
-text, CoViPAL followed by RCP's stages and repair, and RCP alone at the same mean tokens; beside
-them the oracle (a layer's own attention, which costs a full pass) and the controls of evaluate.py.
-All runs share one cache of what the frozen model computes. Finished runs are skipped, a training
-that was cut off goes on; `--rows` picks some, so that several processes can share the work. Rows go
-to results/covipal.json, tables to results/covipal.md.
+Both stages, each alone, stage 1 with the paper's label, the variant without text, CoViPAL followed
+by RCP's stages and repair, and RCP alone at the same mean tokens; beside them the oracle (a layer's
+own attention, which costs a full pass) and the controls of evaluate.py. All runs share one cache of
+what the frozen model computes. Finished runs are skipped, a training that was cut off goes on;
+`--rows` picks some, so that several processes can share the work. Rows go to results/covipal.json,
+tables to results/covipal.md.
 """
 
 import argparse
