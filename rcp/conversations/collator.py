@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from itertools import compress
+from typing import Any, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -32,6 +33,13 @@ class Batch(TypedDict):
     skipped: list[tuple[str, str]]
 
 
+class Turn(NamedTuple):
+    """One sample as the chat template writes it: the prompt, and what the model should add."""
+
+    prompt: str
+    continuation: str
+
+
 class ConversationCollator:
     """Renders samples with the processor's chat template, tokenises and labels them.
 
@@ -49,24 +57,29 @@ class ConversationCollator:
         self.with_answers = with_answers
 
     def __call__(self, items: Sequence[LoadedSample]) -> Batch:
-        inputs = self._process(items)
+        turns = [self._turn(item.sample) for item in items]
+        inputs = self._process(items, turns)
         lengths = inputs["attention_mask"].sum(1).tolist()
-        fitting = [item for item, n in zip(items, lengths) if n <= self.max_length]
-        if len(fitting) < len(items):
+        fits = [length <= self.max_length for length in lengths]
+        fitting = list(compress(items, fits))
+        if not all(fits):
             self._report_too_long(items, lengths)
-            inputs = self._process(fitting)
+            turns = list(compress(turns, fits))
+            inputs = self._process(fitting, turns)
         samples = [item.sample for item in fitting]
         return Batch(
             inputs=inputs,
-            labels=self._labels(inputs["input_ids"], samples),
+            labels=self._labels(inputs["input_ids"], samples, turns),
             ids=[sample.id for sample in samples],
             question_types=[sample.question_type for sample in samples],
             answers=[sample.answer for sample in samples],
             skipped=[skipped for item in items for skipped in item.skipped],
         )
 
-    def _process(self, items: Sequence[LoadedSample]) -> dict[str, Tensor]:
-        texts = [self._prompt(item.sample) + self._continuation(item.sample) for item in items]
+    def _process(
+        self, items: Sequence[LoadedSample], turns: Sequence[Turn]
+    ) -> dict[str, Tensor]:
+        texts = [turn.prompt + turn.continuation for turn in turns]
         images = [image for item in items for image in item.images]
         encoded = self.processor(
             text=texts,
@@ -78,12 +91,14 @@ class ConversationCollator:
         )
         return dict(encoded)
 
-    def _labels(self, input_ids: Tensor, samples: Sequence[Sample]) -> Tensor:
+    def _labels(
+        self, input_ids: Tensor, samples: Sequence[Sample], turns: Sequence[Turn]
+    ) -> Tensor:
         labels = torch.full_like(input_ids, IGNORED)
         if not self.with_answers:
             return labels
-        for row, sample in enumerate(samples):
-            answer = torch.tensor(self._answer_tokens(sample))
+        for row, (sample, turn) in enumerate(zip(samples, turns)):
+            answer = torch.tensor(self._answer_tokens(sample, turn))
             if not torch.equal(input_ids[row, -len(answer) :], answer):
                 raise UserError(
                     f"The tokens of the answer to sample '{sample.id}' ({sample.answer!r}) are not "
@@ -94,14 +109,13 @@ class ConversationCollator:
             labels[row, -len(answer) :] = answer
         return labels
 
-    def _answer_tokens(self, sample: Sample) -> list[int]:
+    def _answer_tokens(self, sample: Sample, turn: Turn) -> list[int]:
         """Token ids after the prompt: what the answer adds, provided it changes no prompt token."""
-        prompt = self._prompt(sample)
         tokens = [
             self.processor.tokenizer(
                 text, add_special_tokens=self._adds_special_tokens(text)
             ).input_ids
-            for text in (prompt, prompt + self._continuation(sample))
+            for text in (turn.prompt, turn.prompt + turn.continuation)
         ]
         length = len(tokens[0])
         if tokens[1][:length] != tokens[0]:
@@ -112,14 +126,12 @@ class ConversationCollator:
             )
         return tokens[1][length:]
 
-    def _prompt(self, sample: Sample) -> str:
-        return self._render(sample, answered=False)
-
-    def _continuation(self, sample: Sample) -> str:
-        """The text that the model should generate, as the chat template writes it."""
+    def _turn(self, sample: Sample) -> Turn:
+        """The prompt, and the text that the model should generate: nothing without answers."""
+        prompt = self._render(sample, answered=False)
         if not self.with_answers:
-            return ""
-        prompt, whole = self._prompt(sample), self._render(sample, answered=True)
+            return Turn(prompt, "")
+        whole = self._render(sample, answered=True)
         if not whole.startswith(prompt):
             raise UserError(
                 f"The chat template of {type(self.processor).__name__} writes a prompt for sample "
@@ -129,7 +141,7 @@ class ConversationCollator:
             )
         end = self.processor.tokenizer.eos_token
         answer = whole[len(prompt) :].rstrip()
-        return answer if answer.endswith(end) else answer + end
+        return Turn(prompt, answer if answer.endswith(end) else answer + end)
 
     def _render(self, sample: Sample, answered: bool) -> str:
         messages: list[dict[str, Any]] = [{"role": "user", "content": _content(sample.question)}]
