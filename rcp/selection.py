@@ -43,22 +43,25 @@ def cut(scores: Tensor, keep: Tensor, alive: Tensor) -> Tensor:
     return torch.nan_to_num((lowest_kept + highest_dropped) / 2, neginf=0.0, posinf=0.0)
 
 
+def retention(
+    scores: Tensor, keep: Tensor, alive: Tensor, relaxation: Relaxation, *, centred: bool
+) -> Tensor:
+    """Share of each token that is retained, sigmoid((scores - t) / τ): (B, N) fp32.
+
+    CoViPAL stage 2 [note]. ``centred`` takes t from :func:`cut` (top-k mode [ours]): a guide that
+    teaches an order leaves the scores' level open, and t = 0 would retain nearly all or nothing.
+    Otherwise t = 0, where threshold mode cuts [draft]. Dead slots are exactly 0.
+    """
+    offset = cut(scores, keep, alive) if centred else 0.0
+    return torch.sigmoid((scores.float() - offset) / relaxation.temperature) * alive
+
+
 def straight_through(
     scores: Tensor, keep: Tensor, alive: Tensor, relaxation: Relaxation, *, centred: bool
 ) -> Tensor:
-    """Hard ``keep`` in value, sigmoid((scores - t) / τ) in gradient: (B, N) fp32.
+    """Hard ``keep`` in value, the :func:`retention` in gradient: (B, N) fp32.
 
-    ``centred`` takes t from :func:`cut` (top-k mode [ours]); otherwise t = 0 (threshold mode
-    [draft]). Dead slots are exactly 0 and pass no gradient.
+    Dead slots are exactly 0 and pass no gradient.
     """
-    offset = cut(scores, keep, alive) if centred else 0.0
-    gate = torch.sigmoid((scores - offset) / relaxation.temperature) * alive
+    gate = retention(scores, keep, alive, relaxation, centred=centred)
     return keep.to(gate.dtype) + (gate - gate.detach())
-
-
-def retention(scores: Tensor, alive: Tensor, relaxation: Relaxation) -> Tensor:
-    """Share of each token that is retained, sigmoid(scores / τ): (B, N) fp32, 0 at dead slots.
-
-    CoViPAL stage 2 [note]. A score of zero, where half is retained, is where threshold mode cuts.
-    """
-    return torch.sigmoid(scores.float() / relaxation.temperature) * alive

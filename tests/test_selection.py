@@ -115,8 +115,23 @@ def test_threshold_and_noise():
 def test_retention_is_a_sigmoid_and_zero_where_nothing_is():
     scores = torch.tensor([[0.0, 2.0, -2.0, 9.0]], requires_grad=True)
     alive = torch.tensor([[True, True, True, False]])
-    soft = retention(scores, alive, Relaxation(temperature=2.0, hard=False))
+    keep = threshold(scores.detach(), alive)
+    relaxation = Relaxation(temperature=2.0, hard=False)
+    soft = retention(scores, keep, alive, relaxation, centred=False)
     expected = torch.sigmoid(torch.tensor([0.0, 1.0, -1.0]))
     assert torch.allclose(soft[0, :3], expected) and soft[0, 3] == 0
     soft.sum().backward()
     assert torch.allclose(scores.grad[0, :3], expected * (1 - expected) / 2)
+
+
+def test_centred_retention_knows_no_level_of_the_scores():
+    """A ranking loss leaves it open; the tokens above the cut are those more than half retained."""
+    scores = torch.tensor([[3.0, 1.0, -1.0, -2.0]])
+    alive = torch.ones(1, 4, dtype=torch.bool)
+    keep = top_k(scores, alive, torch.tensor([2]))
+    relaxation = Relaxation(temperature=0.5, hard=False)
+    here, there = (
+        retention(scores + level, keep, alive, relaxation, centred=True) for level in (0.0, 50.0)
+    )
+    assert torch.allclose(here, there, atol=1e-5)
+    assert torch.equal(here > 0.5, keep) and torch.allclose(here[0, 1] + here[0, 2], torch.ones(()))

@@ -120,8 +120,6 @@ def choose(
         keep = top_k(noisy.detach(), view.alive, counts)
     else:
         keep = threshold(noisy.detach(), view.alive)
-    if relaxation.hard:
-        soft = straight_through(noisy, keep, view.alive, relaxation, centred=centred)
-    else:
-        soft = retention(noisy, view.alive, relaxation)
+    mask = straight_through if relaxation.hard else retention
+    soft = mask(noisy, keep, view.alive, relaxation, centred=centred)
     return Choice(keep, soft, scores, pruner.merge(view, keep))

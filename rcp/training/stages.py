@@ -85,8 +85,9 @@ class GuideOptions:
 class RetentionOptions:
     """Soft retention at the start of the end-to-end stage. CoViPAL stage 2 [note].
 
-    A token is retained by sigmoid(S), a log bias on its key column in every later layer; the rest
-    of the stage keeps or drops as inference does, with a straight-through gradient.
+    A token is retained by sigmoid(S - t), a log bias on its key column in every later layer, with
+    t at the cut of top-k, or 0 in threshold mode; the rest of the stage keeps or drops as inference
+    does, with a straight-through gradient.
 
     Attributes:
         share: share of the end-to-end steps with soft retention
