@@ -27,6 +27,7 @@ from transformers import (
 
 import rcp
 from benchmarks.environment import environment
+from rcp.cache_names import cache_in, cache_name
 
 IMAGE = 2047
 PATCH = 14
@@ -94,10 +95,10 @@ class Decoding:
         handle = None if self.plugin is None else rcp.attach(self.model, self.plugin, "drop")
         try:
             if self.cache is None:
-                self.cache = self.model(**inputs, use_cache=True).past_key_values
+                self.cache = cache_in(self.model(**inputs, use_cache=True))
             for _ in range(steps):
                 start = time.process_time()
-                self.model(input_ids=self.token, past_key_values=self.cache)
+                self.model(input_ids=self.token, **{cache_name(self.model): self.cache})
                 self.seconds.append(time.process_time() - start)
         finally:
             if handle is not None:

@@ -28,6 +28,7 @@ from transformers import (
 
 import rcp
 from benchmarks.environment import environment
+from rcp.cache_names import cache_in, cache_name
 
 IMAGE, VOCABULARY = 32000, 32064
 STAGES = ((2, 0.167), (10, 0.05), (20, 0.014))
@@ -98,9 +99,9 @@ def timed(model: Any, inputs: dict[str, torch.Tensor], options: argparse.Namespa
             torch.cuda.reset_peak_memory_stats()
         held: dict[str, Any] = {}
         prefill.append(_milliseconds(lambda: held.update(model(**inputs, use_cache=True)), cuda))
-        cache, token = held["past_key_values"], inputs["input_ids"][:, -1:]
+        cache, token = cache_in(held), inputs["input_ids"][:, -1:]
         steps += [
-            _milliseconds(lambda: model(input_ids=token, past_key_values=cache), cuda)
+            _milliseconds(lambda: model(input_ids=token, **{cache_name(model): cache}), cuda)
             for _ in range(options.steps)
         ]
         cached = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)

@@ -8,6 +8,7 @@ from tqdm import tqdm
 from transformers import DynamicCache, LogitsProcessor
 
 from rcp.backbones import Backbone
+from rcp.cache_names import cache_name
 from rcp.conversations import Batch, ConversationDataset, LoadedSample
 from rcp.encoding import watching
 from rcp.evaluation.contestants import Contestant
@@ -75,7 +76,7 @@ class Questions:
         end_of_prefill = EndOfPrefill(cache)
         tokens = model.generate(
             **inputs,
-            past_key_values=cache,
+            **{cache_name(model): cache},
             logits_processor=[end_of_prefill],
             do_sample=False,
             num_beams=1,

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rcp.attachment import attach
 from rcp.backbones import Backbone
+from rcp.cache_names import cache_in
 from rcp.conversations import LoadedSample
 from rcp.cost import prefill_flops
 from rcp.evaluation.contestants import Contestant
@@ -114,7 +115,7 @@ def _inputs(
 
 
 def _prefill(model: Any, inputs: dict[str, Any]) -> Any:
-    return model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+    return cache_in(model(**inputs, use_cache=True, logits_to_keep=1))
 
 
 def _seconds(model: Any, inputs: dict[str, Any]) -> float:

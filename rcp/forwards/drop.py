@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcp.cache_names import cache_in
 from rcp.forwards.base import Arguments, Forward, Setup
 from rcp.forwards.place import Place
 from rcp.forwards.rows import Rows
@@ -60,7 +61,7 @@ class DropForward(Forward):
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
     ) -> tuple[Tensor, Arguments]:
-        self.cache = arguments.get("past_key_values")
+        self.cache = cache_in(arguments)
         stage = self.stage_at(layer)
         if stage is not None:
             hidden = self._enter(stage, layer, hidden, arguments)

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rcp.cache_names import cache_in, cache_name
 from rcp.errors import UserError
 from rcp.forwards.base import Arguments, Setup
 from rcp.forwards.record import RecordForward
@@ -30,7 +31,7 @@ class GuideForward(RecordForward):
         Mean over heads and question rows. Raises ``UserError`` if a cache already holds tokens,
         which a forward of its own would not see.
         """
-        cache = kwargs.get("past_key_values")
+        cache = cache_in(kwargs)
         if cache is not None and cache.get_seq_length() > 0:
             raise UserError(
                 "The attention of the full model is taken from a forward of its own, which cannot "
@@ -40,7 +41,7 @@ class GuideForward(RecordForward):
         mask = kwargs.get("attention_mask")
         # without mask and cache, gaps in position ids would be taken for document borders
         mask = self.tokens.valid.long() if mask is None else mask
-        changed = {"past_key_values": None, "use_cache": False, "attention_mask": mask}
+        changed = {cache_name(decoder): None, "use_cache": False, "attention_mask": mask}
         decoder(*args, **kwargs | changed)
         assert self.trace is not None
         found = self.trace.question_attention

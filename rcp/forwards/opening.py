@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcp.cache_names import cache_in
 from rcp.errors import UserError
 from rcp.forwards.base import Forward, Setup
 from rcp.forwards.drop import DropForward
@@ -31,7 +32,7 @@ def open_forward(
     ``generating`` says that ``generate`` calls. Raises ``UserError`` for calls that cannot be
     served.
     """
-    cache = call.get("past_key_values")
+    cache = cache_in(call)
     if mode == "drop" and getattr(cache, "is_compileable", False):
         raise static_cache(type(cache).__name__)
     ids, embeds = call.get("input_ids"), call.get("inputs_embeds")
