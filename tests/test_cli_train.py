@@ -139,12 +139,28 @@ BAD_ARGUMENTS = {
     "trainer cannot be made: .*invalid accelerator name": ["--trainer.accelerator", "gpuu"],
     "trainer cannot be made: .*should be an int > 0": ["--trainer.devices", "-3"],
     "trainer cannot be made: .*max_steps": ["--trainer.max_steps", "-5"],
+    "package that is not installed: .*comet": ["--trainer.logger", "CometLogger"],
     "accumulate_grad_batches is 0": ["--trainer.accumulate_grad_batches", "0"],
     "run_folder is empty": ["--run_folder", ""],
     "model.plugin is None": ["--config", "{folder}/unplugged.yaml"],
     "precision is 16-mixed": ["--trainer.precision", "16-mixed"],
     "images/0.png' of sample 'sample-0' cannot be read": ["--data.train", "{folder}/bad.json"],
 }
+
+
+def test_a_logger_is_added_to_those_of_the_run_folder(config: Path, tmp_path: Path):
+    run = tmp_path / "run"
+    arguments = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", str(tmp_path),
+                 "--trainer.logger.name", "further"]
+    assert train.main(["--config", str(config), *arguments]) == 0
+    assert (run / "tensorboard").is_dir() and (run / "logs").is_dir()
+    assert (tmp_path / "further" / "version_0" / "metrics.csv").is_file()
+
+
+def test_a_run_can_do_without_loggers(config: Path, tmp_path: Path):
+    assert train.main(["--config", str(config), "--trainer.logger", "false"]) == 0
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {"config.yaml", "run.json", "best.ckpt", "last.ckpt"}
 
 
 @pytest.mark.parametrize("complaint", BAD_ARGUMENTS)

@@ -78,15 +78,29 @@ class TrainingCLI(LightningCLI):
         elif not self.config.fit.resume:
             refuse_existing_run(self._folder)
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            missing = _missing_package(error)
+            if missing is None:
+                raise
+            raise UserError(
+                f"A class that the configuration names needs a package that is not installed: "
+                f"{missing}. Install it, or name another class, for example in trainer.logger."
+            ) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
         chosen = self.config_init.fit.trainer
-        if chosen.logger is None:
-            kwargs["logger"] = loggers(self._folder)
+        rates = []  # Lightning's monitor refuses a trainer without a logger
+        if chosen.logger is not False:
+            further = None if chosen.logger is True else chosen.logger
+            kwargs["logger"] = [*loggers(self._folder), *_listed(further)]
+            rates = [LearningRateMonitor(logging_interval="step")]
         ours = callbacks(
             self._folder, self.config.fit.checkpoint_every, self.config.fit.left_out
         )
-        rates = LearningRateMonitor(logging_interval="step")
-        kwargs["callbacks"] = [*ours, rates, *(chosen.callbacks or [])]
+        kwargs["callbacks"] = [*ours, *rates, *(chosen.callbacks or [])]
         kwargs["strategy"] = chosen_strategy(chosen.strategy)
         if not isinstance(kwargs["strategy"], PluginDeepSpeed):  # which writes checkpoints itself
             kwargs["plugins"] = [AtomicCheckpointIO(), *_listed(chosen.plugins)]
@@ -143,11 +157,19 @@ def run(arguments: Sequence[str]) -> None:
         raise UserError(_paragraph(error)) from error
 
 
-def _listed(plugins: Any) -> list[Any]:
-    """The trainer's ``plugins`` as a list: they may be none, one, or several."""
-    if plugins is None:
+def _listed(chosen: Any) -> list[Any]:
+    """What the trainer's configuration has ``chosen`` as a list: none, one, or several."""
+    if chosen is None:
         return []
-    return list(plugins) if isinstance(plugins, (list, tuple)) else [plugins]
+    return list(chosen) if isinstance(chosen, (list, tuple)) else [chosen]
+
+
+def _missing_package(error: BaseException) -> str | None:
+    """What the import behind ``error`` lacked: the parser wraps it, and tells all it has tried."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ModuleNotFoundError):
+        cause = cause.__cause__
+    return None if cause is None else " ".join(str(cause).split()).rstrip(".")
 
 
 def _paragraph(error: ArgumentError) -> str:
