@@ -1,5 +1,6 @@
 """Conversation files: what is read, and what is refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,11 @@ BAD_ROWS = {
         "conversations": said(("gpt", "two"), ("human", "<image> how many ?"))
     },
     "the 'gpt' turn reads": {"conversations": said(("human", "<image> how many ?"), ("gpt", " "))},
+    "image of sample .* is 5, but": {"image": 5},
+    "image of sample .* is \\[None\\], but": {"image": [None]},
+    "image of sample .* is {'path': .*, but": {"image": {"path": "images/0.png"}},
+    "names the image '.*xx', which does not exist": {"image": "x" * 5000},
+    r"turn reads \[0, 0, .{1,200}\.\.\.": {"conversations": [[0] * 1000] * 2},
 }
 
 
@@ -82,6 +88,15 @@ def test_a_bad_row_is_refused_with_its_id(complaint: str, tmp_path: Path):
         ("[]", "holds an empty list"),
         ('{"id": 1}', "holds dict"),
         ('["a"]', "Sample '0' .* has no conversation"),
+        ("[" * 100_000, "is not valid JSON"),
+        (f"[{'9' * 5000}]", "is not valid JSON"),
+        ('{"data": [5]}', "Sample '0' .* has no conversation"),
+        ('{"questions": []}', "holds questions of VQAv2"),
+        ('[{"question": "q", "answer": null}]', "the 'gpt' turn reads"),
+        ('[{"question": "q", "answers": [null, null]}]', "the 'gpt' turn reads"),
+        ('[{"question": "q", "answers": [{"text": "a"}]}]', "the 'gpt' turn reads"),
+        ('[{"question": null, "answer": "a"}]', "the 'human' turn reads"),
+        ('[{"question": "q", "answer": "a", "image": 5}]', "image of sample '0' .* is 5"),
     ],
 )
 def test_a_bad_file_is_refused(text: str, complaint: str, tmp_path: Path):
@@ -89,6 +104,23 @@ def test_a_bad_file_is_refused(text: str, complaint: str, tmp_path: Path):
     path.write_text(text)
     with pytest.raises(UserError, match=complaint):
         ConversationDataset(path)
+
+
+@pytest.mark.parametrize("coding", ["utf-8", "utf-8-sig"])
+def test_lines_may_hold_any_character_and_a_bad_one_is_named(coding: str, tmp_path: Path):
+    path = write_conversations(tmp_path / "all.jsonl", [])
+    rows = [conversation(n, question_type="a\u2028b\x85c") for n in range(2)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines), encoding=coding)
+    assert ConversationDataset(path).question_types == ("a\u2028b\x85c",)
+    path.write_text("\n".join([*lines, "{bad"]), encoding=coding)
+    with pytest.raises(UserError, match="line 3 of it"):
+        ConversationDataset(path)
+
+
+def test_a_name_too_long_for_a_file_is_no_file():
+    with pytest.raises(UserError, match="no conversation file"):
+        ConversationDataset("x" * 5000)
 
 
 def test_a_missing_file_names_the_command_that_makes_it(tmp_path: Path):

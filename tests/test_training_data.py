@@ -69,6 +69,24 @@ def test_vqa_v2_finds_its_annotations(tmp_path: Path):
     assert (sample.id, sample.answer, sample.question_type) == ("70", "two", "number")
 
 
+@pytest.mark.parametrize(
+    ("question", "annotations", "complaint"),
+    [
+        ({"question_id": 70, "image_id": None}, [], "holds no list of annotations"),
+        ({"question_id": 70, "image_id": 7}, {"annotations": [5]}, "the 'gpt' turn reads"),
+        ({"image_id": 7}, {"annotations": []}, "the 'gpt' turn reads"),
+        ({"question_id": 70}, {"annotations": [{"question_id": 70, "multiple_choice_answer": "a"}]},
+         "COCO_train2014_.*None.jpg', which does not exist"),
+    ],
+)
+def test_damaged_files_of_vqa_v2_are_refused(question, annotations, complaint, tmp_path: Path):
+    questions = {"questions": [question | {"question": "how many ?"}]}
+    (tmp_path / "v2_OpenEnded_questions.json").write_text(json.dumps(questions))
+    (tmp_path / "v2_annotations.json").write_text(json.dumps(annotations))
+    with pytest.raises(rcp.UserError, match=complaint):
+        ConversationDataset(tmp_path / "v2_OpenEnded_questions.json")
+
+
 # -- Hugging Face data sets --------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """A whole data set looked through before a night is spent on it."""
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +74,7 @@ def _line(samples: Sequence[Sample]) -> str:
 
 def _bad_images(samples: Sequence[Sample], decode: bool) -> Iterator[tuple[Path, str]]:
     for image in dict.fromkeys(image for sample in samples for image in sample.images):
-        if not image.is_file():
+        if not os.path.isfile(image):  # Path.is_file raises where a name is too long
             yield image, "does not exist"
         elif decode:
             try:

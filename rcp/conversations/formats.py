@@ -38,42 +38,59 @@ def as_conversation(row: Any) -> Any:
     """
     if not isinstance(row, dict) or "conversations" in row or "question" not in row:
         return row
-    answers = row.get("answers", row.get("answer"))
-    answers = [answers] if isinstance(answers, (str, int, float)) else answers or [""]
-    texts = [str(a["answer"]) if isinstance(a, dict) else str(a) for a in answers]
     images = row.get("image") or []
     images = [images] if isinstance(images, str) else images
-    question = str(row["question"])
-    if PLACEHOLDER not in question:
+    question = row["question"]
+    # what is of another type stays as it is, to be refused by name like any bad conversation
+    if isinstance(question, str) and isinstance(images, list) and PLACEHOLDER not in question:
         question = PLACEHOLDER * len(images) + "\n" * bool(images) + question
     return {
         "id": row.get("id", row.get("question_id")),
         "image": images,
         "conversations": [
             {"from": "human", "value": question},
-            {"from": "gpt", "value": Counter(texts).most_common(1)[0][0]},
+            {"from": "gpt", "value": _answer(row)},
         ],
         "question_type": row.get("question_type"),
     }
 
 
+def _answer(row: Row) -> str:
+    """The most frequent answer of ``row``, empty where it has none that is text or a number."""
+    given = row.get("answers") or row.get("answer")
+    given = given if isinstance(given, list) else [given]
+    found = [answer.get("answer") if isinstance(answer, dict) else answer for answer in given]
+    texts = [str(answer) for answer in found if isinstance(answer, (str, int, float))]
+    return Counter(texts).most_common(1)[0][0] if texts else ""
+
+
 def _parsed(path: Path) -> Any:
+    number = 0
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix == ".jsonl":
-            return [json.loads(line) for line in text.splitlines() if line.strip()]
-        return json.loads(text)
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")  # Windows programs begin a file with a mark
+        if path.suffix != ".jsonl":
+            return json.loads(text)
+        rows = []
+        # not splitlines: it also splits at separators that may stand inside a JSON string
+        for number, line in enumerate(text.split("\n"), 1):
+            if line.strip():
+                rows.append(json.loads(line))
+        return rows
+    except (OSError, ValueError, RecursionError) as error:
+        place = f"line {number} of it: " if number else ""
         raise UserError(
-            f"'{path}' is not valid JSON ({error}). Give a JSON list of conversations; if the "
-            "file was cut short, make it again."
+            f"'{path}' is not valid JSON ({place}{error}). Give a JSON list of conversations, or "
+            "one a line in a file called .jsonl; if the file was cut short, make it again."
         ) from error
 
 
 def _unwrapped(content: dict[str, Any], path: Path) -> Any:
     """The list of questions inside the object a benchmark publishes."""
     if isinstance(content.get("data"), list):
-        return [_with_image(row, f"{row.get('image_id')}.jpg") for row in content["data"]]
+        return [
+            _with_image(row, f"{row.get('image_id')}.jpg") if isinstance(row, dict) else row
+            for row in content["data"]
+        ]
     if isinstance(content.get("questions"), list):
         return _vqa_v2(content, path)
     if content and all(isinstance(v, dict) and "imageId" in v for v in content.values()):
@@ -103,17 +120,24 @@ def _vqa_v2(content: dict[str, Any], path: Path) -> list[Row]:
             f"'{path}' holds questions of VQAv2, whose answers are published in a file of their "
             f"own: put '{beside.name}' beside it."
         )
-    answers = {row["question_id"]: row for row in _parsed(beside)["annotations"]}
+    annotations = _parsed(beside)
+    listed = annotations.get("annotations") if isinstance(annotations, dict) else None
+    if not isinstance(listed, list):
+        raise UserError(
+            f"'{beside}' holds no list of annotations, so that the questions of '{path}' have no "
+            "answers. Put the annotations that VQAv2 publishes there."
+        )
+    answers = {str(row.get("question_id")): row for row in listed if isinstance(row, dict)}
     subset = content.get("data_subtype", "train2014")
     rows = []
     for row in content["questions"]:
-        answer = answers.get(row["question_id"], {})
-        rows.append(
-            {
+        if isinstance(row, dict):
+            answer = answers.get(str(row.get("question_id")), {})
+            row = {
                 **row,
-                "answer": answer.get("multiple_choice_answer", ""),
+                "answer": answer.get("multiple_choice_answer"),
                 "question_type": answer.get("answer_type"),
-                "image": f"COCO_{subset}_{row['image_id']:012d}.jpg",
+                "image": f"COCO_{subset}_{str(row.get('image_id')).zfill(12)}.jpg",
             }
-        )
+        rows.append(row)
     return rows

@@ -1,5 +1,6 @@
 """Reader of LLaVA-style conversation files: JSON plus image files on disk."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from rcp.errors import UserError
 
 IMAGE_LENGTH = 2000
 """Characters that an image is counted as when samples are put together by length."""
+
+SHOWN = 200
+"""Characters of a wrong value that a message shows."""
 
 NO_TYPE = "untyped"
 """Question type of a sample that names none."""
@@ -86,8 +90,9 @@ class ConversationDataset(Dataset[LoadedSample]):
 
 def conversation_file(path: Path) -> Path:
     """``path`` itself, or the one JSON file in that folder; refuses what does not exist."""
-    if not path.is_dir():
-        if not path.is_file():
+    # not Path.is_file, which raises where a name is too long; likewise below
+    if not os.path.isdir(path):
+        if not os.path.isfile(path):
             raise UserError(
                 f"There is no conversation file '{path}'. Give the path of a LLaVA-style JSON "
                 "file; the embedded data are written by 'make data', or 'python -m data.generate "
@@ -124,6 +129,11 @@ def read_row(row: Any, number: int, path: Path, folder: Path) -> Sample:
     question, answer = _text(turns[0], "human", name, path), _text(turns[1], "gpt", name, path)
     images = row.get("image") or []
     images = [images] if isinstance(images, str) else images
+    if not isinstance(images, list) or not all(isinstance(i, str) and i for i in images):
+        raise UserError(
+            f"The image of sample '{name}' of '{path}' is {_short(images)}, but it must be the "
+            "path of an image file, or a list of such paths. Correct or remove the sample."
+        )
     placeholders = question.count(PLACEHOLDER)
     if placeholders != len(images):
         raise UserError(
@@ -146,17 +156,23 @@ def _text(turn: Any, speaker: str, name: str, path: Path) -> str:
     if not isinstance(said, str) or not said.strip():
         raise UserError(
             f"Sample '{name}' of '{path}' does not open with a 'human' turn followed by a 'gpt' "
-            f"turn, each with a non-empty 'value': the '{speaker}' turn reads {turn!r}. Correct "
-            "or remove the sample."
+            f"turn, each with a non-empty 'value': the '{speaker}' turn reads {_short(turn)}. "
+            "Correct or remove the sample."
         )
     return said
+
+
+def _short(value: Any) -> str:
+    """``value`` as a message shows it: a whole picture may have come in its place."""
+    shown = repr(value)
+    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
 
 
 def _check_images_exist(samples: Sequence[Sample]) -> None:
     checked: set[Path] = set()
     for sample in samples:
         for image in sample.images:
-            if image not in checked and not image.is_file():
+            if image not in checked and not os.path.isfile(image):
                 raise UserError(
                     f"Sample '{sample.id}' names the image '{image}', which does not exist. Paths "
                     "are relative to the image folder, by default the folder of the conversation "
