@@ -7,7 +7,7 @@ import datasets
 import pytest
 import pytorch_lightning as pl
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 import rcp
 from rcp.__main__ import main
@@ -128,6 +128,44 @@ def test_a_table_of_plain_questions_and_bad_rows(tmp_path: Path):
         found[1]
     with pytest.raises(rcp.UserError, match="cannot be opened"):
         TableDataset(str(tmp_path / "gone.parquet"))
+
+
+# -- pictures of every kind --------------------------------------------------------------------
+
+
+def test_pictures_are_read_upright_and_with_all_their_bits(tmp_path: Path):
+    """The same from a file and from a data set, which turns them by itself."""
+    held = Image.new("RGB", (8, 4), "red")
+    orientation = Image.Exif()
+    orientation[ExifTags.Base.Orientation] = 6
+    held.save(tmp_path / "0.jpg", exif=orientation)
+    Image.frombytes("I;16", (2, 1), bytes([0, 255, 0, 128])).save(tmp_path / "1.png")
+    rows = [{"image": name, "question": "q", "answer": "a"} for name in ("0.jpg", "1.png")]
+    (tmp_path / "all.json").write_text(json.dumps(rows))
+    files = ConversationDataset(tmp_path / "all.json")
+    assert files[0].images[0].size == (4, 8)
+    assert [files[1].images[0].getpixel((x, 0))[0] for x in (0, 1)] == [255, 128]
+    for row in rows:
+        row["image"] = str(tmp_path / row["image"])
+    whole = datasets.Dataset.from_list(rows).cast_column("image", datasets.Image())
+    whole.to_parquet(tmp_path / "rows.parquet")
+    for one, other in zip(files, TableDataset(str(tmp_path / "rows.parquet"))):
+        assert one.images[0].tobytes() == other.images[0].tobytes()
+
+
+def test_whatever_pillow_raises_is_an_image_that_cannot_be_read(
+    conversations: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Of a PNG whose chunks end in the wrong place a SyntaxError."""
+    damaged = conversations.parent / "images" / "0.png"
+    Image.effect_noise((32, 32), 50).save(damaged)
+    whole = damaged.read_bytes()
+    data = whole.index(b"IDAT")
+    damaged.write_bytes(whole[: data - 4] + b"\0\0\0\x0a" + whole[data:])
+    with pytest.raises(rcp.UserError, match="0.png' of sample 'sample-0' cannot be read"):
+        ConversationDataset(conversations)[0]
+    assert main(["check-data", str(conversations)]) == 2
+    assert "cannot be decoded" in capsys.readouterr().out
 
 
 # -- unreadable samples ------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from rcp.conversations.formats import read_rows
+from rcp.conversations.images import as_rgb
 from rcp.conversations.reader import Sample, conversation_file, read_row
 from rcp.errors import UserError
 
@@ -79,6 +80,6 @@ def _bad_images(samples: Sequence[Sample], decode: bool) -> Iterator[tuple[Path,
         elif decode:
             try:
                 with Image.open(image) as opened:
-                    opened.convert("RGB")
-            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                    as_rgb(opened)
+            except Exception as error:  # Pillow raises a dozen kinds for a damaged file
                 yield image, f"cannot be decoded ({error})"

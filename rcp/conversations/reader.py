@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from rcp.conversations.formats import PLACEHOLDER, read_rows
+from rcp.conversations.images import as_rgb
 from rcp.errors import UserError
 
 IMAGE_LENGTH = 2000
@@ -184,8 +185,8 @@ def _check_images_exist(samples: Sequence[Sample]) -> None:
 def _decode(path: Path, name: str) -> Image.Image:
     try:
         with Image.open(path) as image:
-            return image.convert("RGB")
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
+            return as_rgb(image)
+    except Exception as error:  # Pillow raises a dozen kinds for a damaged file
         raise UserError(
             f"The image '{path}' of sample '{name}' cannot be read ({error}). Replace the file "
             "or remove the sample from the conversation file."

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from rcp.conversations import PLACEHOLDER, ConversationDataset, LoadedSample, Sample
 from rcp.conversations.formats import as_conversation
+from rcp.conversations.images import as_rgb
 from rcp.conversations.reader import read_row
 from rcp.errors import UserError
 
@@ -75,12 +74,8 @@ def with_images(sample: Sample, fetch: Callable[[], Any], path: Path) -> LoadedS
     try:
         found = fetch()
         images = [] if found is None else found if isinstance(found, list) else [found]
-        decoded = tuple(image.convert("RGB") for image in images)
-    except (
-        OSError, ValueError, AttributeError, TypeError,
-        SyntaxError,  # Pillow's for a PNG with a broken chunk
-        Image.DecompressionBombError,
-    ) as error:
+        decoded = tuple(as_rgb(image) for image in images)
+    except Exception as error:  # Pillow raises a dozen kinds for a damaged file
         raise UserError(
             f"An image of sample '{sample.id}' of '{path}' cannot be read ({error}). "
             "Remove the row, or give the column the type Image."
