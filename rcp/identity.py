@@ -45,7 +45,10 @@ class BaseIdentity:
 
     def check(self, backbone: Backbone) -> None:
         """Raise ``UserError`` unless ``backbone`` is the model this identity was taken from."""
-        other = BaseIdentity.of(backbone)
+        self.check_same(BaseIdentity.of(backbone))
+
+    def check_same(self, other: "BaseIdentity") -> None:
+        """Raise ``UserError`` unless ``other`` was taken from the same model."""
         for name in ("architecture", "model_type", "hidden_size", "num_layers"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from rcp.card import model_card
 from rcp.errors import UserError
+from rcp.filling import filled
 from rcp.identity import BaseIdentity
 from rcp.lora_folder import save_peft_folder
 from rcp.plain import from_plain
@@ -115,18 +116,11 @@ def load_plugin(path: str | Path) -> Plugin:
             f"again."
         )
     read = from_plain(Description, {f.name: description[f.name] for f in fields(Description)})
-    sizes = read.hidden_size, read.num_layers
-    try:
-        with torch.device("meta"):  # a wrong size must cost no memory before the weights tell
-            expected = Plugin(read.plugin, *sizes).state_dict()
-    except UserError:  # also of a method that looks at values while it is made
-        expected = Plugin(read.plugin, *sizes).state_dict()
-    tensors = _read_weights(expected, path / WEIGHTS)
-    plugin = Plugin(read.plugin, *sizes)
+    sizes, weights = (read.hidden_size, read.num_layers), path / WEIGHTS
+    plugin = filled(read.plugin, *sizes, _read_weights(weights), f"'{weights}'")
     plugin.base = read.base
     plugin.training_summary = read.training
-    plugin.load_state_dict(tensors)
-    return plugin.eval()
+    return plugin
 
 
 def load(
@@ -198,37 +192,10 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_weights(expected: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """The tensors of ``file``, refused unless they have the names and shapes of ``expected``."""
+def _read_weights(file: Path) -> dict[str, Tensor]:
     try:
-        tensors = load_file(str(file))
+        return load_file(str(file))
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"'{file}' is damaged or truncated ({error}). Copy or export it again."
         ) from None
-    if missing := sorted(set(expected) - set(tensors)):
-        raise UserError(
-            f"'{file}' lacks {len(missing)} of the plug-in's tensors, first '{missing[0]}'. It "
-            f"does not belong to the plugin.json beside it: export the plug-in again."
-        )
-    if unknown := sorted(set(tensors) - set(expected)):
-        warnings.warn(f"'{file}' holds tensors nobody knows: {', '.join(unknown)}", stacklevel=3)
-    for name, value in expected.items():
-        if tensors[name].shape != value.shape:
-            raise UserError(
-                f"Tensor '{name}' in '{file}' is {list(tensors[name].shape)}, the plug-in's is "
-                f"{list(value.shape)}. It does not belong to the plugin.json beside it."
-            )
-        if tensors[name].dtype.is_floating_point != value.dtype.is_floating_point:
-            raise UserError(
-                f"Tensor '{name}' in '{file}' is {tensors[name].dtype}, the plug-in's is "
-                f"{value.dtype}. Export the plug-in again."
-            )
-        # as it will be used: a value may be too large for it, and 8-bit floats cannot be asked
-        tensors[name] = tensors[name].to(value.dtype)
-        if not tensors[name].isfinite().all():
-            raise UserError(
-                f"Tensor '{name}' in '{file}' holds values that are not finite. Export an earlier "
-                f"checkpoint, or train again."
-            )
-    return {name: tensors[name] for name in expected}

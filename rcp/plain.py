@@ -7,7 +7,7 @@ import math
 import sys
 import types
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rcp.errors import UserError
 
@@ -60,6 +60,13 @@ def _of_type(kind: Any, value: Any, name: str) -> Any:
             _of_type(inner[0], key, name): _of_type(inner[1], part, name)
             for key, part in value.items()
         }
+    if origin is Literal:
+        if value in inner:
+            return value
+        raise UserError(
+            f"{name} is {str(value)[:80]!r}, but it must be {' or '.join(map(repr, inner))}. "
+            f"Correct the value."
+        )
     if origin not in (None, list, dict) or kind is Any:
         return value  # a type that no field of a file has: the callee's own concern
     if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):

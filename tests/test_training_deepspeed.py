@@ -89,6 +89,12 @@ def test_a_sharded_checkpoint_is_exported_like_a_whole_one(written, tmp_path: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "plugin"]
 
 
+def test_what_deepspeed_hands_over_when_a_run_goes_on_holds_no_weights(written):
+    """It has loaded them itself, from the shards."""
+    module, checkpoint, _ = written
+    module.on_load_checkpoint({k: v for k, v in checkpoint.items() if k != "state_dict"})
+
+
 def test_an_interrupted_write_leaves_the_checkpoint_before_it(
     written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -1,12 +1,16 @@
 """What a training checkpoint holds of the plug-in, in plain types."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from rcp.base_model import BaseDtype
 from rcp.errors import UserError
+from rcp.filling import checked, expected, filled
 from rcp.identity import BaseIdentity
 from rcp.plain import from_plain
 from rcp.plugin import Plugin, PluginSpec
@@ -19,6 +23,30 @@ WHOLE = "plugin.ckpt"
 
 FORMAT_VERSION = 1
 PREFIX = "plugin."
+STANDING = {
+    "pytorch-lightning_version": str,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+"""What Lightning writes for a training to go on, and what it is."""
+
+WHAT = "the checkpoint"
+"""What a message calls one whose path is not known."""
+
+
+@dataclass
+class Trained:
+    """What a checkpoint says of its plug-in, beside the weights."""
+
+    format_version: int
+    spec: PluginSpec
+    hidden_size: int
+    num_layers: int
+    base: BaseIdentity
+    dtype: BaseDtype
+    training_summary: dict[str, Any]
 
 
 def keep_plugin_only(
@@ -39,9 +67,9 @@ def keep_plugin_only(
 
 
 def check_resumable(checkpoint: dict[str, Any], plugin: Plugin) -> None:
-    """Refuse a checkpoint that was not written by a training of this plug-in."""
-    entry = _entry(checkpoint, "the given checkpoint")
-    mine, theirs = plugin.spec.to_dict(), entry["spec"]
+    """Refuse a checkpoint that was not written by a training of this plug-in on this base."""
+    entry = trained(checkpoint, WHAT)
+    mine, theirs = plugin.spec.to_dict(), checkpoint[ENTRY]["spec"]
     different = sorted(key for key in mine if mine[key] != theirs.get(key))
     if different:
         raise UserError(
@@ -50,12 +78,23 @@ def check_resumable(checkpoint: dict[str, Any], plugin: Plugin) -> None:
             "configuration. Resume with the configuration it was trained with, which is the "
             "config.yaml of its run folder."
         )
-    missing = {PREFIX + name for name in plugin.state_dict()} - set(checkpoint["state_dict"])
-    if missing:
-        raise UserError(
-            f"The checkpoint lacks {len(missing)} of the plug-in's tensors, first "
-            f"'{sorted(missing)[0]}'. Resume from another one."
-        )
+    if plugin.base is not None:
+        entry.base.check_same(plugin.base)
+    if "state_dict" in checkpoint:  # DeepSpeed loads the weights by itself
+        # not those of ``plugin`` itself, which may be sharded
+        wanted = expected(plugin.spec, plugin.hidden_size, plugin.num_layers)
+        checked(_weights(checkpoint, WHAT), wanted, WHAT)
+
+
+def check_goes_on(checkpoint: dict[str, Any]) -> None:
+    """Refuse a checkpoint that holds the plug-in alone, not where its training stood."""
+    for name, kind in STANDING.items():
+        if not isinstance(checkpoint.get(name), kind):
+            raise UserError(
+                f"The checkpoint holds no {name}, so that no training can go on from it; it can "
+                "be exported. Resume from last.ckpt of a run's folder; of a DeepSpeed run that is "
+                "a folder itself."
+            )
 
 
 def predecessor(path: Path) -> Path:
@@ -66,7 +105,8 @@ def predecessor(path: Path) -> Path:
 def standing(path: Path) -> Path:
     """``path``, or its predecessor if a run was killed while that was being replaced."""
     before = predecessor(path)
-    return before if before.exists() and not path.exists() else path
+    # not Path.exists, which raises where a name is too long; likewise below
+    return before if os.path.exists(before) and not os.path.exists(path) else path
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -75,9 +115,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Of a folder, as sharded training writes it, the plug-in is read and the shards are not.
     """
     path = standing(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         path = path / WHOLE
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(
             f"There is no checkpoint '{path}'. Give one that train.py wrote: best.ckpt or last.ckpt"
             " in the folder of a run."
@@ -89,34 +129,54 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"The checkpoint '{path}' cannot be read ({type(error).__name__}: it is damaged, cut "
             "short or no checkpoint). Give another one of the run's folder, or train again."
         ) from error
-    _entry(checkpoint, f"'{path}'")
+    trained(checkpoint, f"'{path}'")
+    _weights(checkpoint, f"'{path}'")
     return checkpoint
 
 
 def rebuild_plugin(checkpoint: dict[str, Any]) -> Plugin:
     """The trained plug-in of a checkpoint, in evaluation mode."""
-    entry = _entry(checkpoint, "the checkpoint")
-    plugin = Plugin(
-        from_plain(PluginSpec, entry["spec"]), entry["hidden_size"], entry["num_layers"]
-    )
-    plugin.base = from_plain(BaseIdentity, entry["base"]) if entry["base"] is not None else None
-    plugin.training_summary = entry["training_summary"]
-    state = checkpoint["state_dict"]
-    plugin.load_state_dict({name.removeprefix(PREFIX): value for name, value in state.items()})
-    return plugin.eval()
+    entry, weights = trained(checkpoint, WHAT), _weights(checkpoint, WHAT)
+    plugin = filled(entry.spec, entry.hidden_size, entry.num_layers, weights, WHAT)
+    plugin.base = entry.base
+    plugin.training_summary = entry.training_summary
+    return plugin
 
 
-def base_dtype(checkpoint: dict[str, Any]) -> BaseDtype:
-    """The precision the frozen model had in training."""
-    return _entry(checkpoint, "the checkpoint")["dtype"]
-
-
-def _entry(checkpoint: Any, name: str) -> dict[str, Any]:
+def trained(checkpoint: Any, name: str) -> Trained:
+    """Our entry of ``checkpoint``, which messages call ``name``; raises ``UserError`` for none."""
     entry = checkpoint.get(ENTRY) if isinstance(checkpoint, dict) else None
-    if entry is None or entry.get("format_version") != FORMAT_VERSION:
-        found = "no plug-in" if entry is None else f"format version {entry.get('format_version')}"
+    version = entry.get("format_version") if isinstance(entry, dict) else None
+    if type(version) is not int or version != FORMAT_VERSION:
+        found = "no plug-in" if version is None else f"format version {version!r}"
         raise UserError(
             f"{name[0].upper()}{name[1:]} holds {found}, but a checkpoint of train.py with format "
             f"version {FORMAT_VERSION} is needed. Give best.ckpt or last.ckpt of a run's folder."
         )
-    return entry
+    try:
+        return from_plain(Trained, entry)
+    except UserError as error:
+        raise UserError(
+            f"{name[0].upper()}{name[1:]} is damaged: {error} Or give another checkpoint of the "
+            "run's folder."
+        ) from error
+
+
+def _weights(checkpoint: dict[str, Any], name: str) -> dict[str, Tensor]:
+    """The plug-in's tensors by their own names."""
+    state = checkpoint.get("state_dict")
+    if not isinstance(state, dict) or not all(
+        isinstance(key, str) and _is_plain(value) for key, value in state.items()
+    ):
+        raise UserError(
+            f"{name[0].upper()}{name[1:]} holds no weights by name. Give best.ckpt or last.ckpt of "
+            "a run's folder."
+        )
+    return {key.removeprefix(PREFIX): value for key, value in state.items()}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether ``value`` is a tensor whose values are in memory, one beside the other."""
+    return (
+        isinstance(value, Tensor) and value.layout == torch.strided and value.device.type != "meta"
+    )

@@ -12,7 +12,12 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from rcp.errors import UserError
-from rcp.training.checkpoint import check_resumable, read_checkpoint, standing
+from rcp.training.checkpoint import (
+    check_goes_on,
+    check_resumable,
+    read_checkpoint,
+    standing,
+)
 from rcp.training.config_files import with_config_paths
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
@@ -66,6 +71,12 @@ class TrainingCLI(LightningCLI):
         self.config = parser.parse_args(args)
         refuse_seed(self.config.fit.seed_everything)
 
+    def _parse_ckpt_path(self) -> None:
+        """Lightning's own lets a checkpoint's hyper-parameters change the configuration.
+
+        Ours hold none, and nothing that a file says counts before it is known to be ours.
+        """
+
     def before_instantiate_classes(self) -> None:
         refuse_impossible(self.config.fit)
         last = standing(self._folder / f"{LAST}.ckpt")
@@ -117,7 +128,11 @@ class TrainingCLI(LightningCLI):
         """The last checks, and the accuracy that training starts from."""
         refuse_single_samples(self.model, self.datamodule, self.trainer)
         if self.config.fit.ckpt_path is not None:
-            check_resumable(read_checkpoint(Path(self.config.fit.ckpt_path)), self.model.plugin)
+            path = Path(self.config.fit.ckpt_path)
+            checkpoint = read_checkpoint(path)
+            check_resumable(checkpoint, self.model.plugin)
+            if not path.is_dir():  # of a DeepSpeed run the rest is in its shards
+                check_goes_on(checkpoint)
         elif not isinstance(self.trainer.strategy, PluginDeepSpeed):  # its engine is for training
             with nothing_left_of_refusals(self._folder):
                 self.trainer.validate(self.model, self.datamodule, verbose=False)

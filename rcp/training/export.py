@@ -16,7 +16,7 @@ from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, S
 from rcp.errors import UserError
 from rcp.io import load_plugin, save_plugin
 from rcp.plugin import Plugin
-from rcp.training.checkpoint import base_dtype, read_checkpoint, rebuild_plugin
+from rcp.training.checkpoint import read_checkpoint, rebuild_plugin, trained
 
 
 def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -> Plugin:
@@ -33,8 +33,8 @@ def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -
         )
     content = read_checkpoint(checkpoint)
     plugin = rebuild_plugin(content)
-    assert plugin.base is not None
-    model, processor = load_base(plugin.base.name_or_path, base_dtype(content))
+    entry = trained(content, f"'{checkpoint}'")
+    model, processor = load_base(entry.base.name_or_path, entry.dtype)
     inputs = _check_inputs(processor)
     output.parent.mkdir(parents=True, exist_ok=True)
     workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))

@@ -276,7 +276,8 @@ class PluginTraining(ValidatedTraining):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.check_resumable(checkpoint, self.plugin)
-        self.results = dict(checkpoint[checkpoints.ENTRY]["training_summary"]["results"])
+        summary = checkpoints.trained(checkpoint, checkpoints.WHAT).training_summary
+        self.results = dict(summary.get("results", {}))
 
     def _summary(self) -> dict[str, Any]:
         """What the exported folder says of this training, in plain values."""
