@@ -29,16 +29,18 @@ from data.questions import Question, QuestionSampler
 from data.scenes import IMAGE_SIZE, sample_scenes
 
 GREY = 128
+PER_IMAGE = 4  # questions that share an image
+BATCH_SIZE = 50
 Sample = tuple[Image.Image, Question]
 
 
-def held_out(split: str, seed: int, n: int, per_image: int = 4) -> list[Sample]:
+def held_out(split: str, seed: int, n: int) -> list[Sample]:
     """`n` (image, question) pairs of a split."""
     sampler, scenes = QuestionSampler(seed), sample_scenes(split, seed)
     samples: list[Sample] = []
     for scene in islice(scenes, n):
         image = Image.fromarray(draw_scene(scene))
-        samples += [(image, question) for question in sampler.sample(scene, per_image)]
+        samples += [(image, question) for question in sampler.sample(scene, PER_IMAGE)]
         if len(samples) >= n:
             break
     return samples[:n]
@@ -46,13 +48,12 @@ def held_out(split: str, seed: int, n: int, per_image: int = 4) -> list[Sample]:
 
 @torch.no_grad()
 def answers(model: LlavaForConditionalGeneration, processor: transformers.ProcessorMixin,
-            samples: Sequence[Sample], keep: float | None = None, seed: int = 0,
-            batch_size: int = 50) -> list[str]:
+            samples: Sequence[Sample], keep: float | None = None, seed: int = 0) -> list[str]:
     """Generated answers; `keep` drops all but a random share of the visual tokens beforehand."""
     generator = torch.Generator().manual_seed(seed)
     texts: list[str] = []
-    for start in range(0, len(samples), batch_size):
-        part = samples[start:start + batch_size]
+    for start in range(0, len(samples), BATCH_SIZE):
+        part = samples[start:start + BATCH_SIZE]
         prompts = [processor.apply_chat_template(
             [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q.text}]}],
             add_generation_prompt=True) for _, q in part]

@@ -49,13 +49,13 @@ def layer_flops(facts: DecoderFacts, rows: int) -> int:
     return projections + attention + mlp + router
 
 
-def prefill_flops(facts: DecoderFacts, rows: Sequence[int], logits: int = 1) -> int:
+def prefill_flops(facts: DecoderFacts, rows: Sequence[int]) -> int:
     """FLOPs of the decoder and its output head in one prefill.
 
-    ``rows``: tokens present in each layer. ``logits``: rows the output head is applied to; a
-    generation needs the last one only.
+    ``rows``: tokens present in each layer. The head is applied to the last one only, which is all
+    that a generation needs.
     """
-    head = 2 * logits * facts.hidden * facts.vocab
+    head = 2 * facts.hidden * facts.vocab
     return sum(layer_flops(facts, count) for count in rows) + head
 
 

@@ -13,21 +13,20 @@ class Relaxation:
     ``hard``: tokens are kept or not, and a straight-through gradient reaches the scores; else each
     is retained by its sigmoid, a number between 0 and 1 (CoViPAL stage 2 [note]).
     ``temperature`` divides the score inside the sigmoid; ``noise`` scales the logistic noise
-    added to the score, 0 for none; ``generator`` makes the noise repeatable. ``margin``, if given,
-    drops the tokens ranked beyond ``margin`` times a stage's count physically while training
-    too: their gradient is negligible, and they cost most of the time. [ours]
+    added to the score, 0 for none. ``margin``, if given, drops the tokens ranked beyond ``margin``
+    times a stage's count physically while training too: their gradient is negligible, and they
+    cost most of the time. [ours]
     """
 
     temperature: float = 1.0
     noise: float = 0.0
-    generator: torch.Generator | None = None
     margin: float | None = None
     hard: bool = True
 
     def perturb(self, scores: Tensor) -> Tensor:
-        """``scores`` plus logistic noise (difference of two Gumbel draws), same shape, fp32."""
+        """``scores`` (B, N) fp32 plus logistic noise, the difference of two Gumbel draws."""
         if self.noise == 0:
             return scores
-        uniform = torch.rand(scores.shape, generator=self.generator, device=scores.device)
+        uniform = torch.rand(scores.shape, device=scores.device)
         uniform = uniform.clamp(1e-6, 1 - 1e-6)
         return scores + self.noise * (uniform.log() - (-uniform).log1p())

@@ -110,7 +110,6 @@ def build_token_map(
     *,
     labels: Tensor | None = None,
     prompt_end: Tensor | None = None,
-    grid: Tensor | None = None,
 ) -> TokenMap:
     """Assign a role to every column.
 
@@ -142,8 +141,6 @@ def build_token_map(
     question_columns, question_valid = columns_of(question, width[1])
     answer_columns, answer_valid = columns_of(answer, width[2])
     index = image_runs(image).gather(1, visual_columns)
-    if grid is None:
-        grid = square_grid(visual_columns, visual_valid, index)
     return TokenMap(
         image=image,
         question=question,
@@ -153,7 +150,7 @@ def build_token_map(
         visual_columns=visual_columns,
         visual_valid=visual_valid,
         image_index=index,
-        grid=grid,
+        grid=square_grid(visual_columns, visual_valid, index),
         question_columns=question_columns,
         question_valid=question_valid,
         answer_columns=answer_columns,

@@ -76,8 +76,3 @@ def write_rows(rows: Sequence[Row], path: Path) -> None:
     except BaseException:
         os.unlink(unfinished)
         raise
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The inverse of :func:`write_rows`."""
-    return [Row(**row) for row in json.loads(path.read_text())]

@@ -75,13 +75,12 @@ class Forward:
         self.stages_alive: list[Tensor] = []
         self.pruned_sum: Tensor | None = None
         self.seen = Seen()
-        self.entry = Entry(setup.backbone, setup.facts, {})
+        self.entry = Entry(setup.backbone, setup.facts)
         self.merges: dict[int, Tensor] = {}
         self.repacking: Repacking | None = None
         if trace is not None:
             trace.restart()
             trace.visual_valid = tokens.visual_valid
-            trace.answer_rows = tokens.answer
 
     @property
     def wants_guide(self) -> bool:

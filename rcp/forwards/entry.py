@@ -50,14 +50,13 @@ def _to_be_had(backbone: Backbone, name: str) -> bool:
 class Entry:
     """Facts over all visual slots a sample began with: each (B, N, ...), by the view's names.
 
-    ``encoded`` is what was taken while images were encoded; it may come later than the entry is
-    made, but before :meth:`enter`.
+    ``encoded`` is what was taken while images were encoded, and is set before :meth:`enter`.
     """
 
-    def __init__(self, backbone: Backbone, names: frozenset[str], encoded: Facts) -> None:
+    def __init__(self, backbone: Backbone, names: frozenset[str]) -> None:
         self.backbone = backbone
         self.names = names
-        self.encoded = encoded
+        self.encoded: Facts = {}
         self._dense: dict[str, Tensor] = {}
 
     def enter(self, tokens: TokenMap, embeds: Tensor | None) -> None:

@@ -14,10 +14,9 @@ class Trace:
 
     Each forward overwrites what the one before it left. ``kept``: per stage, the cumulative mask
     c (B, N), fp32, with gradient in soft mode; ``scores``: per stage z (B, N) at the tokens alive
-    before it (soft mode); ``visual_valid`` (B, N) bool: which visual slots
-    exist. ``answer_states``: output rows (R, D) of each of ``answer_layers`` at the
-    answer-predicting positions, in (batch, position) order, after repair. ``answer_rows`` (B, T)
-    bool.
+    before it (soft mode); ``visual_valid`` (B, N) bool: which visual slots exist.
+    ``answer_states``: output rows (R, D) of each of ``answer_layers`` at the answer-predicting
+    positions, in (batch, position) order, after repair.
 
     Record mode also notes what the caller asked for. ``question_attention``: for each of
     ``attention_layers``, what the frozen model attends from its question rows to each visual
@@ -36,7 +35,6 @@ class Trace:
     scores: list[Tensor] = field(default_factory=list)
     visual_valid: Tensor | None = None
     answer_states: dict[int, Tensor] = field(default_factory=dict)
-    answer_rows: Tensor | None = None
     question_attention: dict[int, Tensor] = field(default_factory=dict)
     views: dict[int, View] = field(default_factory=dict)
     biases: dict[int, Tensor] = field(default_factory=dict)

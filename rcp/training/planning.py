@@ -36,7 +36,7 @@ class Rows:
 def plan(options: argparse.Namespace) -> list[str]:
     """The lines of `python -m rcp plan`; raises ``UserError`` for what cannot be planned."""
     config = read_configuration(options.config)
-    model_part, data, trainer = (config.get(part) or {} for part in ("model", "data", "trainer"))
+    model_part, trainer = (config.get(part) or {} for part in ("model", "trainer"))
     model, plugin = on_meta(options.base or model_part.get("base"), model_part)
     facts = decoder_facts(backbone_for(model))
     visual = options.visual_tokens or backbone_for(model).visual_tokens
@@ -48,7 +48,7 @@ def plan(options: argparse.Namespace) -> list[str]:
     rows = rows_by_layer(plugin, visual, options.text_tokens, model_part.get("margin"))
     step = _step(options, config, model, plugin, facts, rows)
     lines = _costs(facts, rows, plugin, visual, 2 if step.value_bytes == 2 else 4)
-    return [*lines, *_memory_lines(step, _available(options.gpu_memory), model_part, data, trainer)]
+    return [*lines, *_memory_lines(step, _available(options.gpu_memory), model_part, trainer)]
 
 
 def on_meta(base: Any, model_part: dict[str, Any]) -> tuple[nn.Module, Plugin]:
@@ -164,11 +164,7 @@ def _available(given: float | None) -> int | None:
 
 
 def _memory_lines(
-    step: Step,
-    available: int | None,
-    model_part: dict[str, Any],
-    data: dict[str, Any],
-    trainer: dict[str, Any],
+    step: Step, available: int | None, model_part: dict[str, Any], trainer: dict[str, Any]
 ) -> list[str]:
     parts = memory(step)
     total = sum(parts.values())
