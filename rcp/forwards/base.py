@@ -64,6 +64,7 @@ class Forward:
         ]
         self.text_counts = [v - n for v, n in zip(tokens.valid_counts, tokens.visual_counts)]
         self.rows = Rows(tokens.image.shape[1])
+        self.ropes: dict[int, tuple[Rope, Rope]] = {}  # as handed over, and of the rows left
         self.slots = Slots.of(tokens)
         self.alive = tokens.visual_valid  # over all slots, whatever self.slots has become
         self.contexts: dict[int, Tensor] = {}
@@ -118,9 +119,20 @@ class Forward:
         return arguments
 
     def rope(self, arguments: Arguments) -> Rope:
-        """(cos, sin) of the rows left, given a layer's ``arguments``."""
-        rope = arguments["position_embeddings"]
-        return self.rows.take_rope(rope if self.repacking is None else self.repacking.rope(rope))
+        """(cos, sin) of the rows left, given a layer's ``arguments``: gathered once a stage."""
+        handed = arguments["position_embeddings"]
+        if self.rows.index is None and self.repacking is None:
+            return handed
+        if id(handed) not in self.ropes:
+            own = handed if self.repacking is None else self.repacking.rope(handed)
+            # `handed` held, or its id could be given to another
+            self.ropes[id(handed)] = handed, self.rows.take_rope(own)
+        return self.ropes[id(handed)][1]
+
+    def leave(self, rows: Rows) -> None:
+        """Go on with ``rows`` alone."""
+        self.rows = rows
+        self.ropes.clear()
 
     def add(self, layer: int, hidden: Tensor) -> Tensor:
         """What the decoder itself would have added to the output of ``layer``."""
@@ -240,6 +252,7 @@ class Forward:
             self._remember(stage, place, gone)
         if self.repacking is not None and stage == 0:
             self.repacking.close(place.hidden, self.tokens.valid, self.stages_alive[0])
+            self.ropes.clear()
         return choice
 
     def merged(self, hidden: Tensor, place: Place, choice: Choice) -> Tensor:

@@ -114,7 +114,7 @@ class DropForward(Forward):
             return hidden  # nothing went: bit for bit the model's own path
         before_rows = self.rows
         left = [text + n for text, n in zip(self.text_counts, counts)]
-        self.rows = Rows.kept(self.stages_alive[-1], left)
+        self.leave(Rows.kept(self.stages_alive[-1], left))
         self.masks.clear()
         return take_rows(hidden, before_rows.locate(self.rows.columns(self.tokens.image)))
 

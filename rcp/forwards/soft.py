@@ -90,7 +90,8 @@ class SoftForward(Forward):
         kept_counts, near_counts = torch.stack([choice.keep.sum(1), near.sum(1)]).tolist()
         keep = self.tokens.valid & (~self.tokens.image | near_columns)
         before = self.rows
-        self.rows = Rows.kept(keep, [text + n for text, n in zip(self.text_counts, near_counts)])
+        left = [text + n for text, n in zip(self.text_counts, near_counts)]
+        self.leave(Rows.kept(keep, left))
         self.slots = self.slots.compacted(choice.keep, max(1, *kept_counts))
         return take_rows(hidden, before.locate(self.rows.columns(hidden)))
 

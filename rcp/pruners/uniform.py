@@ -25,7 +25,7 @@ class UniformPruner(Pruner):
         centre = place[..., :2].square().sum(-1)
         distance = 100.0 - centre * 1e-3
         keep = torch.zeros_like(view.alive)
-        for step in range(view.alive.shape[1]):
+        for step in range(view.limit(counts)):
             rank = torch.where(placed, distance, -1.0 - centre).masked_fill(
                 ~view.alive | keep, -torch.inf
             )
