@@ -39,9 +39,14 @@ def cosines(vectors: Tensor) -> Tensor:
     shape of the product it came from: with other tokens dead, in another batch, on another
     device. [ours]
     """
-    vectors = vectors.double()
-    unit = vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    unit = normalised(vectors)
     return (unit @ unit.mT).mul_(1e9).round_().div_(1e9)
+
+
+def normalised(vectors: Tensor) -> Tensor:
+    """``vectors`` (..., D) over their lengths, fp64; a zero vector stays zero."""
+    vectors = vectors.double()
+    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
 
 
 def rows_at(matrix: Tensor) -> After:

@@ -13,11 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from rcp.tokens import IGNORED
+
 Reduce = Callable[[Tensor], Tensor]
 MomentForm = Literal["moments", "w2"]
-
-IGNORED = -100
-"""Label of a token that is not part of the answer."""
 
 EPSILON = 1e-5
 """Added to variances: a dimension that never varies must not divide by zero."""

@@ -4,6 +4,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
+
+IGNORED = -100
+"""Label of a token that is not part of the answer."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,11 @@ class TokenMap:
         )
 
 
+def predicting(labels: Tensor) -> Tensor:
+    """(B, T) bool: the columns that predict an answer token, of ``labels`` (B, T) long."""
+    return functional.pad(labels[:, 1:] != IGNORED, (0, 1))
+
+
 def columns_of(mask: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """The columns where ``mask`` (B, T) holds, in order, as (B, width) long, and which are real.
 
@@ -113,7 +122,7 @@ def build_token_map(
 ) -> TokenMap:
     """Assign a role to every column.
 
-    ``image``, ``valid`` (B, T) bool; ``labels`` (B, T) long with -100 outside the answer;
+    ``image``, ``valid`` (B, T) bool; ``labels`` (B, T) long, ``IGNORED`` outside the answer;
     ``prompt_end`` (B,) the column after the last prompt token, where labels do not tell.
     With neither, the whole forward is the prompt, as in the prefill of a generation.
     """
@@ -122,7 +131,7 @@ def build_token_map(
     column = torch.arange(length, device=image.device).expand_as(image)
     last_valid = torch.where(valid, column, -1).amax(1)
     if labels is not None:
-        labelled = (labels != -100) & valid
+        labelled = (labels != IGNORED) & valid
         first_label = torch.where(labelled, column, length).amin(1)
         prompt_end = torch.minimum(first_label, last_valid + 1)
         answer = torch.zeros_like(valid)

@@ -7,13 +7,13 @@ import torch
 
 from rcp.losses import (
     EPSILON,
-    IGNORED,
     budget_loss,
     distillation_loss,
     mean_kept_ratio,
     repair_loss,
     task_loss,
 )
+from rcp.tokens import IGNORED
 
 
 def test_task_loss_is_the_mean_over_samples_of_the_mean_over_answer_tokens():

@@ -8,7 +8,7 @@ import torch
 
 from rcp import UserError
 from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample, Sample
-from rcp.losses import IGNORED
+from rcp.tokens import IGNORED
 from tests.tiny_base import TOKENS, conversation, make_processor, write_conversations
 
 pytest_plugins = ["tests.training_fixtures"]

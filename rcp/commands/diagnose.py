@@ -9,11 +9,11 @@ from typing import Any
 from tqdm import tqdm
 
 from rcp.commands import _plugin_on_data
-from rcp.conversations import Batch, ConversationCollator
+from rcp.conversations import Batch
 from rcp.errors import UserError
 from rcp.evaluation import tables
 from rcp.evaluation.diagnosis import diagnose
-from rcp.evaluation.preparation import NO_LIMIT
+from rcp.evaluation.preparation import conversation_batches
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +44,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _batches(found: _plugin_on_data.Subject, options: argparse.Namespace) -> Iterator[Batch]:
-    collate = ConversationCollator(found.processor, NO_LIMIT)
+    device = found.model.device
+    batches = conversation_batches(
+        found.processor, found.dataset, options.limit, options.batch_size, with_answers=True
+    )
     count = min(options.limit, len(found.dataset))
-    for start in tqdm(range(0, count, options.batch_size), unit="batch"):
-        end = min(start + options.batch_size, count)
-        batch = collate([found.dataset[number] for number in range(start, end)])
-        device = found.model.device
+    for batch in tqdm(batches, total=-(-count // options.batch_size), unit="batch"):
         batch["inputs"] = {name: value.to(device) for name, value in batch["inputs"].items()}
         batch["labels"] = batch["labels"].to(device)
         yield batch

@@ -11,7 +11,7 @@ from transformers import ProcessorMixin
 
 from rcp.conversations.reader import PLACEHOLDER, LoadedSample, Sample
 from rcp.errors import UserError
-from rcp.losses import IGNORED
+from rcp.tokens import IGNORED
 
 logger = logging.getLogger(__name__)
 

@@ -6,15 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from rcp.attachment import attach
 from rcp.conversations import Batch
 from rcp.evaluation.shift import DistributionShift, GapWithLoss, SinkSurvival
 from rcp.forwards.trace import Trace
 from rcp.labels import sinks
-from rcp.losses import IGNORED
 from rcp.plugin import Plugin
+from rcp.tokens import predicting
 
 
 @torch.no_grad()
@@ -39,7 +39,7 @@ def diagnose(
         repaired, right = _run(model, plugin, "soft", batch)
         before.update(full.answer_states, unrepaired.answer_states)
         after.update(full.answer_states, repaired.answer_states)
-        counts = _predicting(batch["labels"]).sum(1)
+        counts = predicting(batch["labels"]).sum(1)
         lost.update(_distances(full, repaired, counts), full_right.int() - right.int())
         exists = repaired.visual_valid
         assert exists is not None
@@ -80,10 +80,8 @@ def _run(model: Any, plugin: Plugin, mode: str, batch: Batch) -> tuple[Trace, Te
     with attach(model, plugin, mode) as handle:
         with handle.trace(attention=attention, answers=range(plugin.num_layers)) as trace:
             logits = model(**batch["inputs"], labels=batch["labels"], use_cache=False).logits
-    wrong = (logits[:, :-1].argmax(-1) != batch["labels"][:, 1:]) & (
-        batch["labels"][:, 1:] != IGNORED
-    )
-    return trace, ~wrong.any(1)
+    wrong = logits.argmax(-1) != batch["labels"].roll(-1, dims=1)
+    return trace, ~(wrong & predicting(batch["labels"])).any(1)
 
 
 def _distances(full: Trace, pruned: Trace, counts: Tensor) -> Tensor:
@@ -93,10 +91,6 @@ def _distances(full: Trace, pruned: Trace, counts: Tensor) -> Tensor:
         gap = (pruned.answer_states[layer] - full.answer_states[layer]).float().square().mean(1)
         found.append(torch.stack([rows.mean() for rows in gap.split(counts.tolist())]))
     return torch.stack(found, dim=1)
-
-
-def _predicting(labels: Tensor) -> Tensor:
-    return nn.functional.pad(labels[:, 1:] != IGNORED, (0, 1))
 
 
 def _at(values: dict[str, Tensor], index: int) -> dict[str, float]:

@@ -10,6 +10,7 @@ from rcp.attachment import attach
 from rcp.backbones import backbone_for
 from rcp.conversations import Batch
 from rcp.plugin import Plugin, PluginSpec, StageSpec
+from rcp.tokens import IGNORED
 
 
 @torch.no_grad()
@@ -52,8 +53,8 @@ def horizon(information: list[float], tolerance: float) -> int:
 
 
 def _answer_probability(model: Any, inputs: dict[str, Tensor], labels: Tensor) -> Tensor:
-    """(B,) fp64."""
+    """Of each sample's whole answer under the right prefix: (B,) fp64."""
     logits = model(**inputs, labels=labels, use_cache=False).logits[:, :-1].double()
     wanted = labels[:, 1:]
     told = logits.log_softmax(-1).gather(2, wanted.clamp(min=0)[..., None]).squeeze(-1)
-    return (told * (wanted != -100)).sum(1).exp()
+    return (told * (wanted != IGNORED)).sum(1).exp()

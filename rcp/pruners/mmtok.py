@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rcp.greedy import NOBODY, After, greedy
+from rcp.greedy import NOBODY, After, greedy, normalised
 from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.view import View
@@ -41,8 +41,9 @@ class MMTokPruner(Pruner):
 
     def select(self, view: View, counts: Tensor) -> Tensor:
         alive = view.alive
-        question, projected = _unit(view.given("question_embeds")), _unit(view.given("projected"))
-        encoder = _unit(view.given("encoder_tokens"))
+        question = normalised(view.given("question_embeds"))
+        projected = normalised(view.given("projected"))
+        encoder = normalised(view.given("encoder_tokens"))
         of_text = question @ projected.mT / self.text_temperature
         of_image = encoder @ encoder.mT / self.image_temperature
         cover = torch.cat(
@@ -76,11 +77,6 @@ def coverage(cover: Tensor, alive: Tensor) -> tuple[Tensor, After]:
         return worth()
 
     return worth(), after
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    vectors = vectors.double()
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
 
 
 def _shares(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

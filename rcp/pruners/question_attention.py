@@ -1,6 +1,5 @@
 """Control: top-k by the layer's own attention from the question to each visual token."""
 
-import torch
 from torch import Tensor
 
 from rcp.pruners.base import Pruner
@@ -15,5 +14,4 @@ class QuestionAttentionPruner(Pruner):
     needs = frozenset({"question_attention"})
 
     def forward(self, view: View) -> Tensor:
-        assert view.question_attention is not None, "the runner supplies what `needs` names"
-        return torch.log(view.question_attention.float().clamp(min=1e-12))
+        return view.given("question_attention").float().clamp(min=1e-12).log()

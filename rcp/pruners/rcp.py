@@ -81,7 +81,7 @@ class CrossAttentionPruner(Pruner):
         residual = self.mix((weights * keep_row).transpose(1, 2)).squeeze(-1)
         scores = residual.float() + self.token_mlp(visual).squeeze(-1).float() + self.bias.float()
         if self.intrinsic and not self.blind:
-            scores = scores + centred_log(view.question_attention, view.alive)
+            scores = scores + centred_log(view.given("question_attention"), view.alive)
         return scores
 
     def _conditioned_queries(self, view: View) -> Tensor:
@@ -102,9 +102,8 @@ class CrossAttentionPruner(Pruner):
         return weights.mean(1).to(visual.dtype)
 
 
-def centred_log(attention: Tensor | None, alive: Tensor) -> Tensor:
+def centred_log(attention: Tensor, alive: Tensor) -> Tensor:
     """log(max(q2v, 1e-6)) minus its mean over alive tokens, (B, N), detached (RCP §2 [draft])."""
-    assert attention is not None, "the runner supplies what `needs` names"
     logs = attention.detach().float().clamp(min=1e-6).log()
     mean = (logs * alive).sum(1, keepdim=True) / alive.sum(1, keepdim=True).clamp(min=1)
     return logs - mean

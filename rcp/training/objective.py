@@ -7,6 +7,7 @@ from rcp import losses
 from rcp.conversations import Batch
 from rcp.forwards.trace import Trace
 from rcp.plugin import Plugin
+from rcp.tokens import IGNORED
 from rcp.training.options import LossOptions
 
 Outcome = tuple[Tensor | None, Trace]
@@ -28,7 +29,7 @@ def answer_columns(labels: Tensor) -> int:
 
     ``labels`` (B, T), padded on the left.
     """
-    return int((labels.shape[1] - (labels != losses.IGNORED).any(0).int().argmax()).item()) + 1
+    return int((labels.shape[1] - (labels != IGNORED).any(0).int().argmax()).item()) + 1
 
 
 def answer_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
@@ -42,7 +43,7 @@ def answer_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     window = labels[:, -columns:]
     # The model needs the labels of all columns to know where the prompt ends, and would compute
     # its own loss from them; `shift_labels` keeps that to the columns there are logits for.
-    shifted = nn.functional.pad(window, (0, 1), value=losses.IGNORED)[:, 1:]
+    shifted = nn.functional.pad(window, (0, 1), value=IGNORED)[:, 1:]
     output = model(
         **batch["inputs"],
         labels=labels,

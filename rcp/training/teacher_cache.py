@@ -19,7 +19,7 @@ from rcp.conversations import (
 from rcp.errors import UserError
 from rcp.forwards.trace import Trace
 from rcp.image_features import encode_images, given_images
-from rcp.losses import IGNORED
+from rcp.tokens import predicting
 from rcp.training.fingerprint import check_fingerprint
 from rcp.training.shards import Shards
 from rcp.training.unreadable import PassingOver
@@ -118,7 +118,7 @@ class TeacherCache:
         rows = torch.cat([self._read(name, "logits") for name in batch["ids"]])
         labels = batch["labels"][:, -columns:]
         logits = torch.zeros(*labels.shape, rows.shape[-1], dtype=rows.dtype, device=labels.device)
-        logits[_predicting(labels)] = rows.to(labels.device)
+        logits[predicting(labels)] = rows.to(labels.device)
         states = states.to(labels.device)
         return logits, Trace(answer_states={layer: states[layer] for layer in layers})
 
@@ -174,23 +174,18 @@ def _per_image(features: Any, count: int) -> Sequence[Tensor] | Tensor:
     return values
 
 
-def _predicting(labels: Tensor) -> Tensor:
-    """(B, C) bool: the columns that predict a label of the next one."""
-    return nn.functional.pad(labels[:, 1:] != IGNORED, (0, 1))
-
-
 def kept_answers(batch: Batch, logits: Tensor, trace: Trace) -> dict[str, Tensor]:
     """The answer rows of every sample: states (L, A, D) of all layers and logits (A, V).
 
     ``logits`` (B, C, V) of the batch's last C columns, ``trace`` with the answer rows of all
     layers.
     """
-    predicting = _predicting(batch["labels"][:, -logits.shape[1]:])
-    counts = predicting.sum(1).tolist()
+    rows = predicting(batch["labels"][:, -logits.shape[1]:])
+    counts = rows.sum(1).tolist()
     states = torch.stack([trace.answer_states[layer] for layer in trace.answer_layers])
     found: dict[str, Tensor] = {}
     for name, state, row in zip(
-        batch["ids"], states.split(counts, dim=1), logits[predicting].split(counts)
+        batch["ids"], states.split(counts, dim=1), logits[rows].split(counts)
     ):
         found |= {f"states {name}": state.clone(), f"logits {name}": row.clone()}
     return found
