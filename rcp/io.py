@@ -128,9 +128,9 @@ def load(
 ) -> tuple[nn.Module, Any]:
     """Model and processor named in the folder, with the plug-in attached for good.
 
-    ``budget`` as in :func:`rcp.attach`.
-
-    ``model_arguments`` go to ``from_pretrained`` of the model (dtype, device_map, ...).
+    ``budget`` as in :func:`rcp.attach`; ``model_arguments`` go to ``from_pretrained`` of the model
+    (dtype, device_map, ...). Raises ``UserError`` for a folder that holds no plug-in or names no
+    base, and for a base that cannot be loaded or is another one.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
 

@@ -117,7 +117,7 @@ def mean_kept_ratio(
 
 
 def budget_loss(mean_ratio: Tensor, target: float) -> Tensor:
-    """``|r̄ - r*|``. [draft]"""
+    """``|r̄ - r*|`` of the 0-d ``mean_ratio`` and its target. [draft]"""
     return (mean_ratio - target).abs()
 
 

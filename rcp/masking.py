@@ -31,7 +31,7 @@ def key_bias(kept: Tensor) -> Tensor:
 
 
 def additive(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    """A bool mask as additive float; an additive one unchanged in ``dtype``."""
+    """A bool mask (B, h, Q, K) as additive float ``dtype``; an additive one only cast."""
     if mask.dtype != torch.bool:
         return mask.to(dtype)
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill(

@@ -78,7 +78,7 @@ class KeepPlan:
 
     @classmethod
     def load(cls, path: str | Path) -> "KeepPlan":
-        """Read what :meth:`save` wrote."""
+        """Read what :meth:`save` wrote; raises ``UserError`` if there is no such file."""
         if not Path(path).is_file():
             raise UserError(f"There is no plan file '{path}'. Write one with KeepPlan.save first.")
         with safe_open(str(path), framework="pt") as file:

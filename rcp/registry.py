@@ -21,7 +21,10 @@ class Registry:
         self._discovered = False
 
     def register(self, name: str, cls: type) -> None:
-        """Enter ``cls`` under ``name``; a second class of another module is refused."""
+        """Enter ``cls`` under ``name``; another class of that name raises ``UserError``.
+
+        One with the same qualified name takes its place: its file has been run again.
+        """
         present = self._classes.get(name)
         if present is not None and present.__qualname__ != cls.__qualname__:
             raise UserError(

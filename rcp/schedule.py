@@ -100,7 +100,7 @@ class Published:
 
 
 def ratio_of(budget: float, tokens: int) -> float:
-    """``budget`` tokens out of ``tokens`` as a ratio; refuses what is impossible."""
+    """``budget`` tokens out of ``tokens`` as a ratio; ``UserError`` for an impossible number."""
     if not 1 <= budget <= tokens:
         raise UserError(
             f"A budget of {budget:g} visual tokens is impossible: this model has {tokens}, so 1 to "
@@ -112,7 +112,8 @@ def ratio_of(budget: float, tokens: int) -> float:
 def mean_ratio_of(budget: float, tokens: int | None) -> float:
     """A budget as a user gives it, as a mean ratio: below 1 it is one, else a count of tokens.
 
-    ``tokens``: visual tokens of an image, None where their number varies with the image.
+    ``tokens``: visual tokens of an image, None where their number varies with the image. Raises
+    ``UserError`` for a count that is impossible, or says nothing about such a model.
     """
     if 0 < budget < 1:
         return budget
@@ -133,7 +134,7 @@ def schedule_for(
     geometrically so that the last stage keeps a tenth of the first, which is close to the
     published 64-token row (16.7 → 1.4 %, RCP §1 [draft]); the shape is our decision [ours].
     Raises ``UserError`` where the layers before the first stage alone cost more than the budget,
-    or where even keeping everything afterwards would not use it up.
+    and for layers that cannot be.
     """
     spans = Schedule(layers, (0.0,) * len(layers), num_layers).spans  # refuses impossible layers
     first = layers[0]

@@ -48,7 +48,7 @@ class Segment:
         return Segment(self.columns.expand(rows, -1), valid)
 
     def validity(self) -> Tensor:
-        """``valid`` as a tensor, whatever it is."""
+        """``valid`` (B, K) bool, written out where it is None."""
         if self.valid is None:
             return torch.ones_like(self.columns, dtype=torch.bool)
         return self.valid

@@ -43,6 +43,7 @@ class TokenMap:
 
     @property
     def has_images(self) -> bool:
+        """Whether any sample has a visual token; known on the host."""
         return max(self.visual_counts, default=0) > 0
 
     def with_a_slot(self) -> "TokenMap":

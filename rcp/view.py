@@ -101,7 +101,7 @@ class View:
         return int(counts.max()) if self.most is None else self.most
 
     def given(self, name: str) -> Tensor:
-        """The optional field ``name``, which the method's ``needs`` must list."""
+        """The optional tensor ``name``, shaped as above, which the method's ``needs`` must list."""
         value = getattr(self, name)
         assert value is not None, "the runner supplies what `needs` names"
         return value

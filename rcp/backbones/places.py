@@ -38,7 +38,7 @@ def centres(row: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tenso
 
 
 def tiled(image: Tensor, side: int) -> Places:
-    """Images of one or more square tiles of ``side`` x ``side``, each with its own places."""
+    """Images of one or more square tiles of ``side`` x ``side``, each tile with its own places."""
     index = image_runs(image)
     number = rank(index, image) % (side * side)
     size = torch.full_like(number, side)

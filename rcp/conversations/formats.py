@@ -19,7 +19,10 @@ Row = dict[str, Any]
 
 
 def read_rows(path: Path) -> list[Any]:
-    """The rows of the file ``path``, as conversations where they are anything known."""
+    """The rows of the file ``path``, as conversations where they are anything known.
+
+    Raises ``UserError`` for a file that cannot be read, is no JSON or holds no list.
+    """
     content = _parsed(path)
     if isinstance(content, dict):
         content = _unwrapped(content, path)

@@ -15,7 +15,10 @@ from rcp.schedule import mean_ratio_of, schedule_for
 
 
 def exported(folders: Sequence[Path], name: str | None = None) -> list[Contestant]:
-    """Plug-ins of one method, trained with different seeds; ``name`` replaces the method's."""
+    """Plug-ins of one method, trained with different seeds; ``name`` replaces the method's.
+
+    Raises ``UserError`` for a folder that holds none, and for different schedules.
+    """
     plugins = [load_plugin(folder) for folder in folders]
     for folder, plugin in zip(folders, plugins):
         if plugin.schedule != plugins[0].schedule:
@@ -29,7 +32,7 @@ def exported(folders: Sequence[Path], name: str | None = None) -> list[Contestan
 
 
 def compared(arguments: Sequence[str]) -> list[Contestant]:
-    """Plug-ins given as NAME=FOLDER; equal names are seeds of one method."""
+    """Plug-ins given as NAME=FOLDER (``UserError`` if not); equal names are seeds of one method."""
     folders: dict[str, list[Path]] = {}
     for argument in arguments:
         name, separator, folder = argument.partition("=")
@@ -48,7 +51,8 @@ def training_free(
     """The pruner ``name`` at ``layers``, ``budget`` tokens on average over the decoder's layers.
 
     A budget below 1 is a share of the visual tokens. Without ``layers`` the pruner's paper says
-    where, at the same depth of this model; where it says nothing, before the decoder.
+    where, at the same depth of this model; where it says nothing, before the decoder. Raises
+    ``UserError`` for a pruner with weights to train, and for an impossible budget.
     """
     if any(True for _ in PRUNERS.get(name)(1).parameters()):
         free = [known for known in PRUNERS.names() if not PRUNERS.get(known).learned]

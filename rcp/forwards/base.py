@@ -135,7 +135,7 @@ class Forward:
         self.ropes.clear()
 
     def add(self, layer: int, hidden: Tensor) -> Tensor:
-        """What the decoder itself would have added to the output of ``layer``."""
+        """``hidden`` (B, R, D), a layer's output, with what the decoder would have added to it."""
         if layer >= len(self.additions):
             return hidden
         return hidden + self.rows.take(self.additions[layer].to(hidden.device))
@@ -143,11 +143,11 @@ class Forward:
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
     ) -> tuple[Tensor, Arguments]:
-        """Called with the layer's input; returns what the layer shall get instead."""
+        """Called with the layer's input (B, R, D); returns what the layer shall get instead."""
         return hidden, arguments
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
-        """Called with the layer's output; returns what follows shall see."""
+        """Called with the layer's output (B, R, D); returns what follows shall see."""
         repair = self.plugin.repair
         observed = self.trace is not None and layer in self.trace.answer_layers
         if not observed and (repair is None or layer not in repair.layers):
@@ -184,7 +184,7 @@ class Forward:
         return self.stages_alive[-1] if self.stages_alive else self.tokens.valid
 
     def place(self, layer: int, hidden: Tensor, arguments: Arguments) -> Place:
-        """Where a stage before ``layer`` stands, given the layer's input and keywords."""
+        """Where a stage before ``layer`` stands, given the layer's input (B, R, D) and keywords."""
         # own mask and alive keys, not the bias: a score must not see a gradient of older masks
         mask = arguments["attention_mask"]
         if mask is not None and mask.dim() == 2:

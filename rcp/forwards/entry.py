@@ -96,6 +96,7 @@ def by_slot(facts: Tensor, tokens: TokenMap) -> Tensor:
     """``facts`` (M, F) of all images one after the other → (B, N, F), or (B, N) where F is 1.
 
     Beams repeat a sample's tokens, not its facts: M is then a fraction of the tokens there are.
+    Raises ``UserError`` where it is not.
     """
     counts = list(tokens.visual_counts)
     beams = max(1, sum(counts) // max(1, len(facts)))

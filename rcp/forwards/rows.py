@@ -48,7 +48,7 @@ class Rows:
         return values if self.index is None else take_rows(values, self.index)
 
     def take_rope(self, rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """The rows left of (cos, sin)."""
+        """The rows left of (cos, sin), each (B or 1, T, d)."""
         return self.take(rope[0]), self.take(rope[1])
 
     def take_mask(self, mask: Tensor | None) -> Tensor | None:

@@ -52,7 +52,7 @@ class Slots:
         return replace(self, alive=self.alive & keep)
 
     def compacted(self, keep: Tensor, width: int) -> "Slots":
-        """Only the slots in ``keep``, at most ``width`` a row, raster order preserved."""
+        """Only the slots in ``keep`` (B, N), at most ``width`` a row, raster order preserved."""
         index, alive = columns_of(keep, width)
         return Slots(
             columns=self.columns.gather(1, index),

@@ -58,7 +58,10 @@ def look(
     question_valid: Tensor,
     seen: Seen,
 ) -> View:
-    """Build the view of ``pruner`` at ``place``, in the pruner's own dtype."""
+    """The view of ``pruner`` at ``place``, in the pruner's own dtype; only what it ``needs``.
+
+    ``question_valid`` (B, Q) bool.
+    """
     attention = LayerAttention(backbone, place, slots.alive, question_valid)
     visual = take_rows(attention.normed, place.visual)
     parameter = next(pruner.parameters(), visual)

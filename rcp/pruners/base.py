@@ -43,7 +43,10 @@ class Pruner(nn.Module):
         self.hidden_size = hidden_size
 
     def forward(self, view: View) -> Tensor:
-        """Scores (B, N) fp32, higher is kept; values at dead slots are ignored."""
+        """Scores (B, N) fp32, higher is kept; values at dead slots are ignored.
+
+        Raises ``UserError`` in a method that selects without scores.
+        """
         raise UserError(
             f"The pruner '{self.name}' selects tokens without scoring them one by one, so it has "
             f"no threshold mode and no gradient. Use selection: top_k, or a pruner that scores."

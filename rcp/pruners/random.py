@@ -26,8 +26,10 @@ class RandomPruner(Pruner):
 
 
 def draw(rank: Tensor, seed: int, layer: int) -> Tensor:
-    """Uniform in [0, 1), fp32: an integer hash of (seed, layer, rank), the same on every device
-    and in every batch."""
+    """Uniform in [0, 1) for ``rank`` (B, N) long: (B, N) fp32.
+
+    An integer hash of (seed, layer, rank), the same on every device and in every batch.
+    """
     value = rank * 2654435761 + seed * 40503 + layer * 97
     for shift, factor in ((16, 0x45D9F3B), (15, 0x2C1B3C6D), (16, 0x297A2D39)):
         value = ((value ^ (value >> shift)) * factor) & 0xFFFFFFFF

@@ -38,7 +38,8 @@ class Reweighted:
 
 class ReweightingPruner(Pruner):
     """Another method, named by ``method`` and built with its ``arguments``, that is shown
-    attention times :meth:`factor`. Works with any method that reads attention, and nests."""
+    attention times :meth:`factor`. Works with any method that reads attention, and nests; raises
+    ``UserError`` for one that does not."""
 
     def __init__(
         self, hidden_size: int, *, method: str, arguments: dict[str, Any] | None = None

@@ -70,7 +70,11 @@ class ContextEncoder(nn.Module):
 
 
 class Film(nn.Module):
-    """One repair layer."""
+    """One repair layer: what to add to rows (B, A, D), given the context (B, inner).
+
+    With s = state(h) + context the features GELU(down(h)) are scaled by 1 + gamma(s) and shifted
+    by beta(s) (RCP §3 [draft]); zero when fresh. [ours]
+    """
 
     def __init__(self, hidden_size: int, inner: int) -> None:
         super().__init__()

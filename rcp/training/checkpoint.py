@@ -112,7 +112,8 @@ def standing(path: Path) -> Path:
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint at ``path``, read without running any code it may carry.
 
-    Of a folder, as sharded training writes it, the plug-in is read and the shards are not.
+    Of a folder, as sharded training writes it, the plug-in is read and the shards are not. Raises
+    ``UserError`` for what is not there, damaged, or no checkpoint of ours.
     """
     path = standing(path)
     if os.path.isdir(path):

@@ -90,6 +90,7 @@ class TrainingCLI(LightningCLI):
             refuse_existing_run(self._folder)
 
     def instantiate_classes(self) -> None:
+        """Lightning's own, with a package that is missing as a ``UserError``."""
         try:
             super().instantiate_classes()
         except ValueError as error:
@@ -102,6 +103,10 @@ class TrainingCLI(LightningCLI):
             ) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """The configuration's trainer with our loggers, callbacks, strategy and checkpoint writer.
+
+        Raises ``UserError`` for fields that Lightning refuses.
+        """
         chosen = self.config_init.fit.trainer
         rates = []  # Lightning's monitor refuses a trainer without a logger
         if chosen.logger is not False:

@@ -22,7 +22,10 @@ def with_config_paths(arguments: Sequence[str]) -> list[str]:
 
 
 def config_path(name: str) -> Path:
-    """The configuration ``name``: a path, or the name of one in configs/."""
+    """The configuration ``name``: a path, or the name of one in configs/.
+
+    Raises ``UserError`` where there is none, or one that YAML would silently mend.
+    """
     for path in (Path(name), CONFIGS / name):
         if path.is_file():
             _check(path)

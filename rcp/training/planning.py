@@ -52,7 +52,10 @@ def plan(options: argparse.Namespace) -> list[str]:
 
 
 def on_meta(base: Any, model_part: dict[str, Any]) -> tuple[nn.Module, Plugin]:
-    """The frozen model and the plug-in of a configuration, without storage for any weight."""
+    """The frozen model and the plug-in of a configuration, without storage for any weight.
+
+    Raises ``UserError`` for a base whose config.json cannot be read.
+    """
     dtype = getattr(torch, model_part.get("dtype", "float32"))
     try:
         config = AutoConfig.from_pretrained(base)
@@ -84,7 +87,7 @@ def rows_by_layer(plugin: Plugin, visual: int, text: int, margin: float | None) 
 
 
 def read_configuration(path: Path) -> dict[str, Any]:
-    """The configuration as plain values; nothing of it is made or loaded."""
+    """The configuration as plain values, nothing of it made; ``UserError`` if it is none."""
     try:
         content = yaml.safe_load(config_path(str(path)).read_text())
     except yaml.YAMLError as error:
@@ -95,7 +98,7 @@ def read_configuration(path: Path) -> dict[str, Any]:
 
 
 def read_plugin_options(model_part: dict[str, Any]) -> PluginOptions:
-    """``model.plugin`` of a configuration, checked."""
+    """``model.plugin`` of a configuration; raises ``UserError`` for fields that cannot be."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(PluginOptions, "plugin")
     try:

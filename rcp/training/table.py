@@ -70,7 +70,10 @@ def sample_of(row: Row, number: int, column: str | None, path: Path) -> Sample:
 
 
 def with_images(sample: Sample, fetch: Callable[[], Any], path: Path) -> LoadedSample:
-    """``sample`` with what ``fetch`` decodes: None, an image, or a list of them."""
+    """``sample`` with what ``fetch`` decodes: None, an image, or a list of them.
+
+    Raises ``UserError`` for what cannot be decoded, or another number of images than placeholders.
+    """
     try:
         found = fetch()
         images = [] if found is None else found if isinstance(found, list) else [found]
@@ -90,7 +93,10 @@ def with_images(sample: Sample, fetch: Callable[[], Any], path: Path) -> LoadedS
 
 
 def open_table(source: str, streaming: bool = False) -> Any:
-    """The data set ``source`` of ``datasets``; with ``streaming`` one whose images stay bytes."""
+    """The data set ``source`` of ``datasets``; with ``streaming`` one whose images stay bytes.
+
+    Raises ``UserError`` if it cannot be opened.
+    """
     import datasets
 
     try:

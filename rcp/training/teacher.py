@@ -50,7 +50,7 @@ class Teacher:
         """Open ``part`` of the folder, and complete it if need be.
 
         "train" holds images and answer rows, "relevance" that of the same samples, "validation"
-        images alone.
+        images alone. Raises ``UserError`` for a stream, whose samples are not known beforehand.
         """
         if self.folder is None or part in self.caches:
             return
