@@ -57,7 +57,8 @@ class Segment:
 @dataclass
 class GenerationState:
     """``length``: original columns seen so far. ``segments``: one a stage, None where nothing was
-    dropped yet. ``contexts``: repair context by stage, (B, C). ``has_images`` (B, 1) bool.
+    dropped yet. ``contexts``: repair context by stage, (B, C).
+    ``sees_image`` (B, 1) bool: the samples that have had an image so far.
     ``shift`` (B, 1): how far closing gaps has moved the positions of what follows, or None.
     ``owner`` tells plug-ins apart; an id, so that copying a cache does not copy weights."""
 
@@ -65,7 +66,7 @@ class GenerationState:
     length: int
     segments: list[Segment | None]
     contexts: dict[int, Tensor]
-    has_images: Tensor
+    sees_image: Tensor
     shift: Tensor | None
     plan: KeepPlan | None
 
@@ -82,7 +83,7 @@ class GenerationState:
 
         Raises ``UserError`` for any other number than there are, or one.
         """
-        present = len(self.has_images)
+        present = len(self.sees_image)
         if rows == present:
             return self
         if present > 1:
@@ -94,8 +95,8 @@ class GenerationState:
         segments = [None if segment is None else segment.spread(rows) for segment in self.segments]
         contexts = {stage: context.expand(rows, -1) for stage, context in self.contexts.items()}
         shift = None if self.shift is None else self.shift.expand(rows, -1)
-        shown = self.has_images.expand(rows, -1)
-        return replace(self, segments=segments, contexts=contexts, has_images=shown, shift=shift)
+        shown = self.sees_image.expand(rows, -1)
+        return replace(self, segments=segments, contexts=contexts, sees_image=shown, shift=shift)
 
 
 def state_of(cache: Any, owner: int, rows: int) -> GenerationState | None:

@@ -72,7 +72,7 @@ class Forward:
         self.repaired = tokens.answer_columns, tokens.answer_valid
         if setup.plugin.spec.repair is not None and setup.plugin.spec.repair.rows == "text":
             self.repaired = columns_of(tokens.valid & ~tokens.image, max(self.text_counts))
-        self.has_images = tokens.visual_valid.any(1, keepdim=True)
+        self.sees_image = tokens.visual_valid.any(1, keepdim=True)  # (B, 1)
         self.stages_alive: list[Tensor] = []
         self.pruned_sum: Tensor | None = None
         self.seen = Seen()
@@ -303,7 +303,7 @@ class Forward:
         parameter = next(repair.parameters(), hidden)
         states = take_rows(hidden, rows).to(parameter)
         change = repair(layer, states, self.contexts[stage].to(parameter))
-        shown = (valid & self.has_images).to(hidden.device)
+        shown = (valid & self.sees_image).to(hidden.device)
         change = torch.where(shown[..., None], change.to(hidden), 0)
         rows = rows.to(hidden.device)
         return hidden.scatter_add(1, rows[..., None].expand_as(change), change)

@@ -48,7 +48,7 @@ class DropForward(Forward):
         self.segments += [None] * (len(self.schedule.layers) - len(self.segments))
         if past is not None:
             self.contexts = dict(past.contexts)
-            self.has_images = self.has_images | past.has_images
+            self.sees_image = self.sees_image | past.sees_image
         self.cache: Any = None
         self.masks: dict[tuple[int, int, int | None], tuple[Any, Tensor | None]] = {}
 
@@ -64,7 +64,7 @@ class DropForward(Forward):
         self.cache = cache_in(arguments)
         stage = self.stage_at(layer)
         if stage is not None:
-            hidden = self._enter(stage, layer, hidden, arguments)
+            hidden = self._begin_stage(stage, layer, hidden, arguments)
         self.look_back(layer, hidden, arguments)
         under = self.schedule.stage_over(layer)
         if under is None or (self.rows.index is None and self.segments[under] is None):
@@ -95,7 +95,7 @@ class DropForward(Forward):
 
     # -- pruning -------------------------------------------------------------------------------
 
-    def _enter(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
+    def _begin_stage(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
         if self.tokens.has_images:
             hidden = self._prune(stage, layer, hidden, arguments)
         self.segments[stage] = self._segment(stage)
@@ -106,7 +106,7 @@ class DropForward(Forward):
         choice = self.decide(stage, place)
         hidden = self.merged(hidden, place, choice)
         counts = self._kept_counts(stage)
-        before = self.counts_before(stage)
+        before = self._counts_before(stage)
         self.slots = self.slots.compacted(choice.keep & self.slots.alive, max(counts))
         if self.trace is not None:
             self.trace.kept.append(self.alive.float())
@@ -118,7 +118,7 @@ class DropForward(Forward):
         self.masks.clear()
         return take_rows(hidden, before_rows.locate(self.rows.columns(self.tokens.image)))
 
-    def counts_before(self, stage: int) -> list[int]:
+    def _counts_before(self, stage: int) -> list[int]:
         """Visual tokens of each sample alive when ``stage`` begins."""
         return self.counts[stage - 1] if stage else list(self.tokens.visual_counts)
 
@@ -208,7 +208,7 @@ class DropForward(Forward):
             length=length,
             segments=self.segments,
             contexts=self.contexts,
-            has_images=self.has_images,
+            sees_image=self.sees_image,
             shift=None if self.repacking is None else self.repacking.shift,
             plan=plan,
         )
