@@ -133,12 +133,17 @@ def measure(side: int, layers: int, width: int, rounds: int, steps: int) -> list
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write one JSON file."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.decode_overhead",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--sides", type=int, nargs="+", default=[56, 336], help="pixels, times 14")
-    parser.add_argument("--layers", type=int, default=24)
-    parser.add_argument("--width", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--sides", type=int, nargs="+", default=[56, 336],
+                        help="sides of the images in pixels, multiples of 14")
+    parser.add_argument("--layers", type=int, default=24, help="of the decoder")
+    parser.add_argument("--width", type=int, default=512, help="of the decoder")
+    parser.add_argument("--rounds", type=int, default=20, help="turns of each contestant")
     parser.add_argument("--steps", type=int, default=10, help="steps of each contestant a round")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -16,13 +16,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from benchmarks.command import RESULTS
 from benchmarks.environment import environment
 from rcp.greedy import cosines, greedy, max_min
 
 CASES = {(576, 64): 4.0, (2880, 640): 10.0}
 """(tokens, kept): the ratio that is asked for."""
-
-OUTPUT = Path(__file__).parent / "results" / "greedy.json"
 
 
 def re_reducing(first: Tensor, distance: Tensor, count: int) -> Tensor:
@@ -78,9 +77,14 @@ def measured(tokens: int, count: int, rounds: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.greedy",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--rounds", type=int, default=15, help="both ways in each (default: 15)")
+    parser.add_argument("--output", type=Path, default=RESULTS / "greedy.json",
+                        help="where the times go")
     options = parser.parse_args()
     torch.set_num_threads(1)
     rows = [measured(tokens, count, options.rounds) for tokens, count in CASES]

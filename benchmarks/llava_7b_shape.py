@@ -141,12 +141,16 @@ def parity(model: Any, plugin: rcp.Plugin, inputs: dict[str, torch.Tensor]) -> d
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and write one JSON file."""
     gpu = torch.cuda.is_available()
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.llava_7b_shape",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--output", type=Path, required=True, help="JSON file to write")
-    parser.add_argument("--layers", type=int, default=32)
-    parser.add_argument("--width", type=int, default=4096)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=10)
+    parser.add_argument("--layers", type=int, default=32, help="of the decoder")
+    parser.add_argument("--width", type=int, default=4096, help="of the decoder")
+    parser.add_argument("--batch", type=int, default=1, help="samples in a prefill")
+    parser.add_argument("--repeats", type=int, default=10, help="timed prefills")
     parser.add_argument("--steps", type=int, default=20, help="decode steps after each prefill")
     parser.add_argument("--device", default="cuda" if gpu else "cpu")
     parser.add_argument("--dtype", default="bfloat16", choices=["bfloat16", "float16", "float32"])

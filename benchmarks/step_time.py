@@ -133,12 +133,18 @@ def measure(config: Path, margin: float | None, steps: int) -> dict[str, Any]:
 
 def main() -> None:
     """Measure, print, and write what was measured with the machine it was measured on."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("rcp_tiny.yaml"))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.step_time",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", type=Path, default=Path("rcp_tiny.yaml"),
+                        help="configuration whose steps are timed")
     parser.add_argument("--margins", type=float, nargs="*", default=[2.0],
                         help="margins measured beside full masking")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--output", type=Path, default=Path("runs/step_time.json"))
+    parser.add_argument("--steps", type=int, default=20, help="after the warm-up")
+    parser.add_argument("--output", type=Path, default=Path("runs/step_time.json"),
+                        help="where the times go")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     rows = []

@@ -27,12 +27,12 @@ from data.tiny_vlm_training.tower import train_tower
 
 def main() -> None:
     """Run whatever stages the state folder does not hold yet."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m data.build_tiny_vlm", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("data/tiny-vlm"),
                         help="folder to write the model to; replaced when done")
     parser.add_argument("--state", type=Path, default=Path("runs/tiny_vlm"),
                         help="folder of training states, by which a run resumes")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of weights, scenes and questions")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads")
     arguments = parser.parse_args()
     if arguments.threads < 1:

@@ -20,6 +20,6 @@ TORCH=$(grep '^torch==' constraints.txt)
 print(f"python {platform.python_version()}   torch {torch.__version__}   transformers {transformers.__version__}")'
     OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest -q -p no:cacheprovider \
         tests/test_families*.py tests/test_parity*.py tests/test_masking.py tests/test_tokens.py \
-        2>&1 | tail -n 15
+        2>&1 | tail -n 15 | sed "s|$PWD/||g"
 } | tee "$RESULT.part"
 mv "$RESULT.part" "$RESULT"
