@@ -19,12 +19,11 @@ from benchmarks import figures
 from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugins, training_seconds
-from benchmarks.variants import Variant, changed, read_configuration
+from benchmarks.variants import CONFIGS, Variant, changed, read_configuration
 from rcp.evaluation import tables
 from rcp.evaluation.rows import Row
 from rcp.io import load_plugin
 
-CONFIGS = Path("configs")
 RECIPE = "rcp_tiny.yaml"
 GUIDED_STEPS, END_TO_END_STEPS = 560, 140
 SHORTENED = {

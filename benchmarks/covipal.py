@@ -17,6 +17,7 @@ from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugins, training_seconds
 from benchmarks.variants import (
+    CONFIGS,
     Configuration,
     Variant,
     changed,
@@ -27,7 +28,6 @@ from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row, write_rows
 
-CONFIGS = Path("configs")
 SHARED = {"model.gradient_shares_every": 0, "trainer.limit_val_batches": 1}
 
 RECIPE, ORACLE = "covipal_tiny.yaml", "oracle"

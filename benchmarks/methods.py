@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command import RESULTS, exit_status
 from benchmarks.environment import environment
 from benchmarks.methods_bench import SHARE, Bench, Entry
 from benchmarks.methods_figure import draw
@@ -28,7 +29,6 @@ from rcp.plugin import StageSpec
 from rcp.pruners import PRUNERS
 from rcp.schedule import schedule_for
 
-RESULTS = Path(__file__).parent / "results"
 SEEDS = 3
 TABLES = {
     "entering": "N/9 visual tokens enter the decoder",
@@ -39,12 +39,13 @@ TABLES = {
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or 2 for input that is at fault."""
     options = _parser().parse_args(arguments)
-    try:
-        bench = Bench(options)
-        found = {table: table_of(bench, table, options.plugin) for table in TABLES}
-    except UserError as error:
-        print(f"benchmarks.methods: {error}", file=sys.stderr)
-        return 2
+    return exit_status("methods", lambda: benchmark(options, arguments))
+
+
+def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
+    """Measure and write what ``options`` ask for."""
+    bench = Bench(options)
+    found = {table: table_of(bench, table, options.plugin) for table in TABLES}
     made = environment(["python", "-m", "benchmarks.methods", *arguments])
     content = {"made": made} | {t: [asdict(entry) for entry in es] for t, es in found.items()}
     options.output.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,6 @@ def main(arguments: Sequence[str]) -> int:
     options.output.with_suffix(".md").write_text(page(found, TABLES, made, bench, SEEDS))
     draw({TABLES[table]: found[table] for table in TABLES}, options.output.with_suffix(".png"))
     print(f"Tables in {options.output.with_suffix('.md')}")
-    return 0
 
 
 def methods() -> list[str]:
@@ -150,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
         help="questions that calibrate")
     add("--limit", type=int, default=600, help="test questions (default: 600)")
     add("--rounds", type=int, default=9, help="rounds of timing (default: 9)")
-    add("--output", type=Path, default=RESULTS / "methods.json")
+    add("--output", type=Path, default=RESULTS / "methods.json", help="where results go")
     return parser
 
 

@@ -16,11 +16,17 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks import figures
-from benchmarks.ablation import CONFIGS, GUIDE_ALONE, RECIPE, SHORTENED, WITHOUT
+from benchmarks.ablation import GUIDE_ALONE, RECIPE, SHORTENED, WITHOUT
 from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugins
-from benchmarks.variants import Configuration, Variant, changed, read_configuration
+from benchmarks.variants import (
+    CONFIGS,
+    Configuration,
+    Variant,
+    changed,
+    read_configuration,
+)
 from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE

@@ -12,18 +12,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugin
+from benchmarks.variants import CONFIGS, read_configuration
 from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE, FULL
 from rcp.evaluation.rows import Row, write_rows
 
 BUDGETS = {"N/9": "rcp_tiny.yaml", "N/18": "rcp_tiny_n18.yaml"}
-CONFIGS = Path("configs")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,7 +49,7 @@ def merged(results: Sequence[Sequence[Row]]) -> list[Row]:
 
 def random_drops(config: Path) -> list[str]:
     """Changes that put random tokens in place of a pruner's choice, which nobody has to learn."""
-    recipe = yaml.safe_load(config.read_text())
+    recipe = read_configuration(config)
     stages = recipe["model"]["plugin"]["stages"]
     stages = [stage | {"method": "random", "arguments": {}} for stage in stages]
     guide = recipe["model"].get("guide") or {"share": 0.0}

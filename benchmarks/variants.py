@@ -11,6 +11,8 @@ from transformers import AutoConfig
 
 from rcp.schedule import Schedule, schedule_for
 
+CONFIGS = Path("configs")
+
 Configuration = dict[str, Any]
 
 
