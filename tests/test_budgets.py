@@ -9,7 +9,8 @@ import rcp
 from rcp import Plugin, RepairSpec, StageSpec
 from rcp.plugin import PluginSpec
 from rcp.schedule import schedule_for
-from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, TOKENS, randomised
+from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, TOKENS, randomised, tiny_llava_model
+from tests.tiny_base import make_processor
 
 
 def spec(**changes: object) -> PluginSpec:
@@ -88,6 +89,20 @@ def test_the_range_is_saved(tiny_llava, plugin, inputs, tmp_path: Path):
     read = rcp.load_plugin(tmp_path / "plugin")
     expected, actual = (kept(tiny_llava, p, inputs, budget=0.6)[0] for p in (plugin, read))
     assert read.spec.budgets == [0.3, 0.8] and torch.equal(expected, actual)
+
+
+def test_a_loaded_model_keeps_the_budget_asked_for(inputs, tmp_path: Path):
+    model = tiny_llava_model()
+    model.save_pretrained(tmp_path / "base")
+    make_processor().save_pretrained(tmp_path / "base")
+    base = type(model).from_pretrained(tmp_path / "base").eval()
+    plugin = randomised(Plugin.for_model(spec(), base))
+    rcp.save_plugin(plugin, tmp_path / "plugin")
+    loaded, _ = rcp.load(tmp_path / "plugin", budget=0.6)
+    with torch.no_grad():
+        found = loaded(**inputs).logits
+    assert torch.equal(found, kept(base, plugin, inputs, budget=0.6)[0])
+    assert not torch.equal(found, kept(base, plugin, inputs)[0])
 
 
 def test_repair_of_all_text_is_one_function_in_all_modes(tiny_llava, inputs):

@@ -63,6 +63,7 @@ def test_facts_belong_to_their_tokens(name, probe):
         probe.clear()
         with torch.no_grad(), attach(case.model, plugin, "drop"):
             case.model(**inputs)
+        assert probe, "nothing was looked at"
         for view in probe:
             if view.encoder_tokens is None:
                 assert "encoder_tokens" not in facts_of(case)

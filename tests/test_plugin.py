@@ -7,6 +7,7 @@ from torch import nn
 import rcp
 from rcp.plugin import Plugin
 from tests.tiny import rcp_spec, reference_plugin, tiny_inputs, tiny_llava_model
+from tests.tiny_base import make_processor
 
 
 def drop_logits(model, plugin, inputs):
@@ -98,6 +99,11 @@ def test_load_attaches_for_good(tmp_path, inputs):
     rcp.save_plugin(plugin, tmp_path / "plugin")
     with pytest.raises(rcp.UserError, match="cannot be loaded"):
         rcp.load(tmp_path / "plugin")  # the base has no processor beside it
+    make_processor().save_pretrained(tmp_path / "base")
+    loaded, processor = rcp.load(tmp_path / "plugin")
+    with torch.no_grad():
+        assert torch.equal(loaded(**inputs).logits, drop_logits(base, plugin, inputs))
+    assert processor.tokenizer.get_vocab() == make_processor().tokenizer.get_vocab()
 
 
 @pytest.mark.parametrize(
