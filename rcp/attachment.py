@@ -176,10 +176,11 @@ class Handle:
         model, backbone = self.setup.backbone.model, self.setup.backbone
         try:
             self._before(model, self._begin)
+            inputs, outputs = self._inputs, self._outputs
             for index, layer in enumerate(backbone.layers):
-                if index in self._inputs:
+                if index in inputs:
                     self._before(layer, partial(self._before_layer, index))
-                if index in self._outputs:
+                if index in outputs:
                     self._after(layer, partial(self._after_layer, index))
             for block in self._watched_blocks():
                 self._after(block, self._after_block, with_kwargs=True)

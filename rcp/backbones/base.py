@@ -45,9 +45,9 @@ class Backbone:
         self.text_config = model.config.get_text_config()
         self._refuse_layer_types()
 
-    @property
+    @cached_property
     def decoder(self) -> Any:
-        """The module that owns the decoder layers."""
+        """The module that owns the decoder layers; a model searches for it anew each time."""
         return self.model.get_decoder()
 
     @property
