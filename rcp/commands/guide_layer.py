@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+import torch
+
 from rcp.backbones import backbone_for
 from rcp.base_model import load_base
 from rcp.conversations import ConversationDataset
@@ -17,6 +19,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--base", required=True, metavar="MODEL", help="folder or hub id of the frozen model")
     add("--data", required=True, type=Path, metavar="FILE",
         help="LLaVA-style conversation JSON, or a folder that holds one")
+    add("--image-folder", type=Path, metavar="DIR",
+        help="folder that image paths are relative to (default: the data file's)")
     add("--budget", required=True, type=float, metavar="K",
         help="visual tokens that enter the decoder; below 1 a share of them")
     add("--layers", type=int, nargs="+", metavar="L", help="0-based layers (default: all)")
@@ -25,13 +29,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--batch-size", type=int, default=32, metavar="B")
     add("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    add("--device", default="cpu")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--plot", type=Path, default=Path("guide_layers.png"), metavar="PNG",
         help="where the plot goes (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> None:
-    dataset = ConversationDataset(options.data)
+    dataset = ConversationDataset(options.data, options.image_folder)
     model, processor = load_base(options.base, options.dtype, options.device)
     backbone = backbone_for(model)
     depth = len(backbone.layers)
