@@ -20,8 +20,8 @@ from rcp.losses import Reduce
 from rcp.plugin import Plugin
 from rcp.relaxation import Relaxation
 from rcp.training import checkpoint as checkpoints
-from rcp.training.checkpointing import checkpoint_layers, let_layers_checkpoint
 from rcp.training.distributed import all_reduce_sum, is_distributed
+from rcp.training.gradient_checkpointing import checkpoint_layers, let_layers_checkpoint
 from rcp.training.gradient_shares import gradient_shares
 from rcp.training.guided import (
     attention_term,
