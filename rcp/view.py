@@ -106,6 +106,12 @@ class View:
         assert value is not None, "the runner supplies what `needs` names"
         return value
 
+    def blocks(self, name: Literal["attention", "attention_before"]) -> AttentionBlocks:
+        """The optional attention ``name``, likewise."""
+        value = self.attention if name == "attention" else self.attention_before
+        assert value is not None, "the runner supplies what `needs` names"
+        return value
+
 
 def total_attention(weights: Tensor) -> Tensor:
     """Attention (B, H, Q, N) summed over heads and rows: (B, N) fp32.

@@ -27,9 +27,9 @@ class AdaptInferPruner(Pruner):
     )
 
     def forward(self, view: View) -> Tensor:
-        assert view.attention is not None, "the runner supplies what `needs` names"
-        text = view.attention("question", "question")
+        attention = view.blocks("attention")
+        text = attention("question", "question")
         both = text + text.mT
         both.diagonal(dim1=-2, dim2=-1).sub_(text.diagonal(dim1=-2, dim2=-1))
         importance = both.sum(-2)[..., None]
-        return total_attention(importance * view.attention("question"))
+        return total_attention(importance * attention("question"))

@@ -21,5 +21,4 @@ class FastVPruner(Pruner):
     published = (Published("LLaVA-1.5-7B", 32, (2,), (0.5,)),)
 
     def forward(self, view: View) -> Tensor:
-        assert view.attention_before is not None, "the runner supplies what `needs` names"
-        return total_attention(view.attention_before("last"))
+        return total_attention(view.blocks("attention_before")("last"))

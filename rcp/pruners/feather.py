@@ -30,8 +30,8 @@ class FeatherPruner(Pruner):
         self.stride = stride
 
     def forward(self, view: View) -> Tensor:
-        assert view.attention_before is not None, "the runner supplies what `needs` names"
-        last = view.attention_before("last", rotary=False, among_visual=True)
+        attention = view.blocks("attention_before")
+        last = attention("last", rotary=False, among_visual=True)
         score = total_attention(last) / last.shape[1]
         if view.stage > 0:
             return score

@@ -21,5 +21,4 @@ class PyramidDropPruner(Pruner):
     published = (Published("LLaVA-1.5-7B", 32, (8, 16, 24), (0.5, 0.25, 0.125)),)
 
     def forward(self, view: View) -> Tensor:
-        assert view.attention is not None, "the runner supplies what `needs` names"
-        return total_attention(view.attention("last"))
+        return total_attention(view.blocks("attention")("last"))

@@ -47,9 +47,8 @@ class SparseVLMPruner(Pruner):
         self.recycled = recycled
 
     def forward(self, view: View) -> Tensor:
-        assert view.attention is not None, "the runner supplies what `needs` names"
         raters = self._raters(view)
-        weights = view.attention("question") * raters[:, None, :, None]
+        weights = view.blocks("attention")("question") * raters[:, None, :, None]
         rows = raters.sum(1, keepdim=True).clamp(min=1) * weights.shape[1]
         return total_attention(weights) / rows
 

@@ -30,15 +30,13 @@ class ToDREExitPruner(Pruner):
         self.tau = tau
 
     def forward(self, view: View) -> Tensor:
-        assert view.attention is not None, "the runner supplies what `needs` names"
-        return mean_over_question(view.attention("question"), view.question_valid)
+        return mean_over_question(view.blocks("attention")("question"), view.question_valid)
 
     def select(self, view: View, counts: Tensor) -> Tensor:
-        assert view.attention is not None, "the runner supplies what `needs` names"
         scores = self(view)
         text_to_image = scores.sum(1)
         # a row's attention adds up to one: what does not go to the image goes to text
-        visual = view.attention("visual")
+        visual = view.blocks("attention")("visual")
         rows = view.alive.sum(1).clamp(min=1) * visual.shape[1]
         image_to_text = 1 - total_attention(visual).sum(1) / rows
         apart = (text_to_image < self.tau) & (image_to_text < self.tau)

@@ -34,18 +34,16 @@ class VisionDropDecoderPruner(Pruner):
         self.contextual = contextual
 
     def forward(self, view: View) -> Tensor:
-        assert view.attention is not None, "the runner supplies what `needs` names"
-        weights = view.attention("visual")
+        weights = view.blocks("attention")("visual")
         return total_attention(weights) / (weights > 0).sum((1, 2)).clamp(min=1)
 
     def select(self, view: View, counts: Tensor) -> Tensor:
         return self._split(view, counts).kept
 
     def merge(self, view: View, keep: Tensor) -> Tensor:
-        assert view.attention is not None, "the runner supplies what `needs` names"
         counts = keep.sum(1)
         targets = self._split(view, counts).targets
-        likeness = cosines(view.attention.visual_keys)
+        likeness = cosines(view.blocks("attention").visual_keys)
         weights = unmerged(keep, view.limit(counts))
         return nearest_mean(weights, targets, view.alive & ~keep, likeness)
 
