@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import figures
-from benchmarks.command import RESULTS, exit_status, parser
+from benchmarks.command import exit_status, variants_parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugins, training_seconds
 from benchmarks.variants import CONFIGS, Variant, changed, read_configuration
@@ -221,16 +221,8 @@ def _cells(results: Sequence[Result]) -> list[list[str]]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = parser("ablation", __doc__, "runs/ablation")
     names = [variant.name for variant in ROWS]
-    add = made.add_argument
-    add("--rows", nargs="+", choices=names, default=names, metavar="NAME",
-        help=f"only these: {', '.join(names)}")
-    add("--recipe", default=RECIPE, help="configuration in configs/ that all rows change")
-    add("--seeds", type=int, default=3, help="at most this many a row")
-    add("--limit", type=int, default=600, help="how many of them")
-    add("--output", type=Path, default=RESULTS / "rcp_ablation.json", help="where results go")
-    return made
+    return variants_parser("ablation", __doc__, RECIPE, "rcp_ablation.json", names)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rcp.errors import UserError
@@ -24,6 +24,22 @@ def parser(name: str, about: str | None, runs: str) -> argparse.ArgumentParser:
     add("--data", type=Path, default=Path("runs/data/test"), help="test questions")
     add("--train", type=str.split, default=[], help="further arguments of train.py, in one string")
     add("--evaluate", type=str.split, default=[], help="further arguments of evaluate.py, likewise")
+    return made
+
+
+def variants_parser(
+    name: str, about: str | None, recipe: str, output: str, rows: Sequence[str] = ()
+) -> argparse.ArgumentParser:
+    """Likewise for variants of one ``recipe``, of which those called ``rows`` can be picked."""
+    made = parser(name, about, f"runs/{name}")
+    add = made.add_argument
+    if rows:
+        add("--rows", nargs="+", choices=rows, default=rows, metavar="NAME",
+            help=f"only these: {', '.join(rows)}")
+    add("--recipe", default=recipe, help="configuration in configs/ that is varied")
+    add("--seeds", type=int, default=3, help="at most this many a row")
+    add("--limit", type=int, default=600, help="how many of the test questions")
+    add("--output", type=Path, default=RESULTS / output, help="where results go")
     return made
 
 

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.command import RESULTS, exit_status, parser
+from benchmarks.command import exit_status, variants_parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugins, training_seconds
 from benchmarks.variants import (
@@ -139,16 +139,8 @@ def _gap(rows: Sequence[Row]) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = parser("covipal", __doc__, "runs/covipal")
     names = [variant.name for variant in ALL]
-    add = made.add_argument
-    add("--rows", nargs="+", choices=names, default=names, metavar="NAME",
-        help=f"only these: {', '.join(names)}")
-    add("--recipe", default=RECIPE, help="configuration in configs/ that all CoViPAL rows change")
-    add("--seeds", type=int, default=3, help="at most this many a row")
-    add("--limit", type=int, default=600, help="how many of them")
-    add("--output", type=Path, default=RESULTS / "covipal.json", help="where the rows go")
-    return made
+    return variants_parser("covipal", __doc__, RECIPE, "covipal.json", names)
 
 
 if __name__ == "__main__":

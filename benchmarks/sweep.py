@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks import figures
 from benchmarks.ablation import GUIDE_ALONE, RECIPE, SHORTENED, WITHOUT
-from benchmarks.command import RESULTS, exit_status, parser
+from benchmarks.command import exit_status, variants_parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugins
 from benchmarks.variants import (
@@ -135,14 +135,9 @@ def _add(line: figures.Line, row: Row, full: Row) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    made = parser("sweep", __doc__, "runs/sweep")
-    add = made.add_argument
-    add("--removed", type=float, nargs="+", choices=list(REMOVED), default=list(REMOVED),
-        help="only these budgets, in percent removed")
-    add("--recipe", default=RECIPE, help="configuration in configs/ that all runs change")
-    add("--seeds", type=int, default=3, help="at most this many a row")
-    add("--limit", type=int, default=600, help="how many of them")
-    add("--output", type=Path, default=RESULTS / "rcp_sweep.json", help="where results go")
+    made = variants_parser("sweep", __doc__, RECIPE, "rcp_sweep.json")
+    made.add_argument("--removed", type=float, nargs="+", choices=list(REMOVED),
+                      default=list(REMOVED), help="only these budgets, in percent removed")
     return made
 
 
