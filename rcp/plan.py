@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -63,6 +64,21 @@ class KeepPlan:
             alive = torch.cat([earlier.alive, alive], 2)
             visual = torch.cat([earlier.visual, visual], 1)
         return replace(self, alive=alive, visual=visual, prompt_end=self.prompt_end + start)
+
+    def spread(self, rows: int) -> "KeepPlan":
+        """The one sample's plan for each of ``rows`` samples."""
+
+        def expanded(values: dict[Any, Tensor]) -> dict[Any, Tensor]:
+            return {name: v.expand(rows, *v.shape[1:]) for name, v in values.items()}
+
+        return replace(
+            self,
+            alive=self.alive.expand(-1, rows, -1),
+            visual=self.visual.expand(rows, -1),
+            prompt_end=self.prompt_end.expand(rows),
+            memory=expanded(self.memory),
+            merges=expanded(self.merges),
+        )
 
     def save(self, path: str | Path) -> None:
         """Write one safetensors file."""

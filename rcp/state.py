@@ -95,8 +95,14 @@ class GenerationState:
         segments = [None if segment is None else segment.spread(rows) for segment in self.segments]
         contexts = {stage: context.expand(rows, -1) for stage, context in self.contexts.items()}
         shift = None if self.shift is None else self.shift.expand(rows, -1)
-        shown = self.sees_image.expand(rows, -1)
-        return replace(self, segments=segments, contexts=contexts, sees_image=shown, shift=shift)
+        return replace(
+            self,
+            segments=segments,
+            contexts=contexts,
+            sees_image=self.sees_image.expand(rows, -1),
+            shift=shift,
+            plan=None if self.plan is None else self.plan.spread(rows),
+        )
 
 
 def state_of(cache: Any, owner: int, rows: int) -> GenerationState | None:

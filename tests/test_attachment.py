@@ -74,6 +74,28 @@ def test_one_prompt_may_be_continued_many_times(case):
             case.model(input_ids=token[:2], past_key_values=cache)
 
 
+@torch.no_grad()
+def test_one_prompt_may_be_continued_with_further_images(case):
+    """Each with an image of its own; the plan of the prompt is then a plan of all of them."""
+    # equally long: with padding inside, a forward by hand would need position ids
+    first, turns = case.inputs([Sample(3)]), [Sample(4, question=7), Sample(5)]
+
+    def continued(samples):
+        cache = case.model(**first).past_key_values
+        cache.batch_repeat_interleave(len(samples))
+        inputs = case.inputs(samples)
+        before = first["attention_mask"].expand(len(samples), -1)
+        mask = torch.cat([before, inputs["attention_mask"]], 1)
+        output = case.model(**inputs | {"attention_mask": mask}, past_key_values=cache)
+        return output.logits[:, -1], rcp.plan_of(cache)
+
+    with rcp.attach(case.model, plugin_for(case, rcp_spec())):
+        alone = [continued([turn]) for turn in turns]
+        logits, plan = continued(turns)
+    assert error(logits, torch.cat([logits for logits, _ in alone])) < TOLERANCE
+    assert torch.equal(plan.alive, torch.cat([plan.alive for _, plan in alone], 1))
+
+
 # -- compilation ---------------------------------------------------------------------------------
 
 
