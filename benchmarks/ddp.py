@@ -89,7 +89,7 @@ def farthest(one: Path, two: Path) -> float:
 
 def _losses(run: Path) -> dict[str, float]:
     """The training loss by step, over all parts of a training that was cut off."""
-    found = {}
+    found: dict[str, float] = {}
     for part in sorted(run.glob("logs/version_*/metrics.csv")):
         with part.open() as file:
             rows = [row for row in csv.DictReader(file) if row.get("train/loss")]

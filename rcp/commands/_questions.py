@@ -13,18 +13,25 @@ from rcp.conversations import Batch, ConversationDataset
 from rcp.evaluation.preparation import conversation_batches
 
 
-def configure(parser: argparse.ArgumentParser) -> None:
-    """What to run on what, and where the result goes."""
+def base_and_data(parser: argparse.ArgumentParser) -> None:
+    """What to run on what."""
     add = parser.add_argument
     add("--base", required=True, metavar="MODEL", help="folder or hub id of the frozen model")
     add("--data", type=Path, required=True, metavar="FILE",
         help="LLaVA-style conversation JSON, or a folder that holds one")
     add("--image-folder", type=Path, metavar="DIR",
         help="folder that image paths are relative to (default: the data file's)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
+        help="of the base model")
+    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Likewise, how much of it, and where the result goes."""
+    base_and_data(parser)
+    add = parser.add_argument
     add("--limit", type=int, default=100, metavar="N", help="how many questions (default: 100)")
     add("--batch-size", type=int, default=16, metavar="B")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--output", type=Path, metavar="JSON", help="also write what is printed there")
 
 

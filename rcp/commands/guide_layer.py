@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-import torch
-
 from rcp.backbones import backbone_for
 from rcp.base_model import load_base
+from rcp.commands import _questions
 from rcp.conversations import ConversationDataset
 from rcp.errors import UserError
 from rcp.evaluation.generation import Questions
@@ -15,12 +14,8 @@ from rcp.schedule import mean_ratio_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
+    _questions.base_and_data(parser)
     add = parser.add_argument
-    add("--base", required=True, metavar="MODEL", help="folder or hub id of the frozen model")
-    add("--data", required=True, type=Path, metavar="FILE",
-        help="LLaVA-style conversation JSON, or a folder that holds one")
-    add("--image-folder", type=Path, metavar="DIR",
-        help="folder that image paths are relative to (default: the data file's)")
     add("--budget", required=True, type=float, metavar="K",
         help="visual tokens that enter the decoder; below 1 a share of them")
     add("--layers", type=int, nargs="+", metavar="L", help="0-based layers (default: all)")
@@ -28,8 +23,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="only the first N questions (default: %(default)s)")
     add("--batch-size", type=int, default=32, metavar="B")
     add("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
-    add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--plot", type=Path, default=Path("guide_layers.png"), metavar="PNG",
         help="where the plot goes (default: %(default)s)")
 

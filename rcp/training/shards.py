@@ -47,7 +47,7 @@ class Shards:
     def _file(self, number: int) -> Any:
         path = self._path(number)
         try:
-            return safe_open(str(path), framework="pt")  # type: ignore[no-untyped-call]
+            return safe_open(str(path), framework="pt")
         except (SafetensorError, OSError) as error:
             raise UserError(
                 f"'{path}' cannot be read ({error}). Remove that file: the next run makes it again."
