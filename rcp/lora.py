@@ -82,12 +82,17 @@ class Lora(nn.Module):
                     f"finds them."
                 )
         self.spec = spec
-        self.pairs = nn.ModuleDict(
-            {
-                name.replace(".", "/"): LowRank(sizes[0], sizes[1], spec.rank, spec.alpha)
-                for name, sizes in spec.modules.items()
-            }
-        )
+        self.pairs = nn.ModuleDict()
+        for name, sizes in spec.modules.items():
+            try:
+                pair = LowRank(sizes[0], sizes[1], spec.rank, spec.alpha)
+                self.pairs[name.replace(".", "/")] = pair
+            except (KeyError, TypeError, RuntimeError) as error:
+                raise UserError(
+                    f"A low-rank adapter of rank {spec.rank} for '{name}' with the sizes {sizes} "
+                    f"cannot be made ({str(error).splitlines()[0]}). Make the plug-in by "
+                    f"Plugin.for_model, which finds the modules."
+                ) from None
 
     def hook(self, model: nn.Module, drop: bool) -> list[Any]:
         """Let the linear modules of ``model`` add what the adapters give; returns the hooks.
@@ -95,13 +100,29 @@ class Lora(nn.Module):
         The adapters move to the devices of their modules, and for dropping to their dtype.
         """
         hooks = []
-        for name, pair in self.pairs.items():
-            module = _submodule(model, name.replace("/", "."))
+        # all of them, before one gets a hook
+        modules = [self._module(model, name) for name in self.spec.modules]
+        for module, pair in zip(modules, self.pairs.values()):
             like = next(module.parameters())
             dtype = like.dtype if drop and like.is_floating_point() else None
             pair.to(device=like.device, dtype=dtype)
             hooks.append(module.register_forward_hook(partial(_add, pair)))
         return hooks
+
+    def _module(self, model: nn.Module, name: str) -> nn.Module:
+        """The linear module ``name`` of ``model``, refused if there is none of these sizes."""
+        try:
+            module: Any = model.get_submodule(name)
+        except AttributeError:
+            module = None
+        sizes = self.spec.modules[name]
+        if [getattr(module, size, None) for size in ("in_features", "out_features")] != sizes:
+            raise UserError(
+                f"The plug-in has a low-rank adapter for '{name}' with {sizes[0]} and {sizes[1]} "
+                f"features, but {type(model).__name__} has no linear module of that name and "
+                f"size. Attach it to the base it was made for."
+            )
+        return module
 
     def peft_tensors(self) -> dict[str, Tensor]:
         """The weights as a stock PEFT adapter names them."""
@@ -130,13 +151,3 @@ class LowRank(nn.Module):
 
 def _add(pair: nn.Module, _: nn.Module, rows: tuple[Any, ...], output: Tensor) -> Tensor:
     return output + pair(rows[0]).to(output.dtype)
-
-
-def _submodule(model: nn.Module, name: str) -> nn.Module:
-    try:
-        return model.get_submodule(name)
-    except AttributeError:
-        raise UserError(
-            f"The plug-in has a low-rank adapter for '{name}', which {type(model).__name__} does "
-            "not have. Attach it to the base it was made for."
-        ) from None

@@ -224,6 +224,11 @@ class Plugin(nn.Module):
                 f"budgets is {budgets}: give two shares of the visual tokens, mean over layers, "
                 f"the lower first, both above 0 and at most 1."
             )
+        if not self.schedule.layers:
+            raise UserError(
+                "A plug-in without a pruning stage keeps everything, so that it has no budgets to "
+                "choose from. Add a stage, or leave out budgets."
+            )
         if self.spec.selection != "top_k":
             raise UserError(
                 f"A plug-in with selection '{self.spec.selection}' keeps what its scores say, so "

@@ -88,6 +88,20 @@ def test_a_specification_that_names_no_modules_is_refused():
         Plugin(spec, 48, 6)
 
 
+def test_adapters_for_modules_of_another_kind_are_refused_and_leave_no_hook(tiny_llava, inputs):
+    plugin = plugin_with_lora(tiny_llava)
+    before = tiny_llava(**inputs).logits
+    own = dict(plugin.lora.spec.modules)
+    layer = "model.language_model.layers.0"
+    for name, sizes in (("self_attn.q_proj", [5, 7]), ("self_attn", [48, 48]), ("gone", [2, 2])):
+        spec = rcp_spec()
+        spec.lora = rcp.LoraSpec(rank=2, modules={**own, f"{layer}.{name}": sizes})
+        other = Plugin(spec, plugin.hidden_size, plugin.num_layers)
+        with pytest.raises(rcp.UserError, match=f"{layer}.{name}' with {sizes[0]} and {sizes[1]}"):
+            rcp.attach(tiny_llava, other)
+        assert torch.equal(tiny_llava(**inputs).logits, before)
+
+
 def test_gradients_reach_every_adapter_and_a_fresh_one_changes_nothing(tiny_llava, inputs):
     spec = rcp_spec(repair=())
     fresh = Plugin.for_model(spec, tiny_llava)

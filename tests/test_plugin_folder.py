@@ -32,6 +32,13 @@ def change_description(folder, change):
     (folder / "plugin.json").write_text(json.dumps(description))
 
 
+def stage(method, arguments):
+    return {"layer": 1, "ratio": 0.5, "method": method, "arguments": arguments}
+
+
+WRAPPED = stage("debiased", {"method": "oracle", "arguments": {"layers": [1.5]}})
+
+
 def test_unknown_tensors_warn_by_name(saved):
     change_weights(saved, lambda t: t.update(stranger=torch.zeros(1)))
     with pytest.warns(UserWarning, match="stranger"):
@@ -84,6 +91,14 @@ def test_missing_truncated_and_misshapen_tensors_are_refused(saved):
         (lambda d: d["plugin"].update(lora={"rank": 0, "modules": {"a": [2, 2]}}), "rank is 0"),
         (lambda d: d["plugin"].update(lora={"modules": {"a": [2]}}), r"'a' the sizes \[2\]"),
         (lambda d: d["plugin"].update(lora={"modules": {"": [2, 2]}}), "'' the sizes"),
+        (lambda d: d["plugin"].update(lora={"modules": {"keys": [2, 2]}}), "'keys' with .*made"),
+        (lambda d: d["plugin"].update(lora={"modules": {"a": [2, 10**30]}}), "'a' with .*Overflow"),
+        (lambda d: d["plugin"].update(stages=[], repair=None, budgets=[0.1, 0.5]), "no budgets"),
+        (lambda d: d["plugin"].update(stages=[stage("random", {"seed": 2**70})]), "seed is"),
+        (lambda d: d["plugin"].update(stages=[stage("zoo_prune", {"seed": -1})]), "seed is -1"),
+        (lambda d: d["plugin"].update(stages=[stage("holov", {"crops": 10**12})]), "crops is"),
+        (lambda d: d["plugin"].update(stages=[stage("feather", {"stride": 10**30})]), "stride is"),
+        (lambda d: d["plugin"].update(stages=[WRAPPED]), r"layers is '1\.5'"),
         (lambda d: d["base"]["samples"].update({"first norm": [10**400]}), "a finite float"),
         (lambda d: d.update(hidden_size=-1), "hidden_size is -1"),
         (lambda d: d.update(hidden_size=10**9), "belong"),

@@ -26,7 +26,7 @@ class FeatherPruner(Pruner):
 
     def __init__(self, hidden_size: int, *, stride: int = 3) -> None:
         super().__init__(hidden_size)
-        check_range("stride", stride, 1)
+        check_range("stride", stride, 1, 2**16)
         self.stride = stride
 
     def forward(self, view: View) -> Tensor:

@@ -36,7 +36,7 @@ class HoloVPruner(Pruner):
         combined: bool = False,
     ) -> None:
         super().__init__(hidden_size)
-        check_range("crops", crops, 1)
+        check_range("crops", crops, 1, 2**16)
         self.crops = crops
         self.diversity = diversity
         self.combined = combined

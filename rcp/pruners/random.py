@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.view import View
 
@@ -19,6 +20,7 @@ class RandomPruner(Pruner):
 
     def __init__(self, hidden_size: int, *, seed: int = 0) -> None:
         super().__init__(hidden_size)
+        check_range("seed", seed, 0, 2**32 - 1)
         self.seed = seed
 
     def forward(self, view: View) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from rcp.errors import UserError
+from rcp.plain import check_arguments
 from rcp.pruners.base import PRUNERS, Pruner
 from rcp.view import AttentionBlocks, RowSet, View
 
@@ -45,6 +46,7 @@ class ReweightingPruner(Pruner):
         self, hidden_size: int, *, method: str, arguments: dict[str, Any] | None = None
     ) -> None:
         super().__init__(hidden_size)
+        check_arguments(PRUNERS.get(method), arguments or {})
         self.inner: Pruner = PRUNERS.get(method)(hidden_size, **arguments or {})
         if not self.inner.needs & ATTENTION:
             raise UserError(

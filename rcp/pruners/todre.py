@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from rcp.greedy import NOBODY, After, cosines, greedy, rows_at
+from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.pruners.random import draw
 from rcp.view import View
@@ -30,6 +31,7 @@ class ToDREPruner(Pruner):
 
     def __init__(self, hidden_size: int, *, seed: int = 0) -> None:
         super().__init__(hidden_size)
+        check_range("seed", seed, 0, 2**32 - 1)
         self.seed = seed
 
     def select(self, view: View, counts: Tensor) -> Tensor:

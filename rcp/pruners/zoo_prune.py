@@ -32,8 +32,9 @@ class ZooPrunePruner(Pruner):
         self, hidden_size: int, *, directions: int = 32, step: float = 0.1, seed: int = 0
     ) -> None:
         super().__init__(hidden_size)
-        check_range("directions", directions, 1)
+        check_range("directions", directions, 1, 2**16)
         check_range("step", step, 1e-6)
+        check_range("seed", seed, 0, 2**32 - 1)
         self.directions = directions
         self.step = step
         self.seed = seed
