@@ -64,6 +64,10 @@ def test_a_layer_is_scored_by_what_is_said_with_its_tokens_alone(
         (["--layers", "4"], "--layers names 4, but the decoder has 4 layers"),
         (["--budget", "17"], "budget of 17"),
         (["--data", "gone.json"], "gone.json"),
+        (["--limit", "-1"], "--limit is -1"),
+        (["--batch-size", "0"], "--batch-size is 0"),
+        (["--max-new-tokens", "0"], "--max-new-tokens is 0"),
+        (["--plot", "/proc/no.png"], "--plot is '/proc/no.png', but nothing can be written"),
     ],
 )
 def test_bad_input_is_told(more, complaint, base_folder, conversations, capsys, tmp_path):

@@ -82,3 +82,20 @@ def test_both_are_commands(base, tmp_path, capsys):
     assert main(command) == 0
     assert list(json.loads((tmp_path / "d.json").read_text())) == ["1", "2"]
     assert "layer 2: f(x) = " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("horizon --limit 0", "--limit is 0"),
+        ("horizon --batch-size -1", "--batch-size is -1"),
+        ("horizon --output /proc/h.json", "nothing can be written in '/proc'"),
+        ("debiasing --layers 1 99", f"--layers names 99, but the decoder has {LAYERS} layers"),
+        ("debiasing --layers -1", "--layers names -1"),
+    ],
+)
+def test_bad_requests_are_refused(line, complaint, base, capsys):
+    """None of these asks nothing: a number would come out, and mean nothing."""
+    name, *more = line.split()
+    assert main([name, *base, *more]) == 2
+    assert complaint in capsys.readouterr().err

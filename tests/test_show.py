@@ -76,6 +76,7 @@ def test_the_command_draws_a_grid(
         (["--ids", "sample-99"], "no sample 'sample-99'"),
         (["--samples", "0"], "--samples is 0"),
         (["--budget", "3"], "the one budget"),
+        (["--max-new-tokens", "0"], "--max-new-tokens is 0"),
     ],
 )
 def test_bad_requests_are_refused(
@@ -101,3 +102,29 @@ def test_text_alone_has_nothing_to_show(
     )
     assert main(["show", "--plugin", str(plugin_folder), "--data", str(path)]) == 2
     assert "no image" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["show", "diagnose"])
+@pytest.mark.parametrize(
+    ("output", "complaint"),
+    [
+        ("images", "is a folder"),
+        ("all.json/out", "Not a directory"),
+        ("/proc/out", "nothing can be written in '/proc'"),
+        ("x" * 300, "File name too long"),
+        (".", "is a folder"),
+    ],
+)
+def test_an_output_that_cannot_be_is_refused_before_the_work(
+    command: str,
+    output: str,
+    complaint: str,
+    conversations: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    monkeypatch.chdir(conversations.parent)
+    before = sorted(conversations.parent.iterdir())
+    assert main([command, "--plugin", "none", "--data", "none", "--output", output]) == 2
+    assert complaint in capsys.readouterr().err
+    assert sorted(conversations.parent.iterdir()) == before

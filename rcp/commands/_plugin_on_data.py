@@ -12,6 +12,7 @@ from rcp.base_model import load_base
 from rcp.conversations import ConversationDataset
 from rcp.errors import UserError
 from rcp.io import load_plugin
+from rcp.options import refuse_no_file
 from rcp.plugin import Plugin
 from rcp.schedule import mean_ratio_of
 
@@ -46,6 +47,7 @@ def configure(parser: argparse.ArgumentParser, output: str) -> None:
 
 def subject(options: argparse.Namespace) -> Subject:
     """Read all of it; raises ``UserError`` for what cannot be read or does not belong together."""
+    refuse_no_file(options.output, "--output")
     plugin = load_plugin(options.plugin)
     dataset = ConversationDataset(options.data, options.image_folder)
     base = options.base or (plugin.base.name_or_path if plugin.base is not None else "")

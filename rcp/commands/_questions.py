@@ -11,6 +11,8 @@ import torch
 from rcp.base_model import load_base
 from rcp.conversations import Batch, ConversationDataset
 from rcp.evaluation.preparation import conversation_batches
+from rcp.options import refuse_below_one, refuse_no_file
+from rcp.writing import whole
 
 
 def base_and_data(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def load(options: argparse.Namespace, with_answers: bool) -> tuple[Any, Iterator[Batch]]:
     """The model, and its batches: prompts, with their answers and labels if asked for."""
+    refuse_below_one(options, "limit", "batch_size")
+    if options.output is not None:
+        refuse_no_file(options.output, "--output")
     dataset = ConversationDataset(options.data, options.image_folder)
     model, processor = load_base(options.base, options.dtype, options.device)
     return model, conversation_batches(
@@ -47,5 +52,5 @@ def load(options: argparse.Namespace, with_answers: bool) -> tuple[Any, Iterator
 def write(result: dict[str, object], path: Path | None) -> None:
     """``result`` as JSON, if a path is given."""
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(result, indent=2) + "\n")
+        with whole(path) as unfinished:
+            unfinished.write_text(json.dumps(result, indent=2) + "\n")

@@ -3,8 +3,10 @@
 import argparse
 from dataclasses import asdict
 
+from rcp.backbones import backbone_for
 from rcp.commands import _questions
 from rcp.evaluation.attention_trend import attention_trends
+from rcp.options import refuse_layers
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +19,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     model, batches = _questions.load(options, with_answers=False)
+    refuse_layers(options.layers, len(backbone_for(model).layers))
     trends = attention_trends(model, batches, options.layers)
     for layer, trend in trends.items():
         print(f"layer {layer}: f(x) = {trend.scale:.3f} exp({trend.growth:.3f} x)  "

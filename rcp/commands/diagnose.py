@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,10 +9,11 @@ from tqdm import tqdm
 
 from rcp.commands import _plugin_on_data
 from rcp.conversations import Batch
-from rcp.errors import UserError
 from rcp.evaluation import tables
 from rcp.evaluation.diagnosis import diagnose
 from rcp.evaluation.preparation import conversation_batches
+from rcp.options import refuse_below_one
+from rcp.writing import whole
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -26,20 +26,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    for name in ("limit", "batch_size"):
-        if getattr(options, name) < 1:
-            option = name.replace("_", "-")
-            raise UserError(
-                f"--{option} is {getattr(options, name)}: give a whole number of at least 1."
-            )
+    refuse_below_one(options, "limit", "batch_size")
     found = _plugin_on_data.subject(options)
     values = diagnose(found.model, found.plugin, _batches(found, options), options.sinks)
     print(tables.text(_by_layer(values)), end="\n\n")
     print(tables.text(_by_stage(values)))
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = options.output.with_name(f".{options.output.name}-writing")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(unfinished, options.output)
+    with whole(options.output) as unfinished:
+        unfinished.write_text(json.dumps(values, indent=2) + "\n")
     print(f"\n{values['samples']} samples. Written to {options.output}")
 
 

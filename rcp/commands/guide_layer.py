@@ -7,9 +7,9 @@ from rcp.backbones import backbone_for
 from rcp.base_model import load_base
 from rcp.commands import _questions
 from rcp.conversations import ConversationDataset
-from rcp.errors import UserError
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.guide_layers import guide_scores, plot_guide_scores
+from rcp.options import refuse_below_one, refuse_layers, refuse_no_file
 from rcp.schedule import mean_ratio_of
 
 
@@ -28,17 +28,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    refuse_below_one(options, "limit", "batch_size", "max_new_tokens")
+    refuse_no_file(options.plot, "--plot")
     dataset = ConversationDataset(options.data, options.image_folder)
     model, processor = load_base(options.base, options.dtype, options.device)
     backbone = backbone_for(model)
     depth = len(backbone.layers)
     layers = range(depth) if options.layers is None else options.layers
-    for layer in layers:
-        if not 0 <= layer < depth:
-            raise UserError(
-                f"--layers names {layer}, but the decoder has {depth} layers. Choose among 0 to "
-                f"{depth - 1}."
-            )
+    refuse_layers(layers, depth)
     questions = Questions(
         backbone,
         processor,

@@ -6,6 +6,7 @@ from rcp.commands import _plugin_on_data
 from rcp.errors import UserError
 from rcp.evaluation.drawing import draw
 from rcp.evaluation.survivors import survivors
+from rcp.options import refuse_below_one
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -17,8 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    if options.samples < 1:
-        raise UserError(f"--samples is {options.samples}: give a whole number of at least 1.")
+    refuse_below_one(options, "samples", "max_new_tokens")
     found = _plugin_on_data.subject(options)
     numbers = {sample.id: number for number, sample in enumerate(found.dataset.samples)}
     ids = options.ids or list(numbers)[: options.samples]

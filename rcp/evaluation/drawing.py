@@ -1,6 +1,5 @@
 """Pictures of what survives: the only file of the package that draws."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rcp.evaluation.survivors import Survivors
+from rcp.writing import whole
 
 SHADE = 0.8
 """How dark a dropped token becomes."""
@@ -35,10 +35,8 @@ def draw(samples: Sequence[Survivors], path: Path) -> None:
             axes.imshow(shaded(sample, number, stage))
             count = int((sample.alive[stage] & (sample.image_index == number)).sum())
             axes.set_title(f"from layer {sample.layers[stage]}: {count} tokens", fontsize=8)
-    unfinished = path.with_name(f".{path.name}-writing")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(unfinished, dpi=110, format="png")
-    os.replace(unfinished, path)
+    with whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format="png")
 
 
 def shaded(sample: Survivors, image: int, stage: int) -> Image.Image:

@@ -7,6 +7,7 @@ from pathlib import Path
 from rcp.evaluation.contestants import FULL, Contestant
 from rcp.evaluation.generation import Questions
 from rcp.plugin import Plugin, PluginSpec, StageSpec
+from rcp.writing import whole
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def guide_scores(questions: Questions, ratio: float, layers: Sequence[int]) -> l
 
 
 def plot_guide_scores(scores: Sequence[GuideScore], path: Path) -> None:
-    """Draw the share of the full model's accuracy that each layer retains, as an image file."""
+    """Draw the share of the full model's accuracy that each layer retains, as a PNG."""
     from matplotlib.figure import Figure
 
     found = sorted(scores, key=lambda score: score.layer)
@@ -47,5 +48,5 @@ def plot_guide_scores(scores: Sequence[GuideScore], path: Path) -> None:
     axes = figure.add_subplot()
     axes.bar([score.layer for score in found], [100 * score.retained for score in found])
     axes.set(xlabel="guide layer", ylabel="accuracy retained (%)", ylim=(0, None))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with whole(path) as unfinished:
+        figure.savefig(unfinished, dpi=150, format="png")

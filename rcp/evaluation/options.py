@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from rcp.errors import UserError
 from rcp.extensions import IMPORT_HELP
+from rcp.options import refuse_below_one, refuse_no_file
 
 
 class Parser(argparse.ArgumentParser):
@@ -77,12 +78,5 @@ def _check(options: argparse.Namespace) -> None:
             "--pruner needs --budget: unlike a plug-in, a pruner by itself has no budget. Give "
             "the visual tokens to keep, mean over layers, or a share of them below 1."
         )
-    for name in ("limit", "batch_size", "max_new_tokens", "seeds"):
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            option = name.replace("_", "-")
-            raise UserError(f"--{option} is {value}: give a whole number of at least 1.")
-    if options.output.is_dir():
-        raise UserError(f"--output '{options.output}' is a folder: give the name of a JSON file.")
-    if file := next((path for path in options.output.parents if path.is_file()), None):
-        raise UserError(f"--output '{options.output}' lies in '{file}', a file: choose another.")
+    refuse_below_one(options, "limit", "batch_size", "max_new_tokens", "seeds")
+    refuse_no_file(options.output, "--output")

@@ -1,14 +1,13 @@
 """One line of the result for each method."""
 
 import json
-import os
 import statistics
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rcp.evaluation.tally import Tally
+from rcp.writing import whole
 
 
 @dataclass(frozen=True)
@@ -65,14 +64,5 @@ def pooled(
 
 def write_rows(rows: Sequence[Row], path: Path) -> None:
     """Write ``rows`` as a JSON list; the file appears whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            json.dump([asdict(row) for row in rows], file, indent=2)
-            file.write("\n")
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+    with whole(path) as unfinished:
+        unfinished.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
