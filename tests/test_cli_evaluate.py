@@ -100,12 +100,16 @@ REFUSED = {
     "empty folder of data": ("--plugin {plugins}/first --data {plugins}", "0 JSON files"),
     "different schedules": ("--plugin {plugins}/first {plugins}/other", "seeds of one method"),
     "nameless comparison": ("--plugin {plugins}/first --compare {plugins}/other", "NAME=FOLDER"),
+    "a name taken": ("--plugin {plugins}/first --compare rcp={plugins}/other", "already"),
+    "the full model's": ("--plugin {plugins}/first --compare full={plugins}/other", "already"),
+    "a control's": ("--plugin {plugins}/first --compare random={plugins}/other", "already"),
     "limit": ("--plugin {plugins}/first --limit 0", "--limit is 0"),
     "batch size": ("--plugin {plugins}/first --batch-size -1", "--batch-size is -1"),
     "seeds": ("--plugin {plugins}/first --seeds 0", "--seeds is 0"),
     "not a number": ("--plugin {plugins}/first --limit ten", "ten"),
     "unknown option": ("--plugin {plugins}/first --retain 3", "--retain"),
-    "output is a folder": ("--plugin {plugins}/first --output {tmp}", "JSON file"),
+    "output is a folder": ("--plugin {plugins}/first --output {tmp}", "is a folder"),
+    "output in no place": ("--plugin {plugins}/first --output /proc/rows.json", "'/proc'"),
 }
 
 

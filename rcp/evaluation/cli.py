@@ -12,7 +12,7 @@ from rcp.errors import UserError
 from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report, compare
 from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.entrants import compared, exported, training_free
+from rcp.evaluation.entrants import compared, exported, refuse_shared_names, training_free
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.options import parse
 from rcp.evaluation.rows import write_rows
@@ -42,6 +42,7 @@ def evaluate(options: argparse.Namespace) -> Report:
         ratio = mean_ratio_of(options.budget, backbone_for(model).visual_tokens)
         entrants = [contestant.at_budget(ratio) for contestant in entrants]
         others = [contestant.at_budget(ratio) for contestant in others]
+    refuse_shared_names(entrants, others, options.controls)
     for contestant in [*entrants, *others]:
         with contestant.attached(model):  # refuses another base before the work begins
             pass

@@ -16,6 +16,9 @@ from rcp.schedule import Schedule
 
 FULL = "full"
 BLANK_IMAGE = "blank_image"
+CONTROLS = (BLANK_IMAGE, "random", "uniform", "question_attention", "random_input",
+            "uniform_input", "downsampled_input")
+"""What the controls' rows are called, beside the plug-in with its question zeroed."""
 
 Prepare = Callable[[Sequence[LoadedSample]], Batch]
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from rcp.backbones import backbone_for
 from rcp.errors import UserError
-from rcp.evaluation.contestants import Contestant, method_of
+from rcp.evaluation.contestants import CONTROLS, FULL, Contestant, method_of
 from rcp.io import load_plugin
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 from rcp.pruners import PRUNERS
@@ -43,6 +43,21 @@ def compared(arguments: Sequence[str]) -> list[Contestant]:
             )
         folders.setdefault(name, []).append(Path(folder))
     return [contestant for name, paths in folders.items() for contestant in exported(paths, name)]
+
+
+def refuse_shared_names(
+    entrants: Sequence[Contestant], others: Sequence[Contestant], controls: bool
+) -> None:
+    """Raise ``UserError`` for one of ``others`` that would be taken for a seed of another row."""
+    taken = {FULL, *(entrant.method for entrant in entrants)}
+    if controls:
+        taken |= {*CONTROLS, *(f"{entrant.method}_blind" for entrant in entrants)}
+    for other in others:
+        if other.method in taken:
+            raise UserError(
+                f"--compare {other.method}=...: there is a row of that name already, and both "
+                "would be one mean. Give another name."
+            )
 
 
 def training_free(
