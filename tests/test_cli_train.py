@@ -147,7 +147,19 @@ BAD_ARGUMENTS = {
     "package that is not installed: .*comet": ["--trainer.logger", "CometLogger"],
     "accumulate_grad_batches is 0": ["--trainer.accumulate_grad_batches", "0"],
     "run_folder is empty": ["--run_folder", ""],
+    "aliases of the configuration .* unfold": ["--config", "{folder}/bomb.yaml"],
+    "aliases .* into themselves": ["--config", "{folder}/recursive.yaml"],
+    "configuration .* is too deep": ["--config", "{folder}/deep.yaml"],
+    "no configuration 'xxx": ["--config", "x" * 300],
+    "Importing 'stranger.Spy' is not allowed.* Classes of pytorch_lightning may": [
+        "--config", "{folder}/stranger.yaml"
+    ],
+    "Importing 'stranger.Spy' is not allowed": [
+        "--model.plugin", "{{class_path: stranger.Spy}}"
+    ],
     "model.plugin is None": ["--config", "{folder}/unplugged.yaml"],
+    "trainer is None": ["--config", "{folder}/untrained.yaml"],
+    "run_folder is 'x*', .* name too long": ["--run_folder", "x" * 300],
     "precision is 16-mixed": ["--trainer.precision", "16-mixed"],
     "images/0.png' of sample 'sample-0' cannot be read": ["--data.train", "{folder}/bad.json"],
 }
@@ -170,13 +182,26 @@ def test_a_run_can_do_without_loggers(config: Path, tmp_path: Path):
 
 @pytest.mark.parametrize("complaint", BAD_ARGUMENTS)
 def test_bad_input_is_one_paragraph_and_leaves_nothing(
-    complaint: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    complaint: str,
+    config: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     unknown = yaml.safe_load(config.read_text())
     unknown["model"]["temprature"] = {"start": 1.0}
     (tmp_path / "unknown.yaml").write_text(yaml.safe_dump(unknown))
     (tmp_path / "twice.yaml").write_text("seed_everything: 1\nseed_everything: 2\n")
     (tmp_path / "unplugged.yaml").write_text("model: {plugin: null}")
+    aliases = [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 30)]
+    (tmp_path / "bomb.yaml").write_text("\n".join(["x0: &x0 [1]", *aliases]))
+    (tmp_path / "recursive.yaml").write_text("model: &model {plugin: *model}")
+    (tmp_path / "deep.yaml").write_text("[" * 5000)
+    (tmp_path / "stranger.yaml").write_text("trainer: {callbacks: [{class_path: stranger.Spy}]}")
+    spy = "from pytorch_lightning.callbacks import Callback as Spy"
+    (tmp_path / "stranger.py").write_text(f"raise SystemExit('code was run')\n{spy}")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "untrained.yaml").write_text("trainer: null")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe")
     write_conversations(tmp_path / "bad.json", [conversation(0)] * 8)
     (tmp_path / "images" / "0.png").write_bytes(b"no image")

@@ -18,7 +18,7 @@ from rcp.training.checkpoint import (
     read_checkpoint,
     standing,
 )
-from rcp.training.config_files import with_config_paths
+from rcp.training.config_files import only_our_classes, with_config_paths
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.refusals import refuse_impossible, refuse_seed, refuse_single_samples
@@ -32,6 +32,9 @@ from rcp.training.run_folder import (
 )
 from rcp.training.strategies import PluginDeepSpeed, chosen_strategy
 from rcp.training.survival import AtomicCheckpointIO
+
+ADVICE = "Add the import path to import_path_allowlist in set_parsing_settings to allow it"
+"""What the parser says to programmers where a configuration names what it may not."""
 
 
 class TrainingCLI(LightningCLI):
@@ -68,7 +71,10 @@ class TrainingCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except ImportError as error:  # of a class that nobody may name
+            raise UserError(_paragraph(error)) from error
         refuse_seed(self.config.fit.seed_everything)
 
     def _parse_ckpt_path(self) -> None:
@@ -161,6 +167,7 @@ def run(arguments: Sequence[str]) -> None:
     # the frozen model is meant to be in evaluation mode
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
     parser = {"exit_on_error": False}
+    only_our_classes()
     try:
         TrainingCLI(
             PluginTraining,
@@ -192,10 +199,11 @@ def _missing_package(error: BaseException) -> str | None:
     return None if cause is None else " ".join(str(cause).split()).rstrip(".")
 
 
-def _paragraph(error: ArgumentError) -> str:
+def _paragraph(error: Exception) -> str:
     """The parser's complaint in one paragraph, without the implied subcommand."""
     complaint = " ".join(str(error).split())
     complaint = complaint.replace("fit.", "").replace("Subcommand 'fit'", "The configuration")
+    complaint = complaint.replace(ADVICE, "Classes of pytorch_lightning may be named").rstrip(".")
     return (
         f"{complaint}. Correct it in the configuration or on the command line; "
         "'python train.py --help' lists every field with its type."

@@ -1,14 +1,13 @@
 """Runs that cannot work, refused before anything is loaded or written."""
 
-import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytorch_lightning as pl
 from jsonargparse import Namespace
 
 from rcp.errors import UserError
+from rcp.options import refuse_unwritable
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.strategies import refuse_deepspeed
@@ -23,6 +22,11 @@ def refuse_seed(seed: bool | int) -> None:
 def refuse_impossible(config: Any) -> None:
     """Refuse fields of ``config`` that cannot be, each with what is allowed."""
     trainer = config.trainer
+    if not isinstance(trainer, Namespace):
+        raise UserError(
+            f"trainer is {trainer}: give its fields, such as max_steps; 'python train.py --help' "
+            f"lists them."
+        )
     _refuse_half_precision(str(trainer.precision))
     refuse_deepspeed(trainer.strategy, trainer.accelerator)
     if not isinstance(config.model.plugin, Namespace):
@@ -47,7 +51,9 @@ def refuse_impossible(config: Any) -> None:
                 f"trainer.{name} is {value}: give a number of batches above 0, or a share of them "
                 "above 0, up to 1.0."
             )
-    _refuse_unwritable(config.run_folder)
+    if not config.run_folder:
+        raise UserError("run_folder is empty. Name a new folder with --run_folder.")
+    refuse_unwritable(Path(config.run_folder), "run_folder")
 
 
 def refuse_single_samples(
@@ -69,19 +75,3 @@ def _refuse_half_precision(precision: str) -> None:
             f"trainer.precision is {precision}, but training in fp16 is not possible: masked keys "
             "are weighted by 1e-12, which fp16 cannot hold. Use bf16-mixed or 32-true."
         )
-
-
-def _refuse_unwritable(folder: str) -> None:
-    if not folder:
-        raise UserError("run_folder is empty. Name a new folder with --run_folder.")
-    nearest = Path(folder).absolute().parent
-    while not os.path.lexists(nearest):
-        nearest = nearest.parent
-    try:
-        with TemporaryDirectory(dir=nearest):
-            pass
-    except OSError as error:
-        raise UserError(
-            f"run_folder is '{folder}', but nothing can be written in '{nearest}' "
-            f"({error.strerror}). Name another one with --run_folder."
-        ) from error
