@@ -77,6 +77,10 @@ def test_what_does_not_fit_is_told_with_what_would_help(config: Path, capsys):
 def test_bad_configurations_are_refused(config: Path, tmp_path: Path, capsys):
     values = yaml.safe_load(config.read_text())
     for change, complaint in (
+        ({"dtype": "load"}, "dtype is 'load', but it must be 'float32' or 'bfloat16'"),
+        ({"margin": "wide"}, "margin is 'wide', but it must be a finite float"),
+        ({"plugin": [1]}, "model.plugin is not right"),
+        ({"plugin": {"class_path": "os.system"}}, "model.plugin is not right"),
         ({"base": str(tmp_path / "gone")}, "cannot be read"),
         ({"plugin": {"stages": [{"layer": 9, "ratio": 0.5}]}}, "layer 9"),
         ({"plugin": {"budgett": 3}}, "model.plugin is not right"),
@@ -85,6 +89,35 @@ def test_bad_configurations_are_refused(config: Path, tmp_path: Path, capsys):
         path.write_text(yaml.safe_dump({**values, "model": {**values["model"], **change}}))
         assert main(["plan", "--config", str(path)]) == 2
         assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("[1]", "holds no configuration"),
+        ("model: [1]", "holds no configuration of train.py, with the fields of model, data"),
+        ("trainer: much", "holds no configuration"),
+        ("data: {batch_size: many}", "batch_size is 'many'"),
+        ("2020-13-45: 1", "is no YAML"),
+        ("model: &a {plugin: *a}", "unfold into more than"),
+    ],
+)
+def test_what_is_no_configuration_is_refused(text: str, complaint: str, tmp_path: Path, capsys):
+    (tmp_path / "bad.yaml").write_text(text)
+    assert main(["plan", "--config", str(tmp_path / "bad.yaml")]) == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["visual-tokens", "text-tokens", "answer-tokens", "devices"])
+def test_impossible_counts_are_refused(option: str, capsys):
+    assert main(["plan", "--config", "rcp_tiny.yaml", f"--{option}", "0"]) == 2
+    assert f"--{option} is 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("memory", ["-1", "nan", "inf"])
+def test_impossible_memory_is_refused(memory: str, capsys):
+    assert main(["plan", "--config", "rcp_tiny.yaml", "--gpu-memory", memory]) == 2
+    assert f"--gpu-memory is {float(memory)}" in capsys.readouterr().err
 
 
 def test_memory_kept_for_backward_is_what_autograd_saves():

@@ -1,6 +1,7 @@
 """What a configuration will take: the schedule's tokens, FLOPs and KV cache, a step's memory."""
 
 import argparse
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,18 @@ from rcp.backbones import backbone_for
 from rcp.cost import DecoderFacts, kv_bytes, per_layer, prefill_flops
 from rcp.errors import UserError
 from rcp.evaluation.facts import decoder_facts
+from rcp.options import refuse_below_one
+from rcp.plain import check_arguments
 from rcp.plugin import Plugin, fitted
-from rcp.training.config_files import config_path
+from rcp.training.config_files import config_path, only_our_classes
+from rcp.training.data_module import ConversationDataModule
 from rcp.training.memory import Step, memory
 from rcp.training.options import PluginOptions
+from rcp.training.plugin_training import PluginTraining
+
+PARTS = ("model", "data", "trainer")
+READ = (("dtype", "margin", "gradient_checkpointing"), ("batch_size",))
+"""Fields of the first two parts that are read here, beside the plug-in."""
 
 GIB = 2**30
 GIGA = 1e9
@@ -35,8 +44,11 @@ class Rows:
 
 def plan(options: argparse.Namespace) -> list[str]:
     """The lines of `python -m rcp plan`; raises ``UserError`` for what cannot be planned."""
+    refuse_below_one(options, "visual_tokens", "text_tokens", "answer_tokens", "devices")
+    if options.gpu_memory is not None and not 0 < options.gpu_memory < math.inf:
+        raise UserError(f"--gpu-memory is {options.gpu_memory}: give the GPU's GiB, above 0.")
     config = read_configuration(options.config)
-    model_part, trainer = (config.get(part) or {} for part in ("model", "trainer"))
+    model_part, _, trainer = (config.get(part) or {} for part in PARTS)
     model, plugin = on_meta(options.base or model_part.get("base"), model_part)
     facts = decoder_facts(backbone_for(model))
     visual = options.visual_tokens or backbone_for(model).visual_tokens
@@ -88,24 +100,31 @@ def rows_by_layer(plugin: Plugin, visual: int, text: int, margin: float | None) 
 
 def read_configuration(path: Path) -> dict[str, Any]:
     """The configuration as plain values, nothing of it made; ``UserError`` if it is none."""
+    text = config_path(str(path)).read_text()
     try:
-        content = yaml.safe_load(config_path(str(path)).read_text())
-    except yaml.YAMLError as error:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError) as error:  # the latter of a date that there is not
         raise UserError(f"'{path}' is no YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(content, dict):
-        raise UserError(f"'{path}' holds no configuration of train.py.")
+    parts = [content.get(part) or {} for part in PARTS] if isinstance(content, dict) else []
+    if not parts or not all(isinstance(part, dict) for part in parts):
+        raise UserError(
+            f"'{path}' holds no configuration of train.py, with the fields of {', '.join(PARTS)}."
+        )
+    for made, fields, part in zip((PluginTraining, ConversationDataModule), READ, parts):
+        check_arguments(made, {name: part[name] for name in fields if name in part})
     return content
 
 
 def read_plugin_options(model_part: dict[str, Any]) -> PluginOptions:
     """``model.plugin`` of a configuration; raises ``UserError`` for fields that cannot be."""
+    only_our_classes()
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(PluginOptions, "plugin")
     try:
         parsed = parser.parse_object({"plugin": model_part.get("plugin") or {}})
-    except ArgumentError as error:
+        return parser.instantiate(parsed).plugin
+    except (ArgumentError, ImportError, TypeError) as error:
         raise UserError(f"model.plugin is not right: {' '.join(str(error).split())}") from error
-    return parser.instantiate(parsed).plugin
 
 
 def _step(
