@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
         help="best.ckpt or last.ckpt of a run of train.py; with DeepSpeed these are folders",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--overwrite", action="store_true", help="replace an existing folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an exported plug-in")
     options = parser.parse_args(arguments)
     from rcp.training.export import export_checkpoint  # loads torch, which --help can do without
 

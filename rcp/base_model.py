@@ -26,14 +26,25 @@ def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, An
                 f"The device '{device}' cannot be used ({str(error).splitlines()[0]}). Give one "
                 "that torch has here, such as cpu or cuda."
             ) from error
-    try:
-        model: Any = AutoModelForImageTextToText.from_pretrained(base, dtype=getattr(torch, dtype))
-        processor = AutoProcessor.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"The base model '{base}' cannot be loaded ({str(error).splitlines()[0]}). Give the "
-            "folder of a Hugging Face vision-language model with its processor, or the id of one "
-            "on the hub, and start from the folder that relative paths count from."
-        ) from error
+    model, processor = pretrained(base, dtype=getattr(torch, dtype))
     model.config.name_or_path = base  # of an adapter folder, transformers keeps its base's name
     return (model if device is None else model.to(device)).eval(), processor
+
+
+def pretrained(base: str, **arguments: Any) -> tuple[Any, Any]:
+    """Model and processor of ``base``; ``arguments`` go to ``from_pretrained`` of the model.
+
+    No code that ``base`` brings along is run. Raises ``UserError`` if they cannot be loaded.
+    """
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            base, trust_remote_code=False, **arguments
+        )
+        return model, AutoProcessor.from_pretrained(base, trust_remote_code=False)
+    except Exception as error:  # transformers raises a dozen kinds for a damaged folder
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"The base model '{base}' cannot be loaded ({reason}). Give the folder of a Hugging "
+            "Face vision-language model with its processor, or the id of one on the hub, and start "
+            "from the folder that relative paths count from."
+        ) from error

@@ -132,24 +132,21 @@ def load(
     (dtype, device_map, ...). Raises ``UserError`` for a folder that holds no plug-in or names no
     base, and for a base that cannot be loaded or is another one.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
     from rcp.attachment import attach
+    from rcp.base_model import pretrained
 
     plugin = load_plugin(path)
     if plugin.base is None or not plugin.base.name_or_path:
         raise UserError(
             f"'{path}' does not name its base model. Load the model yourself and call rcp.attach."
         )
-    name = plugin.base.name_or_path
     try:
-        model = AutoModelForImageTextToText.from_pretrained(name, **model_arguments)
-        processor = AutoProcessor.from_pretrained(name)
-    except OSError as error:
+        model, processor = pretrained(plugin.base.name_or_path, **model_arguments)
+    except UserError as error:
         raise UserError(
-            f"The base model '{name}' of '{path}' cannot be loaded: {str(error).splitlines()[0]} "
-            f"Make it available under that name, or load it yourself and call rcp.attach."
-        ) from None
+            f"{error} That is the name in '{path}': make the model available under it, or load it "
+            f"yourself and call rcp.attach."
+        ) from error
     attach(model.eval(), plugin, "drop", budget=budget)
     return model, processor
 

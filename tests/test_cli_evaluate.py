@@ -1,6 +1,7 @@
 """evaluate.py from its arguments to its file, and every input it refuses."""
 
 import json
+import shutil
 
 import pytest
 from transformers import AutoModelForImageTextToText
@@ -181,6 +182,36 @@ def test_a_plugin_of_another_base(command, tmp_path):
     status, said = command("--plugin {plugins}/first --base {tmp}/other")
     assert_refused(status, said, "another base")
     assert not (tmp_path / "rows.json").exists()
+
+
+def cut_weights(base):
+    weights = base / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+
+
+def strange_sizes(base):
+    config = json.loads((base / "config.json").read_text())
+    config["text_config"]["hidden_size"] = "many"
+    (base / "config.json").write_text(json.dumps(config))
+
+
+def strange_tokens(base):
+    (base / "tokenizer.json").write_text("{}")
+
+
+def own_code(base):
+    classes = {"AutoConfig": "own.Config", "AutoModelForImageTextToText": "own.Model"}
+    (base / "config.json").write_text(json.dumps({"model_type": "own", "auto_map": classes}))
+    (base / "own.py").write_text(f"open({str(base / 'was_run')!r}, 'w')")
+
+
+@pytest.mark.parametrize("damage", [cut_weights, strange_sizes, strange_tokens, own_code])
+def test_a_damaged_base(command, base_folder, tmp_path, damage):
+    shutil.copytree(base_folder, tmp_path / "base")
+    damage(tmp_path / "base")
+    status, said = command("--plugin {plugins}/first --base {tmp}/base")
+    assert_refused(status, said, f"'{tmp_path / 'base'}' cannot be loaded")
+    assert not (tmp_path / "base" / "was_run").exists()
 
 
 def test_a_truncated_plugin(command, plugins, tmp_path):

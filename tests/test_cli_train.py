@@ -367,6 +367,25 @@ def test_export_refuses_bad_checkpoints(
     assert not output.parent.exists()
 
 
+@pytest.mark.parametrize(
+    ("output", "complaint"),
+    [
+        ("run", "no exported plug-in, and --overwrite replaces nothing else"),
+        ("run/last.ckpt", "no exported plug-in"),
+        ("run/last.ckpt/plugin", "nothing can be written in .*last.ckpt"),
+        ("/proc/plugin", "nothing can be written in '/proc'"),
+    ],
+)
+def test_export_replaces_plugins_only_and_tells_what_cannot_be_written(
+    output: str, complaint: str, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+):
+    place = str(checkpoint.parent.parent / output)
+    before = sorted(checkpoint.parent.parent.rglob("*"))
+    assert export.main(["--checkpoint", str(checkpoint), "--output", place, "--overwrite"]) == 2
+    assert_one_paragraph(capsys.readouterr().err, "export.py", complaint)
+    assert sorted(checkpoint.parent.parent.rglob("*")) == before
+
+
 def test_the_process_itself_ends_without_a_traceback():
     process = subprocess.run(
         [sys.executable, "train.py", "--config", "nothing.yaml"],

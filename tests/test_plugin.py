@@ -104,6 +104,9 @@ def test_load_attaches_for_good(tmp_path, inputs):
     with torch.no_grad():
         assert torch.equal(loaded(**inputs).logits, drop_logits(base, plugin, inputs))
     assert processor.tokenizer.get_vocab() == make_processor().tokenizer.get_vocab()
+    (tmp_path / "base" / "config.json").write_text("[1]")
+    with pytest.raises(rcp.UserError, match="Unrecognized model .*or load it yourself"):
+        rcp.load(tmp_path / "plugin")
 
 
 @pytest.mark.parametrize(

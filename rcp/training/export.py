@@ -14,7 +14,8 @@ from rcp.attachment import attach
 from rcp.base_model import load_base
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError
-from rcp.io import load_plugin, save_plugin
+from rcp.io import DESCRIPTION, load_plugin, save_plugin
+from rcp.options import refuse_unwritable
 from rcp.plugin import Plugin
 from rcp.training.checkpoint import read_checkpoint, rebuild_plugin, trained
 
@@ -23,13 +24,20 @@ def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -
     """Write the plug-in of ``checkpoint`` as the folder ``output`` and return it.
 
     The folder appears only after what was written has been read back and gives the same logits
-    on the base model. Raises ``UserError`` for an existing ``output`` (unless ``overwrite``), a
-    checkpoint that cannot be read, or a base model that cannot be loaded.
+    on the base model. Raises ``UserError`` for an existing ``output`` (unless with ``overwrite``
+    it is a plug-in), a checkpoint that cannot be read, or a base model that cannot be loaded.
     """
-    if output.exists() and not overwrite:
+    refuse_unwritable(output, "--output")
+    there = os.path.lexists(output)
+    if there and not overwrite:
         raise UserError(
             f"'{output}' exists already. Name another folder with --output, or replace it with "
             "--overwrite."
+        )
+    if there and not (output / DESCRIPTION).is_file():
+        raise UserError(
+            f"'{output}' is no exported plug-in, and --overwrite replaces nothing else: it may be "
+            "worth hours. Name another folder with --output, or remove it first."
         )
     content = read_checkpoint(checkpoint)
     plugin = rebuild_plugin(content)
@@ -42,7 +50,7 @@ def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -
         written = workplace / output.name
         save_plugin(plugin, written)
         _verify(model, inputs, plugin, load_plugin(written))
-        if output.exists():
+        if there:
             os.rename(output, workplace / "replaced")
         os.rename(written, output)
     finally:
