@@ -9,11 +9,14 @@ from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from benchmarks.variants import Configuration, Variant, write_configuration
+from rcp.errors import UserError
 from rcp.evaluation import cli
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row
+from rcp.writing import whole
 
 SECONDS = "seconds.json"
 
@@ -36,7 +39,8 @@ def trained_plugin(config: str | Path, run: Path, seed: int, changes: Sequence[s
     seeds = ["--seed_everything", str(seed), "--data.seed", str(seed)]
     start = time.monotonic()
     run_script("train.py", "--config", str(config), "--run_folder", str(run), *seeds, *changes)
-    (run / SECONDS).write_text(json.dumps(before + time.monotonic() - start))
+    with whole(run / SECONDS) as unfinished:
+        unfinished.write_text(json.dumps(before + time.monotonic() - start))
     run_script("export.py", "--checkpoint", str(run / "best.ckpt"), "--output", str(plugin))
     return plugin
 
@@ -58,7 +62,7 @@ def trained_plugins(
 def training_seconds(run: Path) -> float:
     """What the training in ``run`` took, its validation included; parts cut off do not count."""
     file = run / SECONDS
-    return float(json.loads(file.read_text())) if file.is_file() else 0.0
+    return float(_read(file)) if file.is_file() else 0.0
 
 
 def compared(
@@ -81,14 +85,22 @@ def compared(
     ]
     finished = folder / "report.json"
     if finished.is_file():
-        found = json.loads(finished.read_text())
+        found = _read(finished)
         if found["question"] == question:
             return Report([Row(**row) for row in found["rows"]], found["notes"])
     report = cli.run(question)
-    unfinished = finished.with_suffix(".writing")
-    unfinished.write_text(json.dumps(asdict(report) | {"question": question}))
-    unfinished.rename(finished)
+    with whole(finished) as unfinished:
+        unfinished.write_text(json.dumps(asdict(report) | {"question": question}))
     return report
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(
+            f"'{file}' is damaged ({error}). Remove it: what it tells is then found out again."
+        ) from error
 
 
 def run_script(script: str, *arguments: str) -> None:

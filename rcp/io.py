@@ -51,9 +51,10 @@ def save_plugin(plugin: Plugin, path: str | Path) -> None:
         raise UserError(f"'{path}' exists already. Choose another folder, or remove it first.")
     try:
         _write(plugin, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
-            f"'{path}' cannot be written ({error.strerror}). Nothing is left there: choose another "
+            f"'{path}' cannot be written ({reason}). Nothing is left there: choose another "
             f"place, or make room."
         ) from error
 

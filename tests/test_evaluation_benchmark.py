@@ -116,3 +116,11 @@ def test_a_failing_step_stops_the_benchmark(monkeypatch, run, tmp_path):
     monkeypatch.setattr(steps_module.sys, "executable", "false")
     assert run() == 1
     assert not (tmp_path / "tiny.json").exists()
+
+
+def test_a_damaged_report_is_told(steps, run, tmp_path, capsys):
+    assert run() == 0
+    report = tmp_path / "runs" / "rcp_tiny" / "report.json"
+    report.write_text(report.read_text()[:50])
+    assert run() == 2
+    assert f"'{report}' is damaged" in capsys.readouterr().err

@@ -1,8 +1,6 @@
 """The exported folder as a stranger may hand it over: what is refused, and how it is told."""
 
-import errno
 import json
-import os
 
 import pytest
 import torch
@@ -10,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import rcp
+from tests.full_disk import full_disk
 from tests.tiny import reference_plugin, tiny_llava_model
 
 
@@ -151,11 +150,8 @@ def test_a_place_that_is_no_folder_is_refused(saved, tmp_path):
             rcp.load_plugin(place)
 
 
-def full_disk(*_, **__):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_what_cannot_be_written_is_told_and_leaves_nothing(tiny_llava, tmp_path, monkeypatch):
+@pytest.mark.parametrize("room", [0, 1000, 20_000])
+def test_what_cannot_be_written_is_told_and_leaves_nothing(tiny_llava, tmp_path, room):
     plugin = reference_plugin("rcp", tiny_llava)
     (tmp_path / "file").write_text("")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
@@ -163,8 +159,7 @@ def test_what_cannot_be_written_is_told_and_leaves_nothing(tiny_llava, tmp_path,
         rcp.save_plugin(plugin, tmp_path / "file" / "plugin")
     with pytest.raises(rcp.UserError, match="exists already"):
         rcp.save_plugin(plugin, tmp_path / "dangling")
-    monkeypatch.setattr("rcp.io.model_card", full_disk)
-    with pytest.raises(rcp.UserError, match="No space left"):
+    with full_disk(room), pytest.raises(rcp.UserError, match="cannot be written .*too large"):
         rcp.save_plugin(plugin, tmp_path / "plugin")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["dangling", "file"]
 

@@ -18,6 +18,7 @@ import rcp
 from rcp.training import survival
 from rcp.training.run_folder import callbacks
 from rcp.training.survival import AtomicCheckpointIO
+from tests.full_disk import full_disk
 from tests.test_training_plugin import data, training
 
 pytest_plugins = ["tests.training_fixtures"]
@@ -179,6 +180,8 @@ def test_a_failed_write_leaves_the_checkpoint_before_it(tmp_path: Path):
     AtomicCheckpointIO().save_checkpoint({"step": 1}, path)
     with pytest.raises(Exception, match="pickle"):
         AtomicCheckpointIO().save_checkpoint({"step": (n for n in range(3))}, path)
+    with full_disk(), pytest.raises(rcp.UserError, match="too large.*--resume true"):
+        AtomicCheckpointIO().save_checkpoint({"weights": torch.zeros(5000)}, path)
     assert torch.load(path, weights_only=True) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 

@@ -15,8 +15,10 @@ from rcp.training import teacher_cache
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions, PluginOptions
 from rcp.training.plugin_training import PluginTraining
+from rcp.training.shards import Shards
 from rcp.training.stages import GuideOptions
 from tests.families import FAMILIES, Sample
+from tests.full_disk import full_disk
 from tests.tiny_base import conversation, write_conversations
 
 pytest_plugins = ["tests.training_fixtures"]
@@ -212,6 +214,21 @@ def test_a_damaged_file_is_refused(base_folder: Path, conversations: Path, cache
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(rcp.UserError, match=f"{damaged.name}.*Remove that file"):
         fit(base_folder, conversations, cache)
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", '{"base model', "[" * 100_000])
+def test_a_damaged_fingerprint_is_refused(
+    content: str, base_folder: Path, conversations: Path, cache: Path
+):
+    (cache / "train" / "fingerprint.json").write_text(content)
+    with pytest.raises(rcp.UserError, match="fingerprint.json' is damaged.*Remove the folder"):
+        fit(base_folder, conversations, cache)
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_file(tmp_path: Path):
+    with full_disk(), pytest.raises(rcp.UserError, match="00000.safetensors' cannot be written"):
+        Shards(tmp_path).write(0, {"rows": torch.zeros(5000)}, {})
+    assert not list(tmp_path.iterdir())
 
 
 def test_ids_that_occur_twice_are_refused(base_folder: Path, tmp_path: Path):

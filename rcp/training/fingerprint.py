@@ -12,6 +12,7 @@ from transformers import ProcessorMixin
 
 from rcp.conversations import ConversationDataset, Sample
 from rcp.errors import UserError
+from rcp.writing import whole
 
 SAMPLED = 64
 """Values of each tensor that are looked at."""
@@ -39,14 +40,15 @@ def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
                 f"'{path.parent}' cannot be made ({error.strerror}). Name another folder with "
                 "model.teacher_cache."
             ) from error
-        unfinished = path.with_suffix(".writing")
-        unfinished.write_text(json.dumps(mine, indent=2) + "\n")
-        unfinished.replace(path)
+        with whole(path) as unfinished:
+            unfinished.write_text(json.dumps(mine, indent=2) + "\n")
         return
     try:
         theirs = json.loads(path.read_text())
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"'{path}' is damaged ({error}). Remove the folder it lies in.") from error
+    if not isinstance(theirs, dict):
+        raise UserError(f"'{path}' is damaged: it is no object. Remove the folder it lies in.")
     different = [name for name in mine if theirs.get(name) != mine[name]]
     if different:
         raise UserError(

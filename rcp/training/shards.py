@@ -1,7 +1,6 @@
 """Named tensors in numbered files that are each written whole or not at all."""
 
 import functools
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from rcp.errors import UserError
+from rcp.writing import whole
 
 OPEN_FILES = 64
 
@@ -30,10 +30,14 @@ class Shards:
     def write(self, number: int, tensors: dict[str, Tensor], facts: dict[str, str]) -> None:
         """Write one file; ``facts`` are what :meth:`facts` gives back."""
         path = self._path(number)
-        unfinished = path.with_suffix(f".writing-{os.getpid()}")
         contiguous = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        save_file(contiguous, str(unfinished), metadata=facts)
-        os.replace(unfinished, path)
+        with whole(path) as unfinished:
+            try:
+                save_file(contiguous, str(unfinished), metadata=facts)
+            except SafetensorError as error:
+                raise UserError(
+                    f"'{path}' cannot be written ({error}). Make room: the next run goes on there."
+                ) from error
 
     def read(self, number: int, name: str) -> Tensor | None:
         """One tensor of one file, None if it does not hold it."""

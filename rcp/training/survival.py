@@ -2,7 +2,6 @@
 
 import os
 import signal
-import tempfile
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,6 +10,9 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from rcp.errors import UserError
+from rcp.writing import whole
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -23,19 +25,16 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, unfinished = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
         try:
-            with os.fdopen(descriptor, "wb") as file:
+            with whole(Path(path)) as unfinished, unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(unfinished, 0o644)
-            os.replace(unfinished, target)
-        except BaseException:
-            os.unlink(unfinished)
-            raise
+        except RuntimeError as error:  # what torch makes of a full disk
+            raise UserError(
+                f"The checkpoint '{path}' cannot be written ({error.__context__ or error}). What "
+                "was there before it still is: make room, and go on with --resume true."
+            ) from error
 
 
 class KeepLast(Checkpoint):
