@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import rcp
+from rcp.pruners import PRUNERS
 from tests.full_disk import full_disk
 from tests.tiny import reference_plugin, tiny_llava_model
 
@@ -112,6 +113,45 @@ def test_hostile_descriptions_are_refused(saved, change, message):
     change_description(saved, change)
     with pytest.raises(rcp.UserError, match=message):
         rcp.load_plugin(saved)
+
+
+def test_what_is_refused_has_cost_no_memory(saved, monkeypatch):
+    """Sizes are a stranger's, too: were it built to be refused, it could take all there is."""
+    devices = []
+
+    class Noted(rcp.Plugin):
+        def __init__(self, *arguments):
+            devices.append(torch.empty(0).device.type)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("rcp.filling.Plugin", Noted)
+    change_description(saved, lambda d: d["plugin"]["repair"].update(layers=[77]))
+    with pytest.raises(rcp.UserError, match="77"):
+        rcp.load_plugin(saved)
+    assert devices == ["meta"]
+
+
+@pytest.fixture
+def looks_at_values():
+    class Looking(rcp.Pruner):
+        """Cannot be made without memory."""
+
+        name = "looks_at_values"
+
+        def __init__(self, hidden_size):
+            super().__init__(hidden_size)
+            self.bound = float(torch.ones(hidden_size).sum())
+
+    yield Looking.name
+    PRUNERS._classes.pop(Looking.name)
+
+
+def test_a_method_that_looks_at_values_while_it_is_made_loads(
+    looks_at_values, tiny_llava, tmp_path
+):
+    spec = rcp.PluginSpec([rcp.StageSpec(1, 0.5, looks_at_values)])
+    rcp.save_plugin(rcp.Plugin.for_model(spec, tiny_llava), tmp_path / "plugin")
+    assert rcp.load_plugin(tmp_path / "plugin").pruner(1).bound == 48
 
 
 @pytest.mark.parametrize(
