@@ -21,7 +21,12 @@ from rcp.training.checkpoint import (
 from rcp.training.config_files import only_our_classes, with_config_paths
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.refusals import refuse_impossible, refuse_seed, refuse_single_samples
+from rcp.training.refusals import (
+    refuse_impossible,
+    refuse_late_validation,
+    refuse_seed,
+    refuse_single_samples,
+)
 from rcp.training.run_folder import (
     LAST,
     SaveRun,
@@ -138,6 +143,7 @@ class TrainingCLI(LightningCLI):
     def before_fit(self) -> None:
         """The last checks, and the accuracy that training starts from."""
         refuse_single_samples(self.model, self.datamodule, self.trainer)
+        refuse_late_validation(self.datamodule, self.trainer)
         if self.config.fit.ckpt_path is not None:
             path = Path(self.config.fit.ckpt_path)
             checkpoint = read_checkpoint(path)
