@@ -143,6 +143,14 @@ def test_what_is_no_plugin_is_refused(case, given):
         rcp.attach(case.model, given)
 
 
+@pytest.mark.parametrize("length", [-5, 0, 1000])
+def test_a_prompt_that_ends_outside_the_forward_is_refused(case, length):
+    """The question would be empty, or what was generated a part of it, and nobody would know."""
+    with rcp.attach(case.model, plugin_for(case, rcp_spec()), "soft") as handle:
+        with handle.prompt(length), pytest.raises(rcp.UserError, match=f"column {length}: this"):
+            case.model(**case.inputs(RAGGED))
+
+
 def test_a_second_plugin_is_refused_on_the_model_inside_too(case):
     plugin = plugin_for(case, rcp_spec())
     plugin.base = None

@@ -87,6 +87,11 @@ def _tokens(
             "told from what was generated. Pass labels, keep use_cache=True, or run the "
             "forward inside `with handle.prompt(length):`."
         )
+    if isinstance(prompt, int) and not 1 <= prompt <= valid.shape[1]:
+        raise UserError(
+            f"The prompt cannot end at column {prompt}: this forward has {valid.shape[1]} columns. "
+            f"Give how many of them the prompt takes, at least 1."
+        )
     if prompt is None and labels is None and predicting > 1:
         prompt = valid.shape[1] + 1 - predicting
     end = None
