@@ -26,7 +26,7 @@ class Registry:
         One with the same qualified name takes its place: its file has been run again.
         """
         present = self._classes.get(name)
-        if present is not None and present.__qualname__ != cls.__qualname__:
+        if present is not None and _place(present) != _place(cls):
             raise UserError(
                 f"Two classes claim the {self.kind} name '{name}': {present.__module__}."
                 f"{present.__qualname__} and {cls.__module__}.{cls.__qualname__}. Rename one."
@@ -56,3 +56,8 @@ class Registry:
         for module in pkgutil.iter_modules(package.__path__):
             importlib.import_module(f"{self.package}.{module.name}")
         self._discovered = True
+
+
+def _place(cls: type) -> tuple[str, str]:
+    """Where a class is defined; one defined again, as in a notebook, takes its own place."""
+    return cls.__module__, cls.__qualname__

@@ -90,6 +90,15 @@ def test_a_need_that_no_view_has_is_refused(own_method, tiny_llava):
         rcp.attach(tiny_llava, plugin)
 
 
+def test_a_method_does_not_take_the_place_of_ours(own_method):
+    """Whose class is called like ours, too, would decide by the order of imports which is used."""
+    text = METHOD.replace("LargestPruner", "RandomPruner").replace('"largest"', '"random"')
+    own_method.write_text(text)
+    with pytest.raises(rcp.UserError, match="Two classes claim the pruner name 'random'"):
+        import_files([own_method])
+    assert PRUNERS.get("random").__module__ == "rcp.pruners.random"
+
+
 def test_bad_files_are_refused(tmp_path):
     broken = tmp_path / "broken.py"
     broken.write_text("import no_such_module")
