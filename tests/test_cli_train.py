@@ -160,6 +160,10 @@ BAD_ARGUMENTS = {
     "Importing 'stranger.Spy' is not allowed": [
         "--model.plugin", "{{class_path: stranger.Spy}}"
     ],
+    "data set 'hf:' cannot be opened .it has no name.": ["--data.train", "hf:"],
+    "no conversation file 'xxx": ["--data.train", "x" * 300],
+    "cannot be made .File name too long": ["--model.teacher_cache", "x" * 300],
+    "no checkpoint 'plugin.ckpt'": ["--ckpt_path", "."],
     "model.plugin is None": ["--config", "{folder}/unplugged.yaml"],
     "trainer is None": ["--config", "{folder}/untrained.yaml"],
     "run_folder is 'x*', .* name too long": ["--run_folder", "x" * 300],

@@ -99,7 +99,7 @@ def check_goes_on(checkpoint: dict[str, Any]) -> None:
 
 def predecessor(path: Path) -> Path:
     """Where the folder ``path`` lies while another one takes its place."""
-    return path.with_name(f".{path.name}-before")
+    return path.parent / f".{path.name}-before"  # Path.with_name refuses "."
 
 
 def standing(path: Path) -> Path:

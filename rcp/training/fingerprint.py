@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ def fingerprint(
 
 def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
     """Raise ``UserError`` unless the file ``path`` holds ``mine``; write it where there is none."""
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:

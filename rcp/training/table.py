@@ -1,5 +1,6 @@
 """Conversations in a Hugging Face data set: memory-mapped, its images decoded when asked for."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,8 @@ def _arguments(source: str) -> dict[str, Any]:
     """Of ``datasets.load_dataset``."""
     if source.startswith(PREFIX):
         name, _, split = source.removeprefix(PREFIX).partition(":")
+        if not name:
+            raise ValueError("it has no name")
         return {"path": name, "split": split or "train"}
     files = _files(Path(source))
     kind = files[0].suffix.removeprefix(".")
@@ -138,5 +141,7 @@ def _files(path: Path) -> list[Path]:
     """The parquet or arrow files that ``path`` is or holds, in the order of their names."""
     if path.suffix.removeprefix(".") in KINDS:
         return [path]
+    if not os.path.isdir(path):  # Path.glob raises where a name is too long
+        return []
     found = (sorted(path.glob(f"*.{kind}")) for kind in KINDS)
     return next((files for files in found if files), [])
