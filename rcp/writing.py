@@ -29,5 +29,6 @@ def whole(path: Path) -> Iterator[Path]:
             raise
     except OSError as error:
         raise UserError(
-            f"'{path}' cannot be written ({error.strerror}). Choose another place, or make room."
+            f"'{path}' cannot be written ({error.strerror or error}). Choose another place, or "
+            f"make room."
         ) from error

@@ -17,6 +17,7 @@ from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.exact_match import ExactMatch
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.rows import Row
+from tests.full_disk import full_disk
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised
 from tests.tiny_base import LAYERS
 
@@ -87,15 +88,10 @@ def test_rows_have_the_promised_fields_in_order(tmp_path):
     assert Row(**written) == ROW
 
 
-def test_rows_appear_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_rows_appear_whole_or_not_at_all(tmp_path):
     path = tmp_path / "rows.json"
     path.write_text("the old ones")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with full_disk(100), pytest.raises(rcp.UserError, match="cannot be written .*too large"):
         rows.write_rows([ROW], path)
     assert path.read_text() == "the old ones" and os.listdir(tmp_path) == ["rows.json"]
 
