@@ -31,16 +31,16 @@ def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, An
     return (model if device is None else model.to(device)).eval(), processor
 
 
-def pretrained(base: str, **arguments: Any) -> tuple[Any, Any]:
+def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> tuple[Any, Any]:
     """Model and processor of ``base``; ``arguments`` go to ``from_pretrained`` of the model.
 
-    No code that ``base`` brings along is run. Raises ``UserError`` if they cannot be loaded.
+    Code that ``base`` brings along is run with ``trust_remote_code`` only. Raises ``UserError`` if
+    they cannot be loaded.
     """
+    trust = {"trust_remote_code": trust_remote_code}
     try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            base, trust_remote_code=False, **arguments
-        )
-        return model, AutoProcessor.from_pretrained(base, trust_remote_code=False)
+        model = AutoModelForImageTextToText.from_pretrained(base, **trust, **arguments)
+        return model, AutoProcessor.from_pretrained(base, **trust)
     except Exception as error:  # transformers raises a dozen kinds for a damaged folder
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
