@@ -10,7 +10,7 @@ import yaml
 import rcp.base_model
 import train
 from rcp.schedule import Schedule, mean_ratio_of, schedule_for
-from tests.dry_run import PUBLISHED, write_base
+from tests.dry_run import PUBLISHED, Loads, write_base
 from tests.tiny_base import conversation, write_conversations
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -102,13 +102,3 @@ def test_the_papers_budgets_are_overrides(
             tuple(s["layer"] for s in stages), tuple(s["ratio"] for s in stages), depth
         )
     assert 576 * schedule.mean_ratio == pytest.approx(float(tokens), rel=0.03)
-
-
-class Loads:
-    """In place of ``AutoProcessor``: what it would find."""
-
-    def __init__(self, processor: Any) -> None:
-        self.processor = processor
-
-    def from_pretrained(self, *_: Any, **__: Any) -> Any:
-        return self.processor

@@ -5,11 +5,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Gemma3Processor
+from transformers.models.gemma3 import Gemma3ImageProcessorPil
 
 from rcp import UserError
 from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample, Sample
 from rcp.tokens import IGNORED
-from tests.tiny_base import TOKENS, conversation, make_processor, write_conversations
+from tests.tiny_base import (
+    CHAT_TEMPLATE,
+    IMAGE_SIZE,
+    TOKENS,
+    conversation,
+    make_processor,
+    write_conversations,
+)
 
 pytest_plugins = ["tests.training_fixtures"]
 
@@ -183,6 +192,26 @@ def test_text_only_batches_have_no_pixels():
     sample = Sample("a", (), "how many ?", "two", "counting")
     batch = ConversationCollator(make_processor())([LoadedSample(sample, ())])
     assert set(batch["inputs"]) == {"input_ids", "attention_mask"}
+
+
+def test_every_sample_is_given_its_own_images(conversations: Path):
+    """Gemma 3 and SmolVLM would take a flat list for the images of the first sample."""
+    tokenizer = make_processor().tokenizer
+    tokenizer.boi_token = tokenizer.eoi_token = "<unk>"
+    tokenizer.boi_token_id, tokenizer.image_token, tokenizer.image_token_id = 3, "<image>", 4
+    processor = Gemma3Processor(
+        Gemma3ImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}),
+        tokenizer,
+        chat_template=CHAT_TEMPLATE.replace("<image>", "<unk>"),
+        image_seq_length=4,
+    )
+    one = ConversationDataset(conversations)[0]
+    two = Sample("b", (), "<image><image>\nhow many ?", "two", "counting")
+    text = Sample("c", (), "how many ?", "two", "counting")
+    items = [LoadedSample(text, ()), LoadedSample(two, one.images * 2), one]
+    inputs = ConversationCollator(processor)(items)["inputs"]
+    assert (inputs["input_ids"] == 4).sum(1).tolist() == [0, 8, 4]
+    assert len(inputs["pixel_values"]) == 3
 
 
 def test_a_sample_that_is_too_long_is_left_out_by_name(conversations: Path, caplog):

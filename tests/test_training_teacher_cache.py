@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 import rcp
+import rcp.base_model
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.image_features import ENCODER, encode_images, given_images
 from rcp.training import teacher_cache
@@ -17,6 +18,7 @@ from rcp.training.options import LossOptions, PluginOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.shards import Shards
 from rcp.training.stages import GuideOptions
+from tests.dry_run import Loads, llava_onevision
 from tests.families import FAMILIES, Sample
 from tests.full_disk import full_disk
 from tests.tiny_base import conversation, write_conversations
@@ -244,6 +246,22 @@ def test_text_only_samples_have_no_features(base_folder: Path, tmp_path: Path):
     path = write_conversations(tmp_path / "text.json", [*rows, *map(conversation, range(4, 8))])
     computed, read = (fit(base_folder, path, given) for given in (None, tmp_path / "cache"))
     assert computed.terms[1] == pytest.approx(read.terms[1], abs=1e-6, rel=1e-6)
+
+
+def test_an_image_alone_and_the_same_among_others_are_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """LLaVA-OneVision cuts an image into tiles where it is the only one of its sample."""
+    base = llava_onevision(4)
+    base.model.save_pretrained(tmp_path / "base")
+    monkeypatch.setattr(rcp.base_model, "AutoProcessor", Loads(base.processor))
+    question = {"from": "human", "value": "<image> <image>\nhow many ?"}
+    turns = [question, {"from": "gpt", "value": "two"}]
+    images = ["images/0.png", "images/1.png"]
+    rows = [conversation(n, image=images, conversations=turns) for n in range(4)]
+    path = write_conversations(tmp_path / "some.json", [*rows, *map(conversation, range(4, 8))])
+    computed, read = (fit(tmp_path / "base", path, at) for at in (None, tmp_path / "cache"))
+    assert computed.terms == [pytest.approx(t, abs=1e-6, rel=1e-6) for t in read.terms]
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

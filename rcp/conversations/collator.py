@@ -80,10 +80,11 @@ class ConversationCollator:
         self, items: Sequence[LoadedSample], turns: Sequence[Turn]
     ) -> dict[str, Tensor]:
         texts = [turn.prompt + turn.continuation for turn in turns]
-        images = [image for item in items for image in item.images]
+        # sample by sample: of a flat list, some processors take all images for the first text's
+        images = [list(item.images) for item in items]
         encoded = self.processor(
             text=texts,
-            images=images or None,
+            images=images if any(images) else None,
             return_tensors="pt",
             padding=True,
             padding_side="left",

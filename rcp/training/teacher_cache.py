@@ -155,14 +155,17 @@ class TeacherCache:
 
 
 def _image_names(samples: Sequence[Sample]) -> list[list[str]]:
-    """For every sample the names of its images, numbered within each file."""
+    """For every sample the names of its images, numbered within each file.
+
+    An image that is the only one of its sample is another than the same among others, where some
+    processors cut it into fewer tiles.
+    """
     names = []
     for start in range(0, len(samples), SHARD):
-        numbers: dict[Path, int] = {}
+        numbers: dict[tuple[Path, bool], int] = {}
         for sample in samples[start : start + SHARD]:
-            names.append(
-                [f"image {numbers.setdefault(path, len(numbers))}" for path in sample.images]
-            )
+            shown = [(path, len(sample.images) == 1) for path in sample.images]
+            names.append([f"image {numbers.setdefault(image, len(numbers))}" for image in shown])
     return names
 
 
