@@ -112,6 +112,12 @@ class Lora(nn.Module):
             hooks.append(module.register_forward_hook(partial(_add, pair)))
         return hooks
 
+    def is_on(self, model: nn.Module) -> bool:
+        """Whether the linear modules of ``model`` add what these adapters give at present."""
+        name, pair = next(iter(self.spec.modules)), next(iter(self.pairs.values()))
+        hooks = model.get_submodule(name)._forward_hooks.values()
+        return any(isinstance(hook, partial) and hook.args == (pair,) for hook in hooks)
+
     def _module(self, model: nn.Module, name: str) -> nn.Module:
         """The linear module ``name`` of ``model``, refused if there is none of these sizes."""
         try:

@@ -180,6 +180,25 @@ def test_gradient_checkpointing_gives_the_same_gradients(
         torch.testing.assert_close(found[1][name], gradient, msg=name)
 
 
+LOOKING_BACK = [rcp.StageSpec(1, 0.5, "rcp", RCP), rcp.StageSpec(3, 0.25, "transprune")]
+
+
+@pytest.mark.parametrize("changes", [{"lora": rcp.LoraSpec(rank=2)}, {"stages": LOOKING_BACK}])
+def test_checkpointed_layers_are_computed_again_as_they_were(
+    changes: dict[str, Any], base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """Low-rank adapters and what a pruner watches lie inside layers; both are detached by then."""
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        seen = Gradients()
+        module = training(base_folder, options(**changes), gradient_checkpointing=checkpointing)
+        trainer(tmp_path, 1, (seen,), limit_val_batches=0).fit(module, data(conversations))
+        found.append(seen.plugin)
+    for name, gradient in found[0].items():
+        torch.testing.assert_close(found[1][name], gradient, msg=name)
+
+
 @pytest.mark.parametrize("method", ["random", "question_attention"])
 def test_a_control_without_trained_pruners_trains_its_repair(
     method: str, base_folder: Path, conversations: Path, tmp_path: Path

@@ -158,6 +158,7 @@ class Forward:
         self.record_answers(layer, hidden, self.rows.locate(self.tokens.answer_columns))
         return hidden
 
+    @torch.no_grad()  # a checkpointed layer would be computed again without what is noted here
     def after_block(self, entered: Tensor, left: Tensor) -> None:
         """Called with a block's normed input and its output, (B, rows, D), where a stage asks."""
         if not self.slots.columns.shape[1]:

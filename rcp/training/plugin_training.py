@@ -130,7 +130,7 @@ class PluginTraining(ValidatedTraining):
         self.margin = margin
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
-            checkpoint_layers(self.model)
+            checkpoint_layers(self.model, self.plugin.lora)
         folder = None if teacher_cache is None else Path(teacher_cache)
         self.teacher = Teacher(self.model, self.processor, self.plugin, folder)
         self.gradient_shares_every = gradient_shares_every
