@@ -127,6 +127,7 @@ def test_pruners_of_rate_zero_are_frozen_end_to_end(
     assert len(set(seen.pruners[2:])) == 1, "then frozen"
     assert len(set(seen.repair[2:])) == 3
     assert seen.noise == 0 < module.temperature.noise_at(0.0)
+    assert seen.dropout == [True, True, False, False], "they then choose as at inference"
 
 
 class PrunersSeen(pl.Callback):
@@ -135,6 +136,10 @@ class PrunersSeen(pl.Callback):
     def __init__(self) -> None:
         self.pruners: list[str] = []
         self.repair: list[str] = []
+        self.dropout: list[bool] = []
+
+    def on_before_backward(self, _: pl.Trainer, module: pl.LightningModule, *__: Any) -> None:
+        self.dropout.append(any(part.training for part in module.plugin.pruners.modules()))
 
     def on_train_batch_start(self, _: pl.Trainer, module: pl.LightningModule, *__: Any) -> None:
         self.pruners.append(fingerprint(module.plugin.pruners))

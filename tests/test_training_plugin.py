@@ -199,6 +199,30 @@ def test_checkpointed_layers_are_computed_again_as_they_were(
         torch.testing.assert_close(found[1][name], gradient, msg=name)
 
 
+class Draws(pl.Callback):
+    """Notes the seed of every batch's noise and dropout."""
+
+    def __init__(self) -> None:
+        self.seeds: list[int] = []
+
+    def on_before_backward(self, *_: Any) -> None:
+        self.seeds.append(torch.initial_seed())
+
+
+def test_batches_accumulated_for_a_step_differ_in_their_noise(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """With one noise for all of them a step would try one choice where it could try several."""
+    drawn = []
+    for accumulated in (1, 2):
+        torch.manual_seed(0)
+        seen = Draws()
+        run = trainer(tmp_path, 4 // accumulated, (seen,), accumulate_grad_batches=accumulated)
+        run.fit(training(base_folder), data(conversations, batch_size=2))
+        drawn.append(seen.seeds)
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) == 4
+
+
 @pytest.mark.parametrize("method", ["random", "question_attention"])
 def test_a_control_without_trained_pruners_trains_its_repair(
     method: str, base_folder: Path, conversations: Path, tmp_path: Path

@@ -108,14 +108,14 @@ class ConversationDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         assert self.trainer is not None
-        batches_done = partial(_processed, self.trainer.fit_loop.epoch_loop.batch_progress)
+        done = partial(batches_done, self.trainer.fit_loop.epoch_loop.batch_progress)
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         if isinstance(self.train_dataset, StreamedTable):
             stream = TrainingStream(
                 self.train_dataset,
                 self.batch_size,
                 self.seed,
-                batches_done,
+                done,
                 self.stream_buffer,
                 rank,
                 ranks,
@@ -125,7 +125,7 @@ class ConversationDataModule(pl.LightningDataModule):
             self.train_dataset,
             self.batch_size,
             self.seed,
-            batches_done,
+            done,
             num_replicas=ranks,
             rank=rank,
             lengths=self.train_dataset.lengths if self.group_by_length else None,
@@ -191,7 +191,7 @@ def _open(source: str, image_folder: str | None) -> ConversationDataset:
     return TableDataset(source) if is_table(source) else ConversationDataset(source, image_folder)
 
 
-def _processed(progress: Any) -> int:
+def batches_done(progress: Any) -> int:
     """Batches this process has trained on, by Lightning's own count.
 
     A checkpoint written at the end of a batch counts it as processed, not yet as completed.

@@ -20,6 +20,7 @@ from rcp.losses import Reduce
 from rcp.plugin import Plugin
 from rcp.relaxation import Relaxation
 from rcp.training import checkpoint as checkpoints
+from rcp.training.data_module import batches_done
 from rcp.training.distributed import all_reduce_sum, is_distributed
 from rcp.training.gradient_checkpointing import checkpoint_layers, let_layers_checkpoint
 from rcp.training.gradient_shares import gradient_shares
@@ -168,11 +169,15 @@ class PluginTraining(ValidatedTraining):
         return moment(self.progress, self.guide, self.retention)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # A step's noise and dropout depend on its number alone, so a resumed run repeats them.
-        torch.manual_seed((self._seed + self.global_step * 4096 + self.global_rank) % 2**63)
+        # Noise and dropout depend on the batch's number alone, so a resumed run repeats them; not on
+        # the step's, which batches accumulated for one would share.
+        number = batches_done(self.trainer.fit_loop.epoch_loop.batch_progress)
+        torch.manual_seed((self._seed + number * 4096 + self.global_rank) % 2**63)
         guided = self.moment.stage == "guided"
-        # frozen, not merely still: the backward pass then ends at the first repair layer
-        self.plugin.pruners.requires_grad_(guided or self.optimizer.pruners > 0)
+        learning = guided or self.optimizer.pruners > 0
+        # frozen, not merely still: the backward pass then ends at the first repair layer, and they
+        # choose as they will at inference, without dropout
+        self.plugin.pruners.requires_grad_(learning).train(learning)
         with given_images(self.model, self.teacher.images(batch, "train")):
             terms, weights, seen = self._guided(batch) if guided else self._end_to_end(batch)
         weighted = {name: weights[name] * term for name, term in terms.items()}
