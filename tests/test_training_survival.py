@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import random
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,30 @@ def test_sigterm_between_accumulated_batches_loses_no_gradient(
     found = weights(tmp_path / "stopped")
     assert all(torch.equal(found[name], value)
                for name, value in weights(tmp_path / "whole").items())
+
+
+class KeepFirst(pl.Callback):
+    """Copies the first last.ckpt of a run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.last, self.kept = folder / "last.ckpt", folder / "kept.ckpt"
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self.last.exists() and not self.kept.exists():
+            shutil.copy(self.last, self.kept)
+
+
+def test_a_validation_between_accumulated_batches_loses_no_gradient(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """It comes after three batches, and a step takes two."""
+    whole, resumed = tmp_path / "whole", tmp_path / "resumed"
+    fit(base_folder, conversations, whole, KeepFirst(whole), accumulate_grad_batches=2)
+    resumed.mkdir()
+    shutil.copy(whole / "kept.ckpt", resumed / "last.ckpt")
+    fit(base_folder, conversations, resumed, accumulate_grad_batches=2)
+    found = weights(resumed)
+    assert all(torch.equal(found[name], value) for name, value in weights(whole).items())
 
 
 def test_a_failed_write_leaves_the_checkpoint_before_it(tmp_path: Path):

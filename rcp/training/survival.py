@@ -40,6 +40,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 class KeepLast(Checkpoint):
     """Writes ``path`` every ``every`` steps, after each validation, and when SIGTERM comes.
 
+    No checkpoint holds a gradient that is still being accumulated: after a validation between two
+    batches of one step, that step is finished first. (Only a SIGTERM in such a validation does not
+    wait: the batches that the step has seen are then lost to it.)
+
     A SIGTERM, as schedulers send before they take a node away, ends the run after the present
     step with exit status 0: the job may be queued again with `--resume true`.
     """
@@ -49,6 +53,8 @@ class KeepLast(Checkpoint):
         self.every = every
         self._asked_to_stop = False
         self._steps = 0
+        self._between_steps = True
+        self._due = False
         self._handler_before: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -57,11 +63,13 @@ class KeepLast(Checkpoint):
         self._steps = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step == self._steps:
-            return  # no checkpoint holds a gradient that is still being accumulated
+        self._between_steps = trainer.global_step != self._steps
+        if not self._between_steps:
+            return
         self._steps = trainer.global_step
         self._stop_if_asked(trainer)
-        if trainer.global_step % self.every == 0:
+        if self._due or trainer.global_step % self.every == 0:
+            self._due = False
             self._save(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -70,7 +78,9 @@ class KeepLast(Checkpoint):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if trainer.state.fn == "fit":
-            self._save(trainer)
+            self._due = not self._between_steps
+            if not self._due:
+                self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         signal.signal(signal.SIGTERM, self._handler_before)
