@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Gemma3Processor
+from transformers import Gemma3Processor, PaliGemmaProcessor
 from transformers.models.gemma3 import Gemma3ImageProcessorPil
+from transformers.models.siglip import SiglipImageProcessorPil
 
 from rcp import UserError
 from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample, Sample
@@ -212,6 +213,24 @@ def test_every_sample_is_given_its_own_images(conversations: Path):
     inputs = ConversationCollator(processor)(items)["inputs"]
     assert (inputs["input_ids"] == 4).sum(1).tolist() == [0, 8, 4]
     assert len(inputs["pixel_values"]) == 3
+
+
+def test_labels_that_a_processor_writes_are_not_ours(conversations: Path):
+    """PaliGemma's are all ignored: a plug-in would find no row to repair in a prompt."""
+    images = SiglipImageProcessorPil(size={"height": IMAGE_SIZE, "width": IMAGE_SIZE})
+    images.image_seq_length = 4
+    tokenizer = make_processor().tokenizer
+    processor = PaliGemmaProcessor(images, tokenizer, chat_template=CHAT_TEMPLATE)
+    one = ConversationDataset(conversations)[0]
+    batch = ConversationCollator(processor, with_answers=False)([one])
+    assert "token_type_ids" in batch["inputs"] and "labels" not in batch["inputs"]
+
+
+def test_a_processor_without_a_chat_template_is_refused():
+    processor = make_processor()
+    processor.chat_template = None
+    with pytest.raises(UserError, match="LlavaProcessor has no chat template"):
+        ConversationCollator(processor)
 
 
 def test_a_sample_that_is_too_long_is_left_out_by_name(conversations: Path, caplog):

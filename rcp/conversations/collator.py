@@ -52,6 +52,12 @@ class ConversationCollator:
     def __init__(
         self, processor: ProcessorMixin, max_length: int = 1024, with_answers: bool = True
     ) -> None:
+        if processor.chat_template is None:
+            raise UserError(
+                f"{type(processor).__name__} has no chat template, so that it is unknown how this "
+                "model is asked a question. Put one into the folder of the base, as "
+                "chat_template.jinja."
+            )
         self.processor = processor
         self.max_length = max_length
         self.with_answers = with_answers
@@ -90,7 +96,8 @@ class ConversationCollator:
             padding_side="left",
             add_special_tokens=self._adds_special_tokens(texts[0]),
         )
-        return dict(encoded)
+        # PaliGemma writes labels, all ignored, in which a prompt to go on from has no end
+        return {name: value for name, value in encoded.items() if name != "labels"}
 
     def _labels(
         self, input_ids: Tensor, samples: Sequence[Sample], turns: Sequence[Turn]
