@@ -21,7 +21,8 @@ from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run_folder import callbacks
 from rcp.training.survival import AtomicCheckpointIO
-from tests.tiny_base import TOKENS, conversation, write_conversations
+from tests.families import FAMILIES
+from tests.tiny_base import TOKENS, conversation, make_processor, write_conversations
 
 pytest_plugins = ["tests.training_fixtures"]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -317,6 +318,15 @@ def test_a_range_of_budgets_is_drawn_from_step_by_step(
 def test_nothing_to_train_is_refused(base_folder: Path):
     with pytest.raises(rcp.UserError, match="Nothing can be trained.*random"):
         training(base_folder, options("random", repair=None))
+
+
+def test_what_cannot_be_attached_is_refused_before_anything_is_computed(tmp_path: Path):
+    """The teacher's answers to a whole data set may come before the first step."""
+    FAMILIES["llava-mistral-window"]().model.save_pretrained(tmp_path)
+    make_processor().save_pretrained(tmp_path)
+    stages = [rcp.StageSpec(0, 0.5, "rcp", RCP)]
+    with pytest.raises(rcp.UserError, match="'repack' is impossible.*sliding window"):
+        training(tmp_path, options(stages=stages, position_policy="repack"))
 
 
 @pytest.mark.parametrize(

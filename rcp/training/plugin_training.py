@@ -132,6 +132,7 @@ class PluginTraining(ValidatedTraining):
         self.gradient_checkpointing = gradient_checkpointing
         if gradient_checkpointing:
             checkpoint_layers(self.model, self.plugin.lora)
+        attach(self.model, self.plugin, "soft").remove()  # or says now why it cannot be
         folder = None if teacher_cache is None else Path(teacher_cache)
         self.teacher = Teacher(self.model, self.processor, self.plugin, folder)
         self.gradient_shares_every = gradient_shares_every
@@ -169,7 +170,7 @@ class PluginTraining(ValidatedTraining):
         return moment(self.progress, self.guide, self.retention)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # Noise and dropout depend on the batch's number alone, so a resumed run repeats them; not on
+        # Noise and dropout depend on the batch's number alone: a resumed run repeats them. Not on
         # the step's, which batches accumulated for one would share.
         number = batches_done(self.trainer.fit_loop.epoch_loop.batch_progress)
         torch.manual_seed((self._seed + number * 4096 + self.global_rank) % 2**63)

@@ -27,7 +27,7 @@ def refuse_impossible(config: Any) -> None:
             f"trainer is {trainer}: give its fields, such as max_steps; 'python train.py --help' "
             f"lists them."
         )
-    _refuse_half_precision(str(trainer.precision))
+    _refuse_precision(trainer.precision)
     refuse_deepspeed(trainer.strategy, trainer.accelerator)
     if not isinstance(config.model.plugin, Namespace):
         raise UserError(
@@ -85,9 +85,16 @@ def refuse_late_validation(data: ConversationDataModule, trainer: pl.Trainer) ->
         )
 
 
-def _refuse_half_precision(precision: str) -> None:
-    if precision.startswith("16"):
+def _refuse_precision(precision: Any) -> None:
+    name = str(precision)
+    if name.startswith("16"):
         raise UserError(
-            f"trainer.precision is {precision}, but training in fp16 is not possible: masked keys "
+            f"trainer.precision is {name}, but training in fp16 is not possible: masked keys "
             "are weighted by 1e-12, which fp16 cannot hold. Use bf16-mixed or 32-true."
+        )
+    if precision is not None and name not in ("32", "32-true", "bf16", "bf16-mixed"):
+        raise UserError(
+            f"trainer.precision is {name}, but the plug-in is kept in fp32, where small steps do "
+            "not vanish. Use bf16-mixed or 32-true; model.dtype is the precision of the frozen "
+            "model."
         )
