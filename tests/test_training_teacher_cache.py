@@ -248,6 +248,15 @@ def test_text_only_samples_have_no_features(base_folder: Path, tmp_path: Path):
     assert computed.terms[1] == pytest.approx(read.terms[1], abs=1e-6, rel=1e-6)
 
 
+def test_a_file_may_hold_nothing(
+    base_folder: Path, conversations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Of validation samples images alone are kept, and InternVL's features are not one for each."""
+    monkeypatch.setattr(teacher_cache, "_per_image", lambda *_: [])
+    computed, read = (fit(base_folder, conversations, at) for at in (None, tmp_path / "cache"))
+    assert computed.terms == [pytest.approx(t, abs=1e-6, rel=1e-6) for t in read.terms]
+
+
 def test_an_image_alone_and_the_same_among_others_are_two(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

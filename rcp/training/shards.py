@@ -33,7 +33,8 @@ class Shards:
         contiguous = {name: value.cpu().contiguous() for name, value in tensors.items()}
         with whole(path) as unfinished:
             try:
-                save_file(contiguous, str(unfinished), metadata=facts)
+                # without tensors and without facts, {} would make a file that no one can read
+                save_file(contiguous, str(unfinished), metadata=facts or None)
             except SafetensorError as error:
                 raise UserError(
                     f"'{path}' cannot be written ({error}). Make room: the next run goes on there."
