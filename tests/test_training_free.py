@@ -61,6 +61,19 @@ def test_exported_without_weights_it_makes_the_same_choice(name, tmp_path):
     assert trace.plan.kept.tolist() == [[8, 8], [3, 3]]
 
 
+@pytest.mark.parametrize("margin", [None, 1.5])
+@pytest.mark.parametrize("name", free())
+def test_a_repair_is_trained_behind_the_choice_of_inference(name, margin):
+    """Noise and softness are for weights to learn from, and there are none."""
+    case = family("llava-llama")
+    plugin, inputs = plugin_of(name, case.model), case.inputs(BATCHES["ragged"])
+    text = text_of(inputs, backbone_for(case.model))
+    relaxation = rcp.Relaxation(noise=1.0, margin=margin, hard=False)
+    with torch.no_grad(), rcp.attach(case.model, plugin, "soft", relaxation=relaxation):
+        soft = case.model(**inputs).logits[text]
+    assert error(logits(case, plugin, "drop", inputs)[text], soft) < 1e-5
+
+
 def works(name: str, family_name: str) -> bool:
     """Whether a method runs on a family, dropping as it masks; else it is refused by name."""
     case = family(family_name)

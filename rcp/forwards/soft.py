@@ -59,7 +59,7 @@ class SoftForward(Forward):
         hidden = self.merged(hidden, place, choice)
         self._weigh(choice)
         margin = self.relaxation.margin if self.relaxation is not None else None
-        if margin is None or choice.scores is None:
+        if margin is None:
             self.slots = self.slots.masked(choice.keep)
             return hidden
         return self._drop_far(choice, margin, hidden)
@@ -80,9 +80,10 @@ class SoftForward(Forward):
 
     def _drop_far(self, choice: Choice, margin: float, hidden: Tensor) -> Tensor:
         """Take the rows of tokens far below the cut out of the rest of the forward."""
-        assert choice.scores is not None
-        near_counts = (choice.keep.sum(1) * margin).ceil().long()
-        near = choice.keep | top_k(choice.scores.detach(), self.slots.alive, near_counts)
+        near = choice.keep
+        if choice.scores is not None:  # else no gradient reaches any token
+            near_counts = (choice.keep.sum(1) * margin).ceil().long()
+            near = near | top_k(choice.scores.detach(), self.slots.alive, near_counts)
         near_slots = torch.zeros_like(self.alive).scatter(1, self.slots.rank, near)
         near_columns = torch.zeros_like(self.tokens.image).scatter(
             1, self.tokens.visual_columns, near_slots

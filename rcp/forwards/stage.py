@@ -108,8 +108,12 @@ def choose(
 ) -> Choice:
     """Let ``pruner`` choose ``counts`` (B,) tokens a row, or those above zero.
 
-    With a ``relaxation`` the choice is perturbed by its noise and carries a gradient.
+    With a ``relaxation`` the choice is perturbed by its noise and carries a gradient; not that of a
+    method without parameters, which would learn nothing by it and choose other tokens than at
+    inference.
     """
+    if next(pruner.parameters(), None) is None:
+        relaxation = None
     if selection == "top_k" and relaxation is None:
         keep = pruner.select(view, counts)
         return Choice(keep, weights=pruner.merge(view, keep))
