@@ -115,7 +115,7 @@ class OptimizerOptions:
         warmup: share of the steps over which the learning rate rises from 0
         floor: share of the learning rate that is left at the last step of the cosine
         pruners: the pruners' learning rate as a multiple of it, end to end; 0 freezes them there,
-            without noise on their scores, where a guide has taught them and only the repair has
+            without noise or dropout, where a guide has taught them and only the repair has
             still to learn [ours]
     """
 
