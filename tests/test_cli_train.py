@@ -111,7 +111,7 @@ BAD_ARGUMENTS = {
     ],
     "gradient_clip_val is -1.*: give 0 or more": ["--trainer.gradient_clip_val", "-1"],
     "val_check_interval is -1: give a number": ["--trainer.val_check_interval", "-1"],
-    "val_check_interval is 3 steps, but an epoch of these data has 2": [
+    "val_check_interval is 3 batches, but an epoch of these data has 2": [
         "--trainer.val_check_interval", "3"
     ],
     "limit_train_batches is 0: give a number": ["--trainer.limit_train_batches", "0"],

@@ -70,7 +70,7 @@ def refuse_single_samples(
 
 
 def refuse_late_validation(data: ConversationDataModule, trainer: pl.Trainer) -> None:
-    """Refuse a validation after more steps than an epoch has: Lightning would, but later."""
+    """Refuse a validation after more batches than an epoch has: Lightning would, but later."""
     interval, limit = trainer.val_check_interval, trainer.limit_train_batches
     by_epoch = trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches
     if data.streaming or not by_epoch or not isinstance(interval, int):
@@ -79,9 +79,9 @@ def refuse_late_validation(data: ConversationDataModule, trainer: pl.Trainer) ->
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
     if interval > batches:
         raise UserError(
-            f"trainer.val_check_interval is {interval} steps, but an epoch of these data has "
+            f"trainer.val_check_interval is {interval} batches, but an epoch of these data has "
             f"{batches}. Give fewer, a share of an epoch such as 0.5, or null for "
-            "trainer.check_val_every_n_epoch to count steps across epochs."
+            "trainer.check_val_every_n_epoch to count batches across epochs."
         )
 
 
