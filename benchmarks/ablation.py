@@ -8,7 +8,6 @@ results/rcp_ablation.json, .md and .png.
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from benchmarks.variants import CONFIGS, Variant, changed, read_configuration
 from rcp.evaluation import tables
 from rcp.evaluation.rows import Row
 from rcp.io import load_plugin
+from rcp.writing import whole
 
 RECIPE = "rcp_tiny.yaml"
 GUIDED_STEPS, END_TO_END_STEPS = 560, 140
@@ -30,15 +30,11 @@ SHORTENED = {
     "model.teacher_cache": "runs/teacher_cache",
     "model.gradient_shares_every": 0,
     "trainer.max_steps": GUIDED_STEPS + END_TO_END_STEPS,
-    "trainer.val_check_interval": GUIDED_STEPS + END_TO_END_STEPS,
-    "trainer.limit_val_batches": 1,
 }
 """A bit over half of the recipe, in its own proportion of the two stages. The guide teaches each
-kind of pruner once a seed: rows that change nothing of the pruners start from taught ones. Runs are
-validated at their end alone, so that no row gains by the choice of a checkpoint."""
+kind of pruner once a seed: rows that change nothing of the pruners start from taught ones."""
 
-GUIDE_ALONE = {"model.guide.share": 1.0, "trainer.max_steps": GUIDED_STEPS,
-               "trainer.val_check_interval": GUIDED_STEPS}
+GUIDE_ALONE = {"model.guide.share": 1.0, "trainer.max_steps": GUIDED_STEPS}
 PRUNERS_LEARN = {"model.optimizer.pruners": 1.0, "model.margin": 3.0,
                  "model.temperature": {"start": 0.25, "end": 0.25, "noise": 0.0}}
 """End to end, at the repair's rate; tokens near the cut take part softly, so that they can rise."""
@@ -52,7 +48,7 @@ HARSH = 1 / 36
 """4 of 144 tokens, mean over layers: the smallest budget of benchmarks/sweep.py."""
 
 LONG = 1000
-AT_LENGTH = {"trainer.max_steps": LONG, "trainer.val_check_interval": LONG}
+AT_LENGTH = {"trainer.max_steps": LONG}
 """What a repair that has learned too little would need."""
 
 ROWS = (
@@ -60,8 +56,7 @@ ROWS = (
             {**WITHOUT, **GUIDE_ALONE}),
     Variant("rcp", "all of it", 3, taught_by=TAUGHT_BY),
     Variant("no_guide", "the task alone teaches the pruners; twice the steps end to end", 3,
-            {"model.guide": None, **PRUNERS_LEARN, "trainer.max_steps": 2 * END_TO_END_STEPS,
-             "trainer.val_check_interval": END_TO_END_STEPS}),
+            {"model.guide": None, **PRUNERS_LEARN, "trainer.max_steps": 2 * END_TO_END_STEPS}),
     Variant("no_repair_loss", "adapter without the repair loss", 3,
             {"model.loss.repair": 0.0}, taught_by=TAUGHT_BY),
     Variant("mean_only", "repair loss without its variance term", 3,
@@ -184,9 +179,8 @@ def _write(
 ) -> None:
     made = environment(["python", "-m", "benchmarks.ablation", *arguments])
     values: dict[str, Any] = {"made": made, "rows": [asdict(result) for result in results]}
-    unfinished = output.with_suffix(".writing")
-    unfinished.write_text(json.dumps(values, indent=2) + "\n")
-    os.replace(unfinished, output)
+    with whole(output) as unfinished:
+        unfinished.write_text(json.dumps(values, indent=2) + "\n")
     lines = ["# RCP, part by part", "", *(f"- {name}: {value}" for name, value in made.items())]
     lines += ["", tables.markdown(_cells(results)), "", *notes]
     output.with_suffix(".md").write_text("\n".join(lines) + "\n")

@@ -28,7 +28,7 @@ from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row, write_rows
 
-SHARED = {"model.gradient_shares_every": 0, "trainer.limit_val_batches": 1}
+SHARED = {"model.gradient_shares_every": 0}
 
 RECIPE, ORACLE = "covipal_tiny.yaml", "oracle"
 GUIDED_STEPS, END_TO_END_STEPS = 990, 110
@@ -39,8 +39,7 @@ GUIDE = 9
 
 STAGE_1, BOTH = "stage_1_only", "covipal"
 LABELLED = "attention_label_stage_1"
-ALONE = {"model.guide.share": 1.0, "model.retention": None, "trainer.max_steps": GUIDED_STEPS,
-         "trainer.val_check_interval": GUIDED_STEPS}
+ALONE = {"model.guide.share": 1.0, "model.retention": None, "trainer.max_steps": GUIDED_STEPS}
 FASTER = {"model.optimizer.learning_rate": 2e-4}
 """Stage 2 where there is more to learn than to lose: ten times the recipe's rate."""
 

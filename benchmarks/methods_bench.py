@@ -19,6 +19,7 @@ from rcp.evaluation.preparation import conversation_batches
 from rcp.evaluation.rows import Row, pooled
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 from rcp.schedule import Schedule, schedule_for
+from rcp.writing import whole
 
 BASE = Path("data/tiny-vlm")
 SHARE = 1 / 9
@@ -131,7 +132,5 @@ class Bench:
         return json.loads(path.read_text())
 
     def _write(self, path: Path, content: Any) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".writing")
-        unfinished.write_text(json.dumps(content))
-        unfinished.rename(path)
+        with whole(path) as unfinished:
+            unfinished.write_text(json.dumps(content))

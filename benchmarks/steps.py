@@ -11,7 +11,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.variants import Configuration, Variant, write_configuration
+from benchmarks.variants import (
+    Configuration,
+    Variant,
+    validated_once,
+    write_configuration,
+)
 from rcp.errors import UserError
 from rcp.evaluation import cli
 from rcp.evaluation.comparison import Report
@@ -51,7 +56,7 @@ def trained_plugins(
     """The exported plug-ins of one row, a seed each, in ``options.runs``; the row that has taught
     their pruners must be there already."""
     folder = options.runs / variant.name
-    config = write_configuration(configuration, folder / "recipe.yaml")
+    config = write_configuration(validated_once(configuration), folder / "recipe.yaml")
     return [
         trained_plugin(config, folder / f"seed{seed}", seed,
                        [*variant.start(options.runs, seed), *options.train])

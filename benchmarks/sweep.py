@@ -9,7 +9,6 @@ first curve. Finished steps are skipped. Rows and figure go to results/rcp_sweep
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,6 +30,7 @@ from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE
 from rcp.evaluation.rows import Row
+from rcp.writing import whole
 
 INSIDE = {"first stage at layer 1": (1, 8, 15)}
 BEFORE = {"first stage before the decoder": (0, 8, 15)}
@@ -100,31 +100,29 @@ def _write(
     made = environment(["python", "-m", "benchmarks.sweep", *arguments])
     budgets = {str(removed): [asdict(row) for row in report.rows]
                for removed, report in reports.items()}
-    unfinished = output.with_suffix(".writing")
-    unfinished.write_text(json.dumps({"made": made, "removed": budgets}, indent=2) + "\n")
-    os.replace(unfinished, output)
+    with whole(output) as unfinished:
+        unfinished.write_text(json.dumps({"made": made, "removed": budgets}, indent=2) + "\n")
     text = ["# RCP over the budget", "", *(f"- {name}: {value}" for name, value in made.items())]
     for removed, report in reports.items():
         (stages,) = REMOVED[removed]
         text += ["", f"## {removed:g} % removed, {stages}", ""]
         text += [tables.markdown(tables.summary(report.rows)), "", *report.notes]
     output.with_suffix(".md").write_text("\n".join(text) + "\n")
-    figures.sweep(_lines(reports), "accuracy retained %", output.with_suffix(".png"))
+    (dashed,) = BEFORE
+    figures.sweep(_lines(reports), dashed, "accuracy retained %", output.with_suffix(".png"))
 
 
-def _lines(reports: dict[float, Report]) -> dict[str, figures.Line]:
-    """One line a method and curve; the points of the full model are its rightmost ones."""
-    lines: dict[str, figures.Line] = {}
+def _lines(reports: dict[float, Report]) -> list[figures.Line]:
+    """One line a method and curve."""
+    lines: dict[tuple[str, bool], figures.Line] = {}
     for removed, report in sorted(reports.items()):
-        (stages,) = REMOVED[removed]
-        before = REMOVED[removed] is BEFORE
-        for row in report.rows[1:]:
-            if row.method == BLANK_IMAGE:
-                continue
-            name = f"{row.method}, {stages}" if before else row.method
-            line = lines.setdefault(name, figures.Line([], [], [], [], dashed=before))
-            _add(line, row, report.rows[0])
-    return lines
+        dashed = REMOVED[removed] is BEFORE
+        full, *others = report.rows
+        for row in others:
+            if row.method != BLANK_IMAGE:
+                new = figures.Line(row.method, dashed, [], [], [], [])
+                _add(lines.setdefault((row.method, dashed), new), row, full)
+    return list(lines.values())
 
 
 def _add(line: figures.Line, row: Row, full: Row) -> None:
