@@ -45,6 +45,12 @@ def test_sixty_four_tokens_behind_layer_four_is_explained():
         schedule_for(64 / 576, (4, 14, 24), 32)
 
 
+@pytest.mark.parametrize("mean, layers", [(0.5, ()), (1.01, (1, 8)), (float("nan"), (1, 8))])
+def test_no_stage_and_more_than_everything_are_refused(mean, layers):
+    with pytest.raises(UserError, match="is no schedule. Name at least one layer"):
+        schedule_for(mean, layers, 24)
+
+
 def test_a_layer_beyond_the_model_is_named_with_what_is_allowed():
     with pytest.raises(UserError, match="layer 9 is outside the model.*0 to 3"):
         schedule_for(0.5, (1, 9), 4)
