@@ -64,7 +64,7 @@ def test_every_method_declares_types_that_can_be_read():
     [
         ("rcp", {"queries": 0}, "queries is 0"),
         ("covipal", {"blocks": -1}, "blocks is -1"),
-        ("feather", {"stride": 0}, "stride is 0, but it must be at least 1"),
+        ("feather", {"stride": 0}, "stride is 0, but it must be from 1 to 65536"),
         ("holov", {"crops": 0}, "crops is 0"),
         ("mmtok", {"text_temperature": 0.0}, "text_temperature is 0.0"),
         ("sparsevlm", {"recycled": -1.0}, "recycled is -1.0, but it must be from 0 to 1"),
