@@ -48,9 +48,9 @@ ROWS = (
     Variant(BOTH, "both stages: stage 2 on the pruners of stage 1", 3, taught_by=STAGE_1),
     Variant("stage_2_only", "stage 2 alone", 1,
             {"model.guide": None, "trainer.max_steps": END_TO_END_STEPS, **FASTER}),
-    Variant(LABELLED, f"stage 1 alone, with the attention of layer {GUIDE} as label", 1,
+    Variant(LABELLED, f"stage 1 alone, with the attention of layer {GUIDE} as label", 3,
             {"model.guide.layer": GUIDE, **ALONE}),
-    Variant("attention_label", "both stages, with that label", 1, FASTER, taught_by=LABELLED),
+    Variant("attention_label", "both stages, with that label", 3, FASTER, taught_by=LABELLED),
     Variant("text_free", "both stages, without the question", 1, arguments={"text": False}),
 )
 COMPOSED = Variant("covipal_rcp", "stage 1 before the decoder, then RCP's stages and repair", 3,
