@@ -34,15 +34,16 @@ def text_of(inputs: dict[str, Tensor], backbone: Backbone) -> Tensor:
     return inputs["attention_mask"].bool() & ~image
 
 
-def assert_parity(case: Case, spec, samples: tuple[Sample, ...], padding: str = "left") -> None:
+def parity(case: Case, spec, samples: tuple[Sample, ...], padding: str = "left") -> float:
+    """Assert that dropping is masking; how far both are from the model that keeps everything."""
     plugin = plugin_for(case, spec)
     inputs = case.inputs(samples, padding=padding)
     text = text_of(inputs, backbone_for(case.model))
     with torch.no_grad():
         untouched = case.model(**inputs).logits[text]
     soft, drop = (logits(case, plugin, mode, inputs)[text] for mode in ("soft", "drop"))
-    assert error(soft, untouched) > EFFECT
     assert error(drop, soft) < TOLERANCE
+    return error(soft, untouched)
 
 
 def test_every_family_has_a_case():
@@ -60,7 +61,7 @@ def test_every_family_says_what_it_is(name):
 def test_dropping_equals_masking(name, reference):
     case = family(name)
     for samples in batches_of(case).values():
-        assert_parity(case, REFERENCES[reference](), samples)
+        assert parity(case, REFERENCES[reference](), samples) > EFFECT
 
 
 @pytest.mark.slow
@@ -72,8 +73,9 @@ def test_dropping_equals_masking_anywhere(name, spec, layers, padding):
     case = family(name)
     ratios = tuple(0.6 * 0.5**stage for stage in range(len(layers)))
     options = {} if spec is attention_spec else {"repair": (5,)}
-    for samples in batches_of(case).values():
-        assert_parity(case, spec(layers=layers, ratios=ratios, **options), samples, padding)
+    found = spec(layers=layers, ratios=ratios, **options)
+    effects = [parity(case, found, samples, padding) for samples in batches_of(case).values()]
+    assert max(effects) > EFFECT  # behind the last window there may be nothing to feel in one
 
 
 @pytest.mark.slow
@@ -81,7 +83,7 @@ def test_dropping_equals_masking_anywhere(name, spec, layers, padding):
 def test_dropping_equals_masking_in_eager(name):
     case = FAMILIES[name]()
     case.model.set_attn_implementation("eager")
-    assert_parity(case, REFERENCES["rcp"](), BATCHES["ragged"])
+    assert parity(case, REFERENCES["rcp"](), BATCHES["ragged"]) > EFFECT
 
 
 @pytest.mark.parametrize("name", FAMILIES)
