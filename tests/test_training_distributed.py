@@ -108,7 +108,7 @@ def test_train_py_with_two_processes_follows_one(
                 "repair": {"layers": [3], "arguments": {"inner": 8, "side": 4, "channels": 4}},
             },
             "temperature": {"noise": 0.0},
-            "optimizer": {"learning_rate": 0.01, "warmup": 0.0},
+            "optimizer": {"learning_rate": 0.001, "warmup": 0.0},  # no choice at the verge
             "max_new_tokens": 2,
         },
         "data": {"train": str(conversations), "val": str(conversations)},
@@ -121,4 +121,4 @@ def test_train_py_with_two_processes_follows_one(
     one = ["--trainer.devices", "1", "--data.batch_size", "4"]
     losses = [run(config, tmp_path / name, *more) for name, more in (("one", one), ("two", two))]
     assert len(losses[0]) == 6 and losses[0][0] != losses[0][-1]
-    torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-5, atol=0.0)
