@@ -244,15 +244,6 @@ def test_a_sample_that_is_too_long_is_left_out_by_name(conversations: Path, capl
         collator([LoadedSample(long, ())])
 
 
-def test_of_a_batch_that_is_too_long_the_shortest_stays_alone(caplog):
-    samples = [Sample(f"words-{n}", (), "how many ? " * n, "two", "counting") for n in (21, 20, 22)]
-    batch = ConversationCollator(make_processor(), max_length=40)(
-        [LoadedSample(sample, ()) for sample in samples]
-    )
-    assert batch["ids"] == ["words-20"] and len(batch["labels"]) == 1
-    assert caplog.text.count("left out") == 2 and "alone in its batch" in caplog.text
-
-
 @pytest.mark.parametrize(
     ("template", "complaint"),
     [

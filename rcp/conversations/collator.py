@@ -46,8 +46,7 @@ class ConversationCollator:
     With ``with_answers`` the answer and the end-of-sequence token follow the prompt (training);
     without, rows end where the model would start to answer (generation). A sample longer than
     ``max_length`` tokens, image tokens included, is left out of its batch with a warning that
-    names it: cutting it could cut image tokens. Where a whole batch is too long, as grouping by
-    length makes one, its shortest sample stays, if alone it is no longer than the batch might be.
+    names it: cutting it could cut image tokens.
     """
 
     def __init__(
@@ -67,9 +66,10 @@ class ConversationCollator:
         turns = [self._turn(item.sample) for item in items]
         inputs = self._process(items, turns)
         lengths = inputs["attention_mask"].sum(1).tolist()
-        fits = self._fits(items, lengths)
+        fits = [length <= self.max_length for length in lengths]
         fitting = list(compress(items, fits))
         if not all(fits):
+            self._report_too_long(items, lengths)
             turns = list(compress(turns, fits))
             inputs = self._process(fitting, turns)
         samples = [item.sample for item in fitting]
@@ -163,28 +163,21 @@ class ConversationCollator:
         begin = self.processor.tokenizer.bos_token
         return begin is None or not text.startswith(begin)
 
-    def _fits(self, items: Sequence[LoadedSample], lengths: Sequence[int]) -> list[bool]:
-        """Which of ``items`` stay in their batch."""
-        shortest = min(lengths)
-        if shortest > self.max_length * len(items):
-            raise UserError(
-                f"All {len(items)} samples of a batch (the first is '{items[0].sample.id}') have "
-                f"more than {self.max_length} tokens, image tokens included, and the shortest of "
-                f"them has {shortest}. Raise data.max_length or shorten the texts."
-            )
-        fits = [length <= self.max_length for length in lengths]
-        if not any(fits):
-            fits[lengths.index(shortest)] = True
-        for item, length, stays in zip(items, lengths, fits):
+    def _report_too_long(self, items: Sequence[LoadedSample], lengths: Sequence[int]) -> None:
+        for item, length in zip(items, lengths):
             if length > self.max_length:
                 logger.warning(
-                    "Sample '%s' has %d tokens, more than data.max_length = %d: %s.",
+                    "Sample '%s' has %d tokens, more than data.max_length = %d: left out.",
                     item.sample.id,
                     length,
                     self.max_length,
-                    "alone in its batch" if stays else "left out",
                 )
-        return fits
+        if min(lengths) > self.max_length:
+            raise UserError(
+                f"All {len(items)} samples of a batch (the first is '{items[0].sample.id}') have "
+                f"more than {self.max_length} tokens, image tokens included. Raise "
+                "data.max_length or shorten the texts."
+            )
 
 
 def _content(question: str) -> list[dict[str, Any]]:

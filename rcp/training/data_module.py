@@ -27,7 +27,7 @@ class ConversationDataModule(pl.LightningDataModule):
         batch_size: samples per training step and process
         val_batch_size: samples per validation step and process
         max_length: longest allowed sample in tokens, image tokens included; longer ones are left
-            out with a warning that names them, unless their whole batch is too long
+            out with a warning that names them
         num_workers: processes that decode images
         group_by_length: put samples of like length into a batch, which saves padding where texts
             or numbers of images differ much
