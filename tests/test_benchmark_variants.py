@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 import rcp
 from benchmarks import ablation, steps, sweep
-from benchmarks.variants import Variant, changed, read_configuration
+from benchmarks.variants import Variant, changed, read_configuration, validated_once
 from rcp.backbones import backbone_for
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row
@@ -163,3 +163,9 @@ def test_the_sweep_marks_the_curve_before_the_decoder(scripts, tmp_path: Path):
     assert [row["method"] for row in found["94.4"]] == ["full", "rcp", "random_repair"]
     assert "94.4 % removed, first stage before the decoder" in output.with_suffix(".md").read_text()
     assert output.with_suffix(".png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize("variant", ablation.ROWS, ids=lambda variant: variant.name)
+def test_no_row_is_exported_before_its_end(variant, recipe):
+    trainer = validated_once(variant.of(recipe))["trainer"]
+    assert trainer["val_check_interval"] == trainer["max_steps"]

@@ -70,7 +70,7 @@ def written(base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A training module, the checkpoint Lightning would hand over, and a strategy to write it."""
     monkeypatch.setattr(DeepSpeedStrategy, "save_checkpoint", write_shards)
     module = training(base_folder)
-    summary = {"steps": 4, "results": {}}
+    summary = {"steps": 4, "results": {"accuracy": 0.5}}
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict(), "global_step": 4}
     checkpoints.keep_plugin_only(checkpoint, module.plugin, "float32", summary)
     return module, checkpoint, OneProcess(module)
@@ -93,6 +93,7 @@ def test_what_deepspeed_hands_over_when_a_run_goes_on_holds_no_weights(written):
     """It has loaded them itself, from the shards."""
     module, checkpoint, _ = written
     module.on_load_checkpoint({k: v for k, v in checkpoint.items() if k != "state_dict"})
+    assert module.results == {"accuracy": 0.5}
 
 
 def test_an_interrupted_write_leaves_the_checkpoint_before_it(

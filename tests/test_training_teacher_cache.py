@@ -195,6 +195,14 @@ def test_another_fingerprint_is_refused_by_name(
         fit(conversations=conversations, cache=cache, **changes)
 
 
+def test_a_cache_of_an_earlier_layout_is_refused(
+    base_folder: Path, conversations: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(teacher_cache, "LAYOUT", teacher_cache.LAYOUT + 1)
+    with pytest.raises(rcp.UserError, match="its layout differ.*model.teacher_cache"):
+        fit(base_folder, conversations, cache)
+
+
 def test_a_build_that_was_cut_off_goes_on(
     base_folder: Path, conversations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -29,6 +29,9 @@ SHARD = 256
 
 FINGERPRINT = "fingerprint.json"
 
+LAYOUT = 2
+"""Counts up with what things are called in the files: read by other names, they would be others."""
+
 STACKED = "stacked"
 """Written beside features that the family hands over as one tensor, not as a list."""
 
@@ -57,7 +60,7 @@ class TeacherCache:
                 "unclear what to remember under it. Make the ids unique, or set "
                 "model.teacher_cache to null."
             )
-        check_fingerprint(folder / FINGERPRINT, fingerprint)
+        check_fingerprint(folder / FINGERPRINT, {**fingerprint, "layout": str(LAYOUT)})
         self.image_names = _image_names(self.samples)
         self.dataset = dataset
         self.shards = Shards(folder)
