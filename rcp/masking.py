@@ -47,6 +47,18 @@ def with_key_bias(mask: Tensor | None, bias: Tensor, columns: Tensor, dtype: tor
     return (additive(mask, torch.float32) + bias).clamp(min=floor).to(dtype)
 
 
+def meeting(hidden: Tensor, mask: Tensor | None) -> Tensor:
+    """``hidden`` (B, R, D) as an attention takes it whose ``mask`` may want a gradient.
+
+    Memory-efficient attention on CUDA keeps what its backward pass reads only if query, key or
+    value want a gradient. Where nothing before a layer is trained they do not, though its mask
+    does: then the layer's input becomes a leaf that wants one, and the gradient ends there.
+    """
+    if mask is not None and mask.requires_grad and not hidden.requires_grad:
+        return hidden.detach().requires_grad_()
+    return hidden
+
+
 def take_rows(values: Tensor, index: Tensor) -> Tensor:
     """Rows ``index`` (B, K) of ``values`` (B or 1, T, ...) → (B, K, ...), on their device."""
     index = index.to(values.device)  # layers may be spread over devices, indices live on one

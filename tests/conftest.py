@@ -1,9 +1,10 @@
-"""Shared fixtures: one thread, fixed seeds, a tiny random LLaVA and its inputs."""
+"""Shared fixtures: one thread, fixed seeds, checked attention, a tiny random LLaVA, its inputs."""
 
 import pytest
 import torch
 from torch import nn
 
+from tests.attention_check import check_all
 from tests.tiny import tiny_inputs, tiny_llava_model
 
 
@@ -14,6 +15,11 @@ def _deterministic():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def _attention_as_on_cuda(monkeypatch: pytest.MonkeyPatch):
+    check_all(monkeypatch)
 
 
 @pytest.fixture

@@ -22,8 +22,13 @@ REFERENCES: dict[str, Callable[[], PluginSpec]] = {
 
 @cache
 def family(name: str) -> Case:
-    """The case ``name``, built once a run."""
-    return FAMILIES[name]()
+    """The case ``name``, built once a run, its model frozen as a teacher is."""
+    return frozen(FAMILIES[name]())
+
+
+def frozen(case: Case) -> Case:
+    case.model.requires_grad_(False)
+    return case
 
 
 def plugin_for(case: Case, spec: PluginSpec) -> Plugin:

@@ -7,7 +7,7 @@ from rcp.forwards.attention import LayerAttention
 from rcp.forwards.base import Arguments, Forward, Setup
 from rcp.forwards.place import Place
 from rcp.forwards.trace import Trace
-from rcp.masking import with_key_bias
+from rcp.masking import meeting, with_key_bias
 from rcp.tokens import TokenMap
 from rcp.view import mean_over_question
 
@@ -37,7 +37,7 @@ class RecordForward(Forward):
                 trace.views[layer] = self.view(self.plugin.pruner(layer), place)
         if layer in trace.bias_layers and self.tokens.has_images:
             mask = self._biased(trace, layer, hidden, arguments["attention_mask"])
-            arguments = arguments | {"attention_mask": mask}
+            hidden, arguments = meeting(hidden, mask), arguments | {"attention_mask": mask}
         return hidden, arguments
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from rcp.forwards.base import Arguments, Forward, Setup
 from rcp.forwards.rows import Rows
 from rcp.forwards.stage import Choice
 from rcp.forwards.trace import Trace
-from rcp.masking import forbid_keys, key_bias, take_rows, with_key_bias
+from rcp.masking import forbid_keys, key_bias, meeting, take_rows, with_key_bias
 from rcp.selection import top_k
 from rcp.tokens import TokenMap
 
@@ -42,11 +42,9 @@ class SoftForward(Forward):
         self.look_back(layer, hidden, arguments)
         if self.bias is None:
             return hidden, arguments
-        changed = {
-            "attention_mask": self._mask(arguments, hidden),
-            "position_embeddings": self.rope(arguments),
-        }
-        return hidden, arguments | changed
+        mask = self._mask(arguments, hidden)
+        changed = {"attention_mask": mask, "position_embeddings": self.rope(arguments)}
+        return meeting(hidden, mask), arguments | changed
 
     def finish(self, hidden: Tensor) -> Tensor:
         if self.trace is not None:
