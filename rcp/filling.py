@@ -51,6 +51,8 @@ def checked(
 
 
 def _as_used(name: str, tensor: Tensor, wanted: Tensor, source: str) -> Tensor:
+    if tensor.dim() == 0 and wanted.shape == (1,):  # a lone number, as it was saved before 2026-11
+        tensor = tensor.view(1)
     if tensor.shape != wanted.shape:
         raise UserError(
             f"Tensor '{name}' in {source} is {list(tensor.shape)}, the plug-in's is "

@@ -11,6 +11,7 @@ import rcp
 from rcp.plugin import Plugin
 from rcp.pruners import PRUNERS
 from rcp.relaxation import Relaxation
+from rcp.repair import REPAIRS
 from tests.tiny import REFERENCE_SPECS, RepairSpec, randomised, reference_plugin, tiny_inputs
 
 LEARNED = [name for name in PRUNERS.names() if PRUNERS.get(name).learned]
@@ -122,3 +123,15 @@ def test_a_batch_without_images_is_not_changed(tiny_llava: nn.Module):
     for margin in (None, 2.0):
         logits = soft_logits(tiny_llava, plugin, inputs, margin)
         torch.testing.assert_close(logits[valid], own[valid], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_every_parameter_has_a_dimension(method: str, tiny_llava: nn.Module):
+    """DeepSpeed broadcasts parameters as bytes, which a number of no dimension cannot be seen as."""
+    stages = [rcp.StageSpec(at, share, method) for at, share in ((1, 0.5), (3, 0.2))]
+    for repair in REPAIRS.names():
+        spec = rcp.PluginSpec(stages, RepairSpec([3, 5], repair), lora=rcp.LoraSpec(rank=2))
+        plugin = Plugin.for_model(spec, tiny_llava)
+        parts = {name.split(".")[0] for name, _ in plugin.named_parameters()}
+        assert parts == {"pruners", "repair", "lora"}
+        assert not [name for name, value in plugin.named_parameters() if value.dim() == 0]

@@ -69,7 +69,7 @@ class CrossAttentionPruner(Pruner):
             nn.Linear(inner, inner), nn.LayerNorm(inner), nn.GELU(), nn.Dropout(dropout), token_head
         )
         self.row_dropout = nn.Dropout(dropout)
-        self.bias = nn.Parameter(torch.tensor(2.0))
+        self.bias = nn.Parameter(torch.tensor([2.0]))
 
     def forward(self, view: View) -> Tensor:
         visual = self.visual(view.visual)
