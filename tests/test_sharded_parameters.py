@@ -127,7 +127,7 @@ def test_a_batch_without_images_is_not_changed(tiny_llava: nn.Module):
 
 @pytest.mark.parametrize("method", LEARNED)
 def test_every_parameter_has_a_dimension(method: str, tiny_llava: nn.Module):
-    """DeepSpeed broadcasts parameters as bytes, which a number of no dimension cannot be seen as."""
+    """DeepSpeed broadcasts parameters as bytes, which a number of no dimension is not."""
     stages = [rcp.StageSpec(at, share, method) for at, share in ((1, 0.5), (3, 0.2))]
     for repair in REPAIRS.names():
         spec = rcp.PluginSpec(stages, RepairSpec([3, 5], repair), lora=rcp.LoraSpec(rank=2))

@@ -7,18 +7,21 @@ import random
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
 
 import rcp
+from rcp.errors import StoppedTogether
 from rcp.training import survival
 from rcp.training.run_folder import callbacks
-from rcp.training.survival import AtomicCheckpointIO
+from rcp.training.survival import SIGNALS, AtomicCheckpointIO
 from tests.full_disk import full_disk
 from tests.test_training_plugin import data, training
 
@@ -34,6 +37,7 @@ def fit(
     folder: Path,
     *more: pl.Callback,
     left_out: int = 5,
+    max_steps: int = STEPS,
     **settings: Any,
 ) -> Any:
     """Train ``STEPS`` steps into ``folder``, from its last checkpoint where there is one."""
@@ -41,7 +45,7 @@ def fit(
     module, last = training(base), folder / "last.ckpt"
     trainer = pl.Trainer(
         default_root_dir=folder,
-        max_steps=STEPS,
+        max_steps=max_steps,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
@@ -139,21 +143,73 @@ def test_a_run_killed_at_any_moment_ends_like_an_uninterrupted_one(
     assert not [n for n in found if n not in expected]
 
 
-def test_sigterm_saves_exits_with_zero_and_loses_no_step(
-    uninterrupted, base_folder: Path, tmp_path: Path
+@pytest.mark.parametrize(("number", "status"), SIGNALS.items())
+def test_a_signal_saves_and_loses_no_step(
+    number: int, status: int, uninterrupted, base_folder: Path, tmp_path: Path
 ):
     conversations, expected, _ = uninterrupted
-
-    def terminate() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
     folder = tmp_path / "run"
-    assert in_child(lambda: fit(base_folder, conversations, folder, Do(1, terminate)) and None) == 0
+
+    def stopped() -> None:
+        fit(base_folder, conversations, folder, Do(1, lambda: os.kill(os.getpid(), number)))
+
+    assert in_child(stopped) == status
     checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 1  # the batch under way is finished
     assert in_child(lambda: fit(base_folder, conversations, folder) and None) == 0
     found = weights(folder)
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_a_second_interrupt_ends_a_run_at_once(uninterrupted, base_folder: Path, tmp_path: Path):
+    conversations, _, _ = uninterrupted
+
+    def interrupt_twice() -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    folder = tmp_path / "run"
+    stop = partial(Do, 1, interrupt_twice)
+    assert in_child(lambda: fit(base_folder, conversations, folder, stop()) and None) == 1
+    assert not (folder / "last.ckpt").exists()
+
+
+class GoneAtTeardown(SingleDeviceStrategy):
+    """Takes the weights away when it is torn down, as strategies of GPUs move them to the CPU."""
+
+    def teardown(self) -> None:
+        training: Any = self.lightning_module
+        super().teardown()
+        training.plugin.to("meta")
+
+
+def test_the_last_checkpoint_is_written_while_the_strategy_is_up(
+    uninterrupted, base_folder: Path, tmp_path: Path
+):
+    """The last step neither ends a validation nor is one of every second."""
+    conversations, _, _ = uninterrupted
+    module = fit(
+        base_folder, conversations, tmp_path, strategy=GoneAtTeardown(), max_steps=STEPS - 1
+    )
+    assert all(value.is_meta for value in module.plugin.parameters())
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == STEPS - 1
+    assert not any(value.is_meta for value in checkpoint["state_dict"].values())
+
+
+def test_a_run_that_its_losses_end_keeps_its_last_step(
+    uninterrupted, base_folder: Path, tmp_path: Path
+):
+    """All processes stop after the same step, so that they can still write it together."""
+    conversations, _, _ = uninterrupted
+    with pytest.raises(StoppedTogether, match="not finite for 1 batches"):
+        fit(
+            base_folder, conversations, tmp_path, Explode({2}), left_out=0,
+            strategy=GoneAtTeardown(),
+        )
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 3 and EVERY == 2
+    assert not any(value.is_meta for value in checkpoint["state_dict"].values())
 
 
 def test_sigterm_between_accumulated_batches_loses_no_gradient(

@@ -128,7 +128,7 @@ class TrainingCLI(LightningCLI):
             self._folder, self.config.fit.checkpoint_every, self.config.fit.left_out
         )
         kwargs["callbacks"] = [*ours, *rates, *(chosen.callbacks or [])]
-        kwargs["strategy"] = chosen_strategy(chosen.strategy)
+        kwargs["strategy"] = chosen_strategy(chosen.strategy, chosen.accelerator)
         if not isinstance(kwargs["strategy"], PluginDeepSpeed):  # which writes checkpoints itself
             kwargs["plugins"] = [AtomicCheckpointIO(), *_listed(chosen.plugins)]
         kwargs["default_root_dir"] = self._folder
@@ -158,10 +158,6 @@ class TrainingCLI(LightningCLI):
         """Resume without running any code that a checkpoint may carry."""
         with nothing_left_of_refusals(self._folder):
             self.trainer.fit(**arguments, weights_only=True)
-
-    def after_fit(self) -> None:
-        """The end of training need not be a validation."""
-        self.trainer.save_checkpoint(self._folder / f"{LAST}.ckpt")
 
     @property
     def _folder(self) -> Path:

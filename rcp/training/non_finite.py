@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from rcp.errors import UserError
+from rcp.errors import StoppedTogether
 
 FILE = "non_finite.json"
 """Lists the batches left out, in the folder of the run."""
@@ -21,8 +21,8 @@ class LeaveOutNonFinite(pl.Callback):
     other, the step is not taken: weights and optimiser stay bit for bit what they were, and only
     the schedules go on. (DeepSpeed keeps gradients to itself: there the step is taken with a
     gradient of zero.) Every process does the same, since the loss is one of the whole micro-batch.
-    The sample ids of this process go to ``folder``. Raises ``UserError`` after the last one
-    allowed.
+    The sample ids of this process go to ``folder``. Raises ``StoppedTogether`` after the
+    last one allowed.
     """
 
     def __init__(self, folder: Path, limit: int) -> None:
@@ -72,7 +72,7 @@ class LeaveOutNonFinite(pl.Callback):
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / FILE).write_text(json.dumps(self.found, indent=2) + "\n")
         if len(self.found) > self.limit:
-            raise UserError(
+            raise StoppedTogether(
                 f"The loss was not finite for {len(self.found)} batches, more than the "
                 f"{self.limit} that may be left out; their sample ids are in "
                 f"'{self.folder / FILE}'. Look at these samples, lower "

@@ -1,8 +1,8 @@
 """DDP and DeepSpeed by one flag: `--trainer.strategy ddp`, `deepspeed_stage_2`, `..._3_offload`.
 
-DeepSpeed needs CUDA devices and `pip install "rcp[deepspeed]"`. Only the plug-in has gradients,
-optimiser states and a place in checkpoints; under stage 3 the frozen base is sharded, too: each
-process loads it into host memory, then keeps its share.
+DeepSpeed needs `pip install "rcp[deepspeed]"`, and on CPUs, where processes speak by gloo, a C++
+compiler. Only the plug-in has gradients, optimiser states and a place in checkpoints; under stage 3
+the frozen base is sharded, too: each process loads it into host memory, then keeps its share.
 """
 
 import os
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from rcp.errors import UserError
@@ -38,24 +39,31 @@ def refuse_deepspeed(strategy: Any, accelerator: Any) -> None:
             f"trainer.strategy is {strategy}, which there is not. Choose one of "
             f"{', '.join(DEEPSPEED)}, or ddp."
         )
-    if accelerator == "cpu" or not torch.cuda.is_available():
-        raise UserError(
-            f"trainer.strategy is {strategy}, but DeepSpeed needs CUDA devices and this run has "
-            "none. On CPUs use --trainer.strategy ddp with --trainer.devices N, which gives the "
-            "same gradients."
-        )
     if find_spec("deepspeed") is None:
         raise UserError(
             f"trainer.strategy is {strategy}, but DeepSpeed is not installed. Install it by "
             "pip install 'rcp[deepspeed]', or use --trainer.strategy ddp."
         )
+    if on_cpu(accelerator) and shutil.which(os.environ.get("CXX", "c++")) is None:
+        raise UserError(
+            f"trainer.strategy is {strategy}, but on CPUs DeepSpeed builds a part of itself with a "
+            "C++ compiler, and none is found. Install one (g++), name it in the variable CXX, or "
+            "use --trainer.strategy ddp with --trainer.devices N, which gives the same gradients."
+        )
 
 
-def chosen_strategy(strategy: Any) -> Any:
+def on_cpu(accelerator: Any) -> bool:
+    """Whether a trainer with this ``accelerator`` runs on CPUs on this machine."""
+    return accelerator == "cpu" or not torch.cuda.is_available()
+
+
+def chosen_strategy(strategy: Any, accelerator: Any) -> Any:
     """The name of a DeepSpeed strategy as ours; anything else as it is."""
-    if isinstance(strategy, str) and strategy in DEEPSPEED:
-        return PluginDeepSpeed(**DEEPSPEED[strategy])
-    return strategy
+    if not isinstance(strategy, str) or strategy not in DEEPSPEED:
+        return strategy
+    if on_cpu(accelerator):
+        os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is first imported
+    return PluginDeepSpeed(**DEEPSPEED[strategy])
 
 
 class PluginDeepSpeed(DeepSpeedStrategy):
@@ -68,6 +76,17 @@ class PluginDeepSpeed(DeepSpeedStrategy):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(exclude_frozen_parameters=True, **options)
+        assert isinstance(self.config, dict)
+        # offloaded, torch's own AdamW will do: a plug-in is small
+        self.config["zero_force_ds_cpu_optimizer"] = False
+
+    def setup_environment(self) -> None:
+        """Lightning's own, which refuses CPUs and wants devices that have an index."""
+        if isinstance(self.accelerator, CPUAccelerator):
+            assert self.parallel_devices is not None
+            count = len(self.parallel_devices)
+            self.parallel_devices = [torch.device("cpu", index) for index in range(count)]
+        super(DeepSpeedStrategy, self).setup_environment()
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None
