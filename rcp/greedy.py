@@ -20,16 +20,17 @@ def greedy(first: Tensor, after: After, alive: Tensor, counts: Tensor, most: int
     ``most`` is the largest count, a host integer. Equal worths go to the earlier token. Costs
     O(N) a pick beside what ``after`` costs.
     """
-    keep = torch.zeros_like(alive)
     if not most or not alive.shape[1]:
-        return keep
+        return torch.zeros_like(alive)
     worth = first.masked_fill(~alive, NOBODY)
     picks = [worth.argmax(1)]
     for _ in range(most - 1):
         picks.append(after(picks[-1]).argmax(1))
     picked = torch.stack(picks, dim=1)
     wanted = torch.arange(most, device=counts.device) < counts[:, None]
-    return keep.scatter_reduce(1, picked, wanted, "amax") & alive
+    # counted, as a row that has run out of tokens picks one again; CUDA reduces no bool
+    times = torch.zeros_like(alive, dtype=torch.long).scatter_add_(1, picked, wanted.long())
+    return (times > 0) & alive
 
 
 def cosines(vectors: Tensor) -> Tensor:

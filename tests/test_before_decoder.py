@@ -187,3 +187,10 @@ def test_contextual_tokens_are_exact_in_number():
     split = Contextual.of(scores, alive, counts, 0.4)
     assert split.kept.sum(1).tolist() == counts.tolist()
     assert not (split.dominant & split.targets).any() and not (split.kept & ~alive).any()
+
+
+def test_greedy_keeps_what_there_is_where_more_is_wanted():
+    """A row without tokens left picks one again, in a batch where another row goes on."""
+    alive = torch.tensor([[True, False, True, False], [True, True, True, True]])
+    first, after = max_min(1 - cosines(torch.randn(2, 4, 3)), alive)
+    assert torch.equal(greedy(first, after, alive, torch.tensor([4, 4]), 4), alive)
