@@ -33,6 +33,8 @@ def diagnose(
     bare = without_repair(plugin)
     before, after = (DistributionShift(layers, plugin.hidden_size) for _ in range(2))
     lost, sunk = GapWithLoss(len(layers)), SinkSurvival(len(stages))
+    for metric in (before, after, lost, sunk):
+        metric.to(model.device)
     for batch in batches:
         full, full_right = _run(model, plugin, "record", batch)
         unrepaired, _ = _run(model, bare, "soft", batch)
