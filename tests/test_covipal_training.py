@@ -111,7 +111,7 @@ def test_guided_pruners_may_learn_more_slowly_end_to_end(
     pruners, others = run.optimizers[0].param_groups
     assert pruners["lr"] == pytest.approx(0.01 * others["lr"]) and others["lr"] > 0
     assert len(pruners["params"]) == len(list(module.plugin.pruners.parameters()))
-    rate = rate_factor(optimizer, module.guide, None, 8, 0.01)
+    rate = rate_factor(optimizer, module.guide, None, 8, 1.0, 0.01)
     assert rate(0) * 1e-2 == pytest.approx(module.guide.learning_rate), "a rate of its own"
 
 

@@ -35,7 +35,7 @@ class RecordForward(Forward):
                 trace.question_attention[layer] = self._question_attention(place)
             if layer in trace.view_layers:
                 trace.views[layer] = self.view(self.plugin.pruner(layer), place)
-        if layer in trace.bias_layers and self.tokens.has_images:
+        if layer in trace.bias_layers:  # also of text alone: processes go backward together
             mask = self._biased(trace, layer, hidden, arguments["attention_mask"])
             hidden, arguments = meeting(hidden, mask), arguments | {"attention_mask": mask}
         return hidden, arguments

@@ -1,4 +1,4 @@
-"""A sum over all ranks through which gradients flow."""
+"""What processes tell each other: sums through which gradients flow, and whether any wants it."""
 
 from typing import Any
 
@@ -30,6 +30,13 @@ def all_reduce_sum(value: Tensor) -> Tensor:
     gradient, which the mean over ranks of data-parallel training turns into the exact gradient.
     """
     return _AllReduceSum.apply(value)
+
+
+def any_process(value: bool, device: torch.device) -> bool:
+    """Whether ``value`` is true in any of the processes, all of which must call this together."""
+    found = torch.tensor(int(value), device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return bool(found.item())
 
 
 def is_distributed() -> bool:

@@ -97,7 +97,10 @@ def relevance_term(
     terms = []
     for layer in layers:
         view = teacher.views[layer]
-        labels = relevance_labels(relevance[:, layer:].sum(1), view.alive)
+        # a batch of text alone has one slot in its views, and no visual token
+        missing = view.alive.shape[1] - relevance.shape[2]
+        summed = nn.functional.pad(relevance[:, layer:].sum(1), (0, missing))
+        labels = relevance_labels(summed, view.alive)
         scores = plugin.pruner(layer)(view).to(labels.device)
         terms.append(losses.ranking_loss(scores, labels, view.alive, reduce=reduce))
     return torch.stack(terms).mean()

@@ -1,9 +1,10 @@
 """AdamW on the plug-in, with a learning rate for each part and each stage of a training."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from rcp.plugin import Plugin
 from rcp.training.options import OptimizerOptions
@@ -21,18 +22,29 @@ def optimizer_of(
     steps: int,
 ) -> dict[str, Any]:
     """What Lightning's ``configure_optimizers`` returns, for a run of ``steps`` steps."""
-    named = list(plugin.named_parameters())
-    pruners = [parameter for name, parameter in named if name.startswith("pruners.")]
-    others = [parameter for name, parameter in named if not name.startswith("pruners.")]
-    parts = [(part, own) for part, own in ((pruners, options.pruners), (others, 1.0)) if part]
+    taught = plugin.schedule.layers if guide is None else guide.pruning(plugin.schedule)
+    parts = _parts(plugin, taught)
+    shares = {"taught": (1.0, options.pruners), "untaught": (0.0, options.pruners),
+              "others": (0.0, 1.0)}
     optimizer = torch.optim.AdamW(
-        [{"params": part} for part, _ in parts],
+        [{"params": parameters} for parameters in parts.values()],
         lr=options.learning_rate,
         weight_decay=options.weight_decay,
     )
-    factors = [rate_factor(options, guide, retention, steps, own) for _, own in parts]
+    factors = [rate_factor(options, guide, retention, steps, *shares[part]) for part in parts]
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _parts(plugin: Plugin, taught: Sequence[int]) -> dict[str, list[nn.Parameter]]:
+    """The parameters by what they do in the guided stage: pruners at the layers ``taught``, which
+    learn there, other pruners and the rest of the plug-in, which stand still. None is empty."""
+    parts: dict[str, list[nn.Parameter]] = {"taught": [], "untaught": [], "others": []}
+    for name, parameter in plugin.named_parameters():
+        room, layer, *_ = name.split(".")
+        kind = "taught" if room == "pruners" and int(layer) in taught else "untaught"
+        parts[kind if room == "pruners" else "others"].append(parameter)
+    return {part: parameters for part, parameters in parts.items() if parameters}
 
 
 def rate_factor(
@@ -40,12 +52,14 @@ def rate_factor(
     guide: GuideOptions | None,
     retention: RetentionOptions | None,
     steps: int,
+    guided: float,
     own: float,
 ) -> Factor:
     """Factor on the learning rate at each step.
 
-    Each stage warms up and decays by itself; the guided one has a rate of its own, ``own`` is the
-    factor of a part of the plug-in end to end.
+    Each stage warms up and decays by itself; the guided one has a rate of its own. ``guided`` is
+    the factor of a part of the plug-in there, ``own`` its factor end to end. What stands still has
+    a rate of zero: DeepSpeed moves all parameters alike, and weight decay would shrink it.
     """
 
     def factor(step: int) -> float:
@@ -53,7 +67,7 @@ def rate_factor(
         found = learning_rate_factor(now.progress, options.warmup, options.floor)
         if now.stage == "guided":
             assert guide is not None
-            return found * guide.learning_rate / options.learning_rate
+            return guided * found * guide.learning_rate / options.learning_rate
         return found * own
 
     return factor

@@ -160,14 +160,22 @@ class PluginTraining(ValidatedTraining):
             self.teacher.open("relevance", self.trainer)
 
     @property
+    def _steps(self) -> int:
+        return max(1, int(self.trainer.estimated_stepping_batches))
+
+    @property
     def progress(self) -> float:
         """Share of all optimiser steps that are done."""
-        return self.global_step / max(1, int(self.trainer.estimated_stepping_batches))
+        return self.global_step / self._steps
 
     @property
     def moment(self) -> Moment:
         """The stage that training is in, and how far."""
-        return moment(self.progress, self.guide, self.retention)
+        return self.moment_at(self.global_step)
+
+    def moment_at(self, step: int) -> Moment:
+        """The stage at the optimiser step ``step``, and how far it is then."""
+        return moment(step / self._steps, self.guide, self.retention)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Noise and dropout depend on the batch's number alone: a resumed run repeats them. Not on
@@ -272,8 +280,9 @@ class PluginTraining(ValidatedTraining):
                 self.log(f"train/gradient_share_{name}", share)
 
     def configure_optimizers(self) -> Any:
-        steps = max(1, int(self.trainer.estimated_stepping_batches))
-        return optimizer_of(self.plugin, self.optimizer, self.guide, self.retention, steps)
+        return optimizer_of(
+            self.plugin, self.optimizer, self.guide, self.retention, self._steps
+        )
 
     # -- checkpoints ---------------------------------------------------------------------------
 

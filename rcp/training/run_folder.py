@@ -18,6 +18,7 @@ from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from rcp.errors import UserError
+from rcp.training.deepspeed_adam import IdleUntilNow
 from rcp.training.non_finite import LeaveOutNonFinite
 from rcp.training.survival import KeepLast
 from rcp.training.unreadable import StopAtTooMany
@@ -69,6 +70,7 @@ def callbacks(folder: Path, checkpoint_every: int = 100, left_out: int = 5) -> l
     return [
         StopAtTooMany(),
         LeaveOutNonFinite(folder, left_out),
+        IdleUntilNow(),
         ModelCheckpoint(
             folder,
             filename=BEST,

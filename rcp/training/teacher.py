@@ -1,16 +1,25 @@
 """The frozen model without its plug-in: computed, or read from what an earlier run kept."""
 
+import sys
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from PIL import Image
 from torch import Tensor
 
 from rcp.attachment import attach
 from rcp.backbones import backbone_for
-from rcp.conversations import Batch
+from rcp.conversations import (
+    PLACEHOLDER,
+    Batch,
+    ConversationCollator,
+    LoadedSample,
+    Sample,
+)
 from rcp.encoding import vision_facts
 from rcp.errors import UserError
 from rcp.forwards.entry import entry_facts
@@ -19,9 +28,14 @@ from rcp.image_features import encode_images, given_images
 from rcp.losses import task_loss
 from rcp.plugin import Plugin
 from rcp.relevance import relevance
+from rcp.training.distributed import any_process
 from rcp.training.fingerprint import fingerprint
 from rcp.training.objective import answer_columns, answer_logits
 from rcp.training.teacher_cache import Keep, TeacherCache, kept_answers, kept_relevance
+from rcp.training.whole import is_sharded
+
+BLANK = 224
+"""Side of an image that shows nothing, in pixels."""
 
 
 class Teacher:
@@ -77,9 +91,10 @@ class Teacher:
                 data.collator(with_answers=training),
                 data.batch_size,
                 self.kept[part],
-                images=part != "relevance",
+                encode=None if part == "relevance" else self._encoded,
                 rank=trainer.global_rank,
                 ranks=trainer.world_size,
+                together=is_sharded(self.model),
             )
         trainer.strategy.barrier()
         self.caches[part] = cache
@@ -92,7 +107,28 @@ class Teacher:
         if self.encodes_anew:
             return None
         cached = self.caches[part].images(batch) if part in self.caches else None
-        return encode_images(self.model, batch["inputs"]) if cached is None else cached
+        return self._encoded(batch["inputs"], cached)
+
+    def _encoded(self, inputs: dict[str, Tensor], cached: Any = None) -> Any:
+        """The features of the images among ``inputs``, if not ``cached``; None without images.
+
+        With a sharded base all processes fetch the encoder's weights together: where one has to
+        encode, one that has nothing to encode does so with a blank image.
+        """
+        encodes = cached is None and "pixel_values" in inputs
+        if is_sharded(self.model):
+            device = inputs["input_ids"].device
+            if any_process(encodes, device) and not encodes:
+                blank = {name: value.to(device) for name, value in self._blank.items()}
+                encode_images(self.model, blank)
+        return encode_images(self.model, inputs) if encodes else cached
+
+    @cached_property
+    def _blank(self) -> dict[str, Tensor]:
+        image = Image.new("RGB", (BLANK, BLANK))
+        sample = Sample("blank", (Path("blank"),), f"{PLACEHOLDER}\n", "", "")
+        collate = ConversationCollator(self.processor, sys.maxsize, with_answers=False)
+        return collate([LoadedSample(sample, (image,))])["inputs"]
 
     def answers(self, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, Trace]:
         """Logits (B, C, V) as :func:`answer_logits` gives them, and the answer rows of ``layers``.

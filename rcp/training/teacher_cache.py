@@ -18,7 +18,7 @@ from rcp.conversations import (
 )
 from rcp.errors import UserError
 from rcp.forwards.trace import Trace
-from rcp.image_features import encode_images, given_images
+from rcp.image_features import given_images
 from rcp.tokens import predicting
 from rcp.training.fingerprint import check_fingerprint
 from rcp.training.shards import Shards
@@ -34,6 +34,9 @@ LAYOUT = 2
 
 STACKED = "stacked"
 """Written beside features that the family hands over as one tensor, not as a list."""
+
+Encode = Callable[[dict[str, Tensor]], Any]
+"""From the inputs of a batch to the features of its images, as :func:`encode_images` gives them."""
 
 Keep = Callable[[Batch], dict[str, Tensor]]
 """From a batch to what is to be kept of it, each tensor named by its kind and its sample."""
@@ -72,37 +75,52 @@ class TeacherCache:
         collate: ConversationCollator,
         batch_size: int,
         keep: Keep | None = None,
-        images: bool = True,
+        encode: Encode | None = None,
         rank: int = 0,
         ranks: int = 1,
+        together: bool = False,
     ) -> None:
         """Write the files that are missing; each of ``ranks`` processes writes its share.
 
-        ``images``: image features are kept too, and ``keep`` is called where they are in place.
+        ``encode``: image features are kept too, and ``keep`` is called where they are in place.
+        ``together``: the processes share the weights of ``model``, so that each must run it as
+        often as every other: one that has no sample left does so for nothing.
         """
         device = next(model.parameters()).device
         missing = [n for n in range(-(-len(self.samples) // SHARD)) if n not in self.shards]
-        for shard in tqdm(missing[rank::ranks], desc=f"{self.shards.folder}", unit="file"):
+        rounds = [missing[first : first + ranks] for first in range(0, len(missing), ranks)]
+        for shards in tqdm(rounds, desc=f"{self.shards.folder}", unit="file"):
+            if rank >= len(shards) and not together:
+                continue
+            shard = shards[rank] if rank < len(shards) else None
             found: dict[str, Tensor] = {}
             facts: dict[str, str] = {}
-            end = min((shard + 1) * SHARD, len(self.samples))
-            for start in range(shard * SHARD, end, batch_size):
-                items = self._readable(range(start, min(start + batch_size, end)))
-                if not items:
+            longest = self._numbers(shards[0])  # the last file alone may hold fewer samples
+            for first in range(0, len(longest), batch_size):
+                numbers = self._numbers(shard)[first : first + batch_size]
+                items = self._readable(numbers)
+                if not items and not together:
                     continue
-                batch = collate(items)
+                batch = collate(items or [PassingOver(self.dataset)[0]])
                 batch["inputs"] = {k: v.to(device) for k, v in batch["inputs"].items()}
                 batch["labels"] = batch["labels"].to(device)
-                features = encode_images(model, batch["inputs"]) if images else None
-                names = self._images_of(batch) if images else []
+                features = None if encode is None else encode(batch["inputs"])
+                names = [] if encode is None else self._images_of(batch)
                 values = _per_image(features, len(names))
-                found |= {name: value.clone() for name, value in zip(names, values)}
+                with given_images(model, features):
+                    kept = {} if keep is None else keep(batch)
+                if not items:
+                    continue
+                found |= {name: value.clone() for name, value in zip(names, values)} | kept
                 if isinstance(values, Tensor):
                     facts["images"] = STACKED
-                if keep is not None:
-                    with given_images(model, features):
-                        found |= keep(batch)
-            self.shards.write(shard, found, facts)
+            if shard is not None:
+                self.shards.write(shard, found, facts)
+
+    def _numbers(self, shard: int | None) -> range:
+        """The numbers of the samples of the file ``shard``, of None none."""
+        every = range(len(self.samples))
+        return every[:0] if shard is None else every[shard * SHARD : (shard + 1) * SHARD]
 
     def images(self, batch: Batch) -> Any:
         """The features of the batch's images, as :func:`encode_images` gives them, or None."""
@@ -202,7 +220,8 @@ def kept_relevance(batch: Batch, relevance: Tensor, counts: Sequence[int]) -> di
 
     The unit is lost: labels are made from shares.
     """
-    scale = relevance.amax((1, 2), keepdim=True).clamp(min=torch.finfo(relevance.dtype).tiny)
+    some = nn.functional.pad(relevance, (0, 1))  # a batch of text alone has no visual token
+    scale = some.amax((1, 2), keepdim=True).clamp(min=torch.finfo(relevance.dtype).tiny)
     scaled = (relevance / scale).half()
     return {
         f"relevance {name}": values[:, :count].clone()

@@ -39,7 +39,12 @@ def _whole(parameter: Any) -> Tensor:
     if hasattr(parameter, "_z3_optimizer") or hasattr(parameter, "_hp_mapping"):
         from deepspeed.utils import safe_get_full_fp32_param
 
-        return safe_get_full_fp32_param(parameter)
+        frozen = not parameter.requires_grad
+        parameter.requires_grad_(True)  # DeepSpeed has nothing to tell of one that wants none
+        try:
+            return safe_get_full_fp32_param(parameter)
+        finally:
+            parameter.requires_grad_(not frozen)
     if hasattr(parameter, "ds_id"):  # sharded, but no optimiser has been made yet
         from deepspeed.zero import GatheredParameters
 
