@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import datasets
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -19,6 +18,7 @@ from rcp.training.table import TableDataset, is_table
 from tests.test_training_plugin import training
 from tests.tiny_base import conversation, write_conversations
 
+datasets = pytest.importorskip("datasets")
 pytest_plugins = ["tests.training_fixtures"]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 

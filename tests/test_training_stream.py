@@ -9,7 +9,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -27,6 +26,7 @@ from rcp.training.table import TableDataset
 from tests.test_training_plugin import training
 from tests.test_training_survival import in_child, kill
 
+datasets = pytest.importorskip("datasets")
 pytest_plugins = ["tests.training_fixtures"]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning", "ignore::DeprecationWarning")
 
