@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN := runs/quickstart
 
-.PHONY: quickstart test lint benchmark data
+.PHONY: quickstart test lint benchmark data gpu
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -44,3 +44,8 @@ lint: $(READY)
 # configs/rcp_tiny.yaml in full: three seeds, two budgets, 2 000 test questions (resumable).
 benchmark: $(READY) data
 	$(BIN)/python -m benchmarks.tiny
+
+# What only a GPU can tell, in ten minutes; TINY=1 tries all of it on a CPU. With the machine's own
+# Python, which a bare machine has with torch; here: make gpu TINY=1 PYTHON=.venv/bin/python
+gpu:
+	$(PYTHON) -m benchmarks.gpu $(if $(TINY),--tiny)

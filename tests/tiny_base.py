@@ -35,16 +35,16 @@ CHAT_TEMPLATE = (
 )
 
 
-def make_processor() -> LlavaProcessor:
-    """One token a word; 16 image tokens an image."""
+def make_processor(side: int = IMAGE_SIZE, patch: int = PATCH) -> LlavaProcessor:
+    """One token a word; images of ``side`` pixels have (side / patch)² tokens."""
     vocabulary = {word: index for index, word in enumerate((*SPECIAL, *WORDS))}
     tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    side = {"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    size = {"height": side, "width": side}
     return LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(do_resize=True, size=side, crop_size=side),
+        image_processor=CLIPImageProcessorPil(do_resize=True, size=size, crop_size=size),
         tokenizer=PreTrainedTokenizerFast(
             tokenizer_object=tokenizer,
             pad_token="<pad>",
@@ -53,7 +53,7 @@ def make_processor() -> LlavaProcessor:
             unk_token="<unk>",
             additional_special_tokens=["<image>"],
         ),
-        patch_size=PATCH,
+        patch_size=patch,
         vision_feature_select_strategy="default",
         num_additional_image_tokens=1,
         image_token="<image>",
