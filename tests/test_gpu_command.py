@@ -122,3 +122,14 @@ def test_the_quickstart_and_the_tests_without_datasets(tmp_path: Path):
     assert {part["status"] for part in found.values()} == {"ok"}
     assert 0 <= found["quickstart"]["main"]["rcp %"] <= 100
     assert "tests collected" in (tmp_path / "out" / "tests" / LOG).read_text()
+
+
+@pytest.mark.slow
+def test_parts_that_take_longer_without_datasets(tmp_path: Path):
+    found = tiny_run(tmp_path, "parity", "base_7b", "training_7b", "speed", "compiled")
+    assert {part["status"] for part in found.values()} == {"ok"}
+    assert found["parity"]["main"]["wrong"] == 0
+    (ddp, *_) = found["training_7b"]["rows"]
+    assert ddp["exported"] and ddp["resumed to step"] == 22 and ddp["samples/s"] > 0
+    assert found["speed"]["main"]["parity"] < 1e-5 < 1e-2 < found["speed"]["main"]["effect"]
+    assert len(found["compiled"]["rows"]) == 3

@@ -24,6 +24,10 @@ class Places:
         return self.output / part
 
 
+SLOWER = 5
+"""How much longer a part may take in small, on a CPU that others may be using."""
+
+
 @dataclass(frozen=True)
 class Part:
     """One measurement in a process of its own.
@@ -52,6 +56,10 @@ class Part:
             *(("--tiny",) if places.tiny else ()),
         ]
 
+    def patience(self, places: Places) -> int:
+        """Its timeout there: on a CPU, where everything is in small, nothing is to end in time."""
+        return self.seconds * (SLOWER if places.tiny else 1)
+
     def shown(self, tiny: bool) -> str:
         """A command that measures this part again, wherever it is given."""
         if self.arguments:
@@ -67,12 +75,16 @@ GPU_TESTS = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "gpu")
 OPERATIONS = ("-m", "tests.cuda_ops", "--device")
 
 PARTS = (
-    Part("tests", "tests that need a GPU", 200, GPU_TESTS, (*GPU_TESTS, "--collect-only")),
-    Part("operations", "operations that every method asks of the device", 200,
+    Part("tests", "tests that need a GPU", 190, GPU_TESTS, (*GPU_TESTS, "--collect-only")),
+    Part("operations", "operations that every method asks of the device", 190,
          (*OPERATIONS, "cuda", "--seen"), (*OPERATIONS, "cpu"), module="tests.cuda_ops"),
-    Part("parity", "methods and families on the device against the CPU", 200),
-    Part("quickstart", "the quickstart's data, training, export and evaluation", 200),
-    Part("base_7b", "random weights of LLaVA-1.5-7B's shape, for the part after it", 200),
+    Part("parity", "methods and families on the device against the CPU", 190),
+    Part("quickstart", "the quickstart's data, training, export and evaluation", 190),
+    Part("base_7b", "random weights of LLaVA-1.5-7B's shape, for the part after it", 190),
+    Part("training_7b", "training of that base by each strategy, resumed and exported", 260,
+         alone=True),
+    Part("speed", "prefill and decoding at that shape", 90, alone=True),
+    Part("compiled", "the same with the decoder compiled", 60, alone=True),
 )
 """In the order in which those that run alone do; the others run first, side by side."""
 

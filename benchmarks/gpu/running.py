@@ -63,6 +63,7 @@ class _Running:
 
     def __init__(self, part: Part, places: Places, threads: int) -> None:
         self.part = part
+        self.patience = part.patience(places)
         folder = _emptied(places.folder(part.name))
         self.began = time.monotonic()
         with (folder / LOG).open("w") as log:
@@ -80,7 +81,7 @@ class _Running:
         """How it ended; None while it runs. Past its timeout it is stopped."""
         seconds = time.monotonic() - self.began
         code = self.process.poll()
-        if code is None and seconds < self.part.seconds:
+        if code is None and seconds < self.patience:
             return None
         self.stop()
         status = "timed out" if code is None else "failed" if code else "ok"
