@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN := runs/quickstart
 
-.PHONY: quickstart test lint benchmark data gpu
+.PHONY: quickstart test lint benchmark data gpu gpu-bundle
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -49,3 +49,7 @@ benchmark: $(READY) data
 # Python, which a bare machine has with torch; here: make gpu TINY=1 PYTHON=.venv/bin/python
 gpu:
 	$(PYTHON) -m benchmarks.gpu $(if $(TINY),--tiny)
+
+# What a GPU machine without a package index lacks, for install.sh in runs/gpu-bundle.
+gpu-bundle: $(READY)
+	$(BIN)/python -m benchmarks.gpu.bundle
