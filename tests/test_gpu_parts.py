@@ -2,7 +2,6 @@
 
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -93,19 +92,19 @@ def test_the_batch_has_the_text_that_the_plan_counts(tmp_path: Path):
 @pytest.mark.parametrize("change", [{}, {"last loss": 9.0}, {"resumed to step": 20},
                                     {"exported": None}])
 def test_a_strategy_must_learn_go_on_and_be_exported(change: dict[str, Any]):
-    row = {"first loss": 8.0, "last loss": 7.0, "samples/s": 1.0, "exported": True,
-           "resumed to step": recipe.STEPS + training_7b.MORE, "generated": 4} | change
+    row = {"steps": 20, "first loss": 8.0, "last loss": 7.0, "samples/s": 1.0, "exported": True,
+           "resumed to step": 20 + training_7b.MORE, "generated": 4} | change
     row = {name: value for name, value in row.items() if value is not None}
     assert training_7b.is_wrong(row) == bool(change)
     assert not training_7b.is_wrong({"skipped": "no DeepSpeed"})
 
 
 def test_memory_stands_beside_the_plan():
-    log = SimpleNamespace(ends=(2.0, 1.0), seconds_per_step=4.0, reserved=3 * training_7b.GIB)
-    found = training_7b._figures(log, 3.8, 4 * training_7b.GIB)  # type: ignore[arg-type]
+    log = run_log.RunLog([2.0, 1.0], [0.0, 4.0], reserved=3 * training_7b.GIB)
+    found = training_7b._figures(log, 3.8, 4 * training_7b.GIB)
     assert found["samples/s"] == 2.0 and found["reserved GiB"] == 3.0
     assert found["plan's error"] == pytest.approx(-0.05)
-    assert "device GiB" not in training_7b._figures(log, 3.8, None)  # type: ignore[arg-type]
+    assert "device GiB" not in training_7b._figures(log, 3.8, None)
 
 
 def test_operations_are_counted_without_views():
