@@ -49,6 +49,20 @@ def test_a_part_that_fails_or_hangs_stops_no_other(places: Places):
     assert text(cells).splitlines()[2].split(maxsplit=3) == ["fails", "failed", "0", "this is why"]
 
 
+def test_what_ends_the_run_ends_its_parts(places: Places, monkeypatch: pytest.MonkeyPatch):
+    def end(_: float) -> None:
+        if (places.folder("hangs") / LOG).read_text().endswith("\n"):
+            raise SystemExit
+
+    monkeypatch.setattr("benchmarks.gpu.running.time.sleep", end)
+    hangs = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    with pytest.raises(SystemExit):
+        run_parts([running("hangs", hangs)], places)
+    process = int((places.folder("hangs") / LOG).read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
 def test_what_runs_alone_begins_when_the_others_have_ended(places: Places):
     stamp = "import time; print(time.time()); time.sleep({}); print(time.time())"
     parts = [

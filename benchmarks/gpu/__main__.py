@@ -6,6 +6,7 @@ CPU with sizes that only show that it runs, and nothing is written but in the ou
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ def main(arguments: Sequence[str]) -> int:
         print("benchmarks.gpu: there is no GPU here; --tiny tries every part on the CPU.",
               file=sys.stderr)
         return 1
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # parts end, too
     chosen = [part for part in PARTS if part.name in options.parts]
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="rcp-gpu-", dir=_fast()) as scratch:

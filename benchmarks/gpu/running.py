@@ -41,7 +41,8 @@ def run_parts(parts: Sequence[Part], places: Places) -> list[Outcome]:
 
 def _side_by_side(parts: Sequence[Part], places: Places) -> Iterator[Outcome]:
     """Each part as it ends; what still runs when an exception ends this is stopped."""
-    threads = max(1, (os.cpu_count() or 1) // max(1, len(parts)))
+    # in small there is little to share, and threads that wait for a busy core take minutes
+    threads = 1 if places.tiny else max(1, (os.cpu_count() or 1) // max(1, len(parts)))
     running = [_Running(part, places, threads) for part in parts]
     try:
         while running:
