@@ -96,9 +96,6 @@ BAD_ARGUMENTS = {
     "no conversation file": ["--data.train", "gone.json"],
     "base model .* cannot be loaded": ["--model.base", "{folder}/gone"],
     "batch_size is 1 in a single process": ["--data.batch_size", "1"],
-    "strategy is deepspeed_stage_3, .* needs CUDA .*--trainer.strategy ddp": [
-        "--trainer.strategy", "deepspeed_stage_3"
-    ],
     "strategy is deepspeed_stage_9, which there is not": [
         "--trainer.strategy", "deepspeed_stage_9"
     ],

@@ -18,8 +18,14 @@ from pytorch_lightning.strategies import DeepSpeedStrategy
 
 import rcp
 from rcp.training import checkpoint as checkpoints
+from rcp.training import strategies
 from rcp.training.export import export_checkpoint
-from rcp.training.strategies import DEEPSPEED, PluginDeepSpeed, chosen_strategy
+from rcp.training.strategies import (
+    DEEPSPEED,
+    PluginDeepSpeed,
+    chosen_strategy,
+    refuse_deepspeed,
+)
 from rcp.training.whole import independent_copy, whole_weights
 from tests.test_cli_train import config  # noqa: F401  (a fixture)
 from tests.test_training_plugin import training
@@ -30,9 +36,11 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("name", DEEPSPEED)
-def test_one_flag_configures_a_stage(name: str):
+def test_one_flag_configures_a_stage(name: str, monkeypatch: pytest.MonkeyPatch):
     pytest.importorskip("deepspeed")
-    strategy = chosen_strategy(name)
+    monkeypatch.setenv("DS_ACCELERATOR", "")  # to be put back
+    strategy = chosen_strategy(name, "cpu")
+    assert os.environ["DS_ACCELERATOR"] == "cpu"
     assert isinstance(strategy, PluginDeepSpeed) and strategy.exclude_frozen_parameters
     settings = strategy.config["zero_optimization"]
     assert settings["stage"] == (3 if "3" in name else 2)
@@ -41,7 +49,25 @@ def test_one_flag_configures_a_stage(name: str):
 
 
 def test_other_strategies_are_left_as_they_are():
-    assert chosen_strategy("ddp") == "ddp" and chosen_strategy("auto") == "auto"
+    assert chosen_strategy("ddp", "cpu") == "ddp" and chosen_strategy("auto", "auto") == "auto"
+
+
+@pytest.mark.parametrize(
+    ("missing", "complaint"),
+    [("compiler", r"C\+\+.*none is found.*g\+\+.*--trainer.strategy ddp"),
+     ("package", "not installed.*pip install 'rcp.deepspeed.'.*--trainer.strategy ddp")],
+)
+def test_what_deepspeed_lacks_is_told(
+    missing: str, complaint: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(strategies.shutil, "which", lambda _: None)
+    found = None if missing == "package" else "deepspeed"
+    monkeypatch.setattr(strategies, "find_spec", lambda _: found)
+    with pytest.raises(rcp.UserError, match=f"deepspeed_stage_3.*{complaint}"):
+        refuse_deepspeed("deepspeed_stage_3", "cpu")
+    monkeypatch.setattr(strategies.torch.cuda, "is_available", lambda: True)
+    if missing == "compiler":
+        refuse_deepspeed("deepspeed_stage_3", "gpu")  # kernels of its own are not needed there
 
 
 class OneProcess(PluginDeepSpeed):

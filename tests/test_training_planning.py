@@ -1,12 +1,18 @@
 """`python -m rcp plan`: its numbers against the cost model, and what autograd really saves."""
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from transformers import AutoModelForImageTextToText
+from transformers import (
+    AutoModelForImageTextToText,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+)
 
 import rcp
 from rcp.__main__ import main
@@ -14,7 +20,7 @@ from rcp.backbones import backbone_for
 from rcp.cost import kv_bytes, prefill_flops
 from rcp.evaluation.facts import decoder_facts
 from rcp.relaxation import Relaxation
-from rcp.training.memory import Step, kept_per_row, memory
+from rcp.training.memory import CONTEXT, SPLIT, Step, kept_per_row, memory
 from rcp.training.planning import on_meta, rows_by_layer
 from tests.tiny import reference_plugin, tiny_inputs, tiny_llava_model
 from tests.tiny_base import LAYERS, TOKENS
@@ -67,7 +73,7 @@ def test_parameters_are_counted_like_those_of_the_real_plugin(config: Path, base
 def test_what_does_not_fit_is_told_with_what_would_help(config: Path, capsys):
     assert main(["plan", "--config", str(config), "--gpu-memory", "64"]) == 0
     assert "It fits into 64.0 GiB" in capsys.readouterr().out
-    assert main(["plan", "--config", str(config), "--gpu-memory", "0.0008"]) == 0
+    assert main(["plan", "--config", str(config), "--gpu-memory", "1.0008"]) == 0
     out = capsys.readouterr().out
     assert "does not fit" in out
     for change in ("data.batch_size", "gradient_checkpointing", "bfloat16", "deepspeed_stage_3"):
@@ -157,3 +163,38 @@ def test_each_choice_changes_the_term_it_is_about():
     assert memory(Step(**sizes, checkpointing=True))["student"] < plain["student"]
     assert memory(Step(**sizes, base_sharded=4))["base"] == 1000
     assert memory(Step(**sizes, sharded=4))["optimiser"] == plain["optimiser"] / 4
+    assert plain["DeepSpeed"] == 0 < memory(Step(**sizes, zero=2))["DeepSpeed"]
+    others = sum(plain.values()) - plain["runtime"]
+    assert plain["runtime"] == pytest.approx(CONTEXT + SPLIT * others, abs=1)
+
+
+@pytest.mark.parametrize(("stage", "in_use"), [(2, 36.8), (3, 41.8)])
+def test_the_whole_is_what_a_gpu_showed(stage: int, in_use: float, tmp_path: Path, capsys):
+    """GiB in use on an H100, seen in training of LLaVA-1.5-7B's shape, batch 8, in bf16."""
+    llava_7b().save_pretrained(tmp_path)
+    values = yaml.safe_load(Path("configs/rcp_llava.yaml").read_text())
+    values["data"]["batch_size"] = 8
+    values["trainer"]["strategy"] = f"deepspeed_stage_{stage}"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    config, base = str(tmp_path / "config.yaml"), str(tmp_path)
+    assert main(["plan", "--config", config, "--base", base]) == 0
+    said = re.search(r"Memory of one GPU, batch 8: ([\d.]+) GiB", capsys.readouterr().out)
+    assert said is not None and float(said.group(1)) == pytest.approx(in_use, rel=0.05)
+
+
+def llava_7b() -> LlavaConfig:
+    """CLIP-L/336 and Llama-7B."""
+    vision = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=336,
+        patch_size=14,
+    )
+    return LlavaConfig(
+        vision_config=vision,
+        text_config=LlamaConfig(vocab_size=32064),
+        image_token_index=32000,
+        architectures=["LlavaForConditionalGeneration"],
+    )

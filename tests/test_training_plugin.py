@@ -256,6 +256,23 @@ def test_low_rank_adapters_instead_of_repair_around_a_base_that_has_one_already(
     assert model.peft_config  # the base's own adapter came along
 
 
+def test_a_run_goes_on_from_numbers_without_a_dimension(
+    base_folder: Path, conversations: Path, tmp_path: Path
+):
+    """As RCP's bias was saved, and its moments, before DeepSpeed asked for a dimension."""
+    trainer(tmp_path, 1).fit(training(base_folder), data(conversations))
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    (optimizer,) = checkpoint["optimizer_states"]
+    for values in (checkpoint["state_dict"], *optimizer["state"].values()):
+        values |= {name: value.view(()) for name, value in values.items() if value.numel() == 1}
+    assert checkpoint["state_dict"]["plugin.pruners.1.bias"].dim() == 0
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    run = trainer(tmp_path, 2)
+    run.fit(training(base_folder), data(conversations), ckpt_path=tmp_path / "old.ckpt",
+            weights_only=True)
+    assert run.global_step == 2
+
+
 def test_text_only_batches_train(base_folder: Path, tmp_path: Path):
     """Nothing is pruned: data-parallel training would wait for gradients that never come."""
     turns = [{"from": "human", "value": "how many ?"}, {"from": "gpt", "value": "two"}]

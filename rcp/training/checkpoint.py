@@ -97,6 +97,16 @@ def check_goes_on(checkpoint: dict[str, Any]) -> None:
             )
 
 
+def give_dimensions(checkpoint: dict[str, Any]) -> None:
+    """Let lone numbers, as RCP's bias was saved before 2026-11, be tensors of one value."""
+    weights = checkpoint.get("state_dict", {})
+    weights |= {name: value.view(1) for name, value in weights.items() if value.dim() == 0}
+    for optimizer in checkpoint.get("optimizer_states", []):
+        for state in optimizer["state"].values():
+            moments = {name: state[name] for name in ("exp_avg", "exp_avg_sq")}
+            state |= {name: value.view(1) for name, value in moments.items() if value.dim() == 0}
+
+
 def predecessor(path: Path) -> Path:
     """Where the folder ``path`` lies while another one takes its place."""
     return path.parent / f".{path.name}-before"  # Path.with_name refuses "."

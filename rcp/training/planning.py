@@ -152,6 +152,7 @@ def _step(
         plugin=sum(parameter.numel() for parameter in plugin.parameters()),
         sharded=options.devices if "deepspeed" in strategy else 1,
         base_sharded=options.devices if "stage_3" in strategy else 1,
+        zero=0 if "deepspeed" not in strategy else 3 if "stage_3" in strategy else 2,
         checkpointing=bool(model_part.get("gradient_checkpointing")),
     )
 
@@ -190,9 +191,8 @@ def _memory_lines(
 ) -> list[str]:
     parts = memory(step)
     total = sum(parts.values())
-    lines = [f"Memory of one GPU, batch {step.batch}: {total / GIB:.2f} GiB, and what the runtime "
-             "takes for itself"]
-    lines += [f"  {name}: {size / GIB:.2f} GiB" for name, size in parts.items()]
+    lines = [f"Memory of one GPU, batch {step.batch}: {total / GIB:.2f} GiB"]
+    lines += [f"  {name}: {size / GIB:.2f} GiB" for name, size in parts.items() if size]
     if available is None:
         return [*lines, "Name a GPU's memory with --gpu-memory to learn whether it fits."]
     if total <= available:
@@ -228,7 +228,7 @@ def _advice(
         precision = "model.dtype bfloat16 with trainer.precision bf16-mixed"
         found.append(f"{precision}: {half / GIB:.2f} GiB")
     if "stage_3" not in str(trainer.get("strategy")):
-        over = needed(base_sharded=8, sharded=8)
+        over = needed(base_sharded=8, sharded=8, zero=3)
         found.append(
             f"trainer.strategy deepspeed_stage_3, the base spread over 8 GPUs: {over / GIB:.2f} GiB"
         )

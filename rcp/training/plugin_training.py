@@ -290,6 +290,7 @@ class PluginTraining(ValidatedTraining):
         checkpoints.keep_plugin_only(checkpoint, self.plugin, self.base_dtype, self._summary())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoints.give_dimensions(checkpoint)
         checkpoints.check_resumable(checkpoint, self.plugin)
         summary = checkpoints.trained(checkpoint, checkpoints.WHAT).training_summary
         self.results = dict(summary.get("results", {}))
