@@ -55,7 +55,7 @@ def test_other_strategies_are_left_as_they_are():
 @pytest.mark.parametrize(
     ("missing", "complaint"),
     [("compiler", r"C\+\+.*none is found.*g\+\+.*--trainer.strategy ddp"),
-     ("package", "not installed.*pip install 'rcp.deepspeed.'.*--trainer.strategy ddp")],
+     ("package", r"not installed.*pip install 'rcp\[deepspeed\]'.*--trainer.strategy ddp")],
 )
 def test_what_deepspeed_lacks_is_told(
     missing: str, complaint: str, monkeypatch: pytest.MonkeyPatch
