@@ -19,10 +19,10 @@ from benchmarks.command import exit_status, variants_parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugins, training_seconds
 from benchmarks.variants import CONFIGS, Variant, changed, read_configuration
+from rcp.atomic_write import whole
 from rcp.evaluation import tables
 from rcp.evaluation.rows import Row
 from rcp.io import load_plugin
-from rcp.writing import whole
 
 RECIPE = "rcp_tiny.yaml"
 GUIDED_STEPS, END_TO_END_STEPS = 560, 140

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from rcp.atomic_write import whole
 from rcp.backbones import backbone_for
 from rcp.base_model import load_base
 from rcp.conversations import ConversationDataset
@@ -19,7 +20,6 @@ from rcp.evaluation.preparation import conversation_batches
 from rcp.evaluation.rows import Row, pooled
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 from rcp.schedule import Schedule, schedule_for
-from rcp.writing import whole
 
 BASE = Path("data/tiny-vlm")
 SHARE = 1 / 9

@@ -17,11 +17,11 @@ from benchmarks.variants import (
     validated_once,
     write_configuration,
 )
+from rcp.atomic_write import whole
 from rcp.errors import UserError
 from rcp.evaluation import cli
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row
-from rcp.writing import whole
 
 SECONDS = "seconds.json"
 

@@ -26,11 +26,11 @@ from benchmarks.variants import (
     changed,
     read_configuration,
 )
+from rcp.atomic_write import whole
 from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE
 from rcp.evaluation.rows import Row
-from rcp.writing import whole
 
 INSIDE = {"first stage at layer 1": (1, 8, 15)}
 BEFORE = {"first stage before the decoder": (0, 8, 15)}

@@ -19,8 +19,8 @@ from rcp.errors import UserError
 from rcp.filling import filled
 from rcp.identity import BaseIdentity
 from rcp.lora_folder import save_peft_folder
-from rcp.plain import from_plain
 from rcp.plugin import Plugin, PluginSpec
+from rcp.typed_values import from_plain
 
 WEIGHTS = "plugin.safetensors"
 DESCRIPTION = "plugin.json"

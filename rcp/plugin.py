@@ -10,10 +10,10 @@ from rcp.backbones import backbone_for
 from rcp.errors import UserError
 from rcp.identity import BaseIdentity
 from rcp.lora import Lora, LoraSpec
-from rcp.plain import check_arguments
 from rcp.pruners import PRUNERS, Pruner
 from rcp.repair import REPAIRS, RepairAdapter
 from rcp.schedule import Schedule, schedule_for
+from rcp.typed_values import check_arguments
 from rcp.view import LOOKS_BACK
 
 SELECTIONS = ("top_k", "threshold")
@@ -82,7 +82,7 @@ class PluginSpec:
     budgets: list[float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; :func:`rcp.plain.from_plain` is the way back."""
+        """Plain values for JSON; :func:`rcp.typed_values.from_plain` is the way back."""
         return asdict(self)
 
 

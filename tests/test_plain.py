@@ -4,8 +4,8 @@ import pytest
 
 from rcp import Plugin, PluginSpec, StageSpec, UserError
 from rcp.identity import BaseIdentity
-from rcp.plain import check_arguments, from_plain
 from rcp.pruners import PRUNERS
+from rcp.typed_values import check_arguments, from_plain
 from tests.tiny import rcp_spec
 
 STAGE = {"layer": 1, "ratio": 0.5}

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rcp.writing import whole
+from rcp.atomic_write import whole
 
 FIGURES = "figures.json"
 

@@ -8,8 +8,8 @@ from typing import Any
 from benchmarks.gpu.measuring import read_figures
 from benchmarks.gpu.parts import Places
 from benchmarks.gpu.running import LOG, Outcome
+from rcp.atomic_write import whole
 from rcp.evaluation import tables
-from rcp.writing import whole
 
 HEADER = ["part", "status", "seconds", "main figures"]
 

@@ -12,8 +12,8 @@ from rcp.base_model import load_base
 from rcp.conversations import ConversationDataset
 from rcp.errors import UserError
 from rcp.io import load_plugin
-from rcp.options import refuse_no_file
 from rcp.plugin import Plugin
+from rcp.refusals import refuse_no_file
 from rcp.schedule import mean_ratio_of
 
 

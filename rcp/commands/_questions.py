@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from rcp.atomic_write import whole
 from rcp.base_model import load_base
 from rcp.conversations import Batch, ConversationDataset
 from rcp.evaluation.preparation import conversation_batches
-from rcp.options import refuse_below_one, refuse_no_file
-from rcp.writing import whole
+from rcp.refusals import refuse_below_one, refuse_no_file
 
 
 def base_and_data(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from rcp.backbones import backbone_for
 from rcp.commands import _questions
 from rcp.evaluation.attention_trend import attention_trends
-from rcp.options import refuse_layers
+from rcp.refusals import refuse_layers
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 from tqdm import tqdm
 
+from rcp.atomic_write import whole
 from rcp.commands import _plugin_on_data
 from rcp.conversations import Batch
 from rcp.evaluation import tables
 from rcp.evaluation.diagnosis import diagnose
 from rcp.evaluation.preparation import conversation_batches
-from rcp.options import refuse_below_one
-from rcp.writing import whole
+from rcp.refusals import refuse_below_one
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from rcp.commands import _plugin_on_data
 from rcp.errors import UserError
 from rcp.evaluation.drawing import draw
 from rcp.evaluation.survivors import survivors
-from rcp.options import refuse_below_one
+from rcp.refusals import refuse_below_one
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from rcp.atomic_write import whole
 from rcp.evaluation.survivors import Survivors
-from rcp.writing import whole
 
 SHADE = 0.8
 """How dark a dropped token becomes."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rcp.atomic_write import whole
 from rcp.evaluation.contestants import FULL, Contestant
 from rcp.evaluation.generation import Questions
 from rcp.plugin import Plugin, PluginSpec, StageSpec
-from rcp.writing import whole
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from rcp.errors import UserError
 from rcp.extensions import IMPORT_HELP
-from rcp.options import refuse_below_one, refuse_no_file
+from rcp.refusals import refuse_below_one, refuse_no_file
 
 
 class Parser(argparse.ArgumentParser):

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from rcp.atomic_write import whole
 from rcp.evaluation.tally import Tally
-from rcp.writing import whole
 
 
 @dataclass(frozen=True)

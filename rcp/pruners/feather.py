@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.schedule import Published
+from rcp.typed_values import check_range
 from rcp.view import View, total_attention
 
 

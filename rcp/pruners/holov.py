@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from rcp.greedy import cosines
-from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.selection import top_k
+from rcp.typed_values import check_range
 from rcp.view import View
 
 

@@ -6,8 +6,8 @@ from typing import Any
 from torch import Tensor
 
 from rcp.errors import UserError
-from rcp.plain import check_arguments
 from rcp.pruners.base import PRUNERS, Pruner
+from rcp.typed_values import check_arguments
 from rcp.view import AttentionBlocks, RowSet, View
 
 BLOCKS = frozenset({"attention", "attention_before"})

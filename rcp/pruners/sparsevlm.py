@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from rcp.merging import cluster_mean, unmerged
-from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.schedule import Published
 from rcp.selection import top_k
+from rcp.typed_values import check_range
 from rcp.view import View, total_attention
 
 NEIGHBOURS = 5

@@ -4,9 +4,9 @@ from torch import Tensor
 
 from rcp.greedy import cosines
 from rcp.merging import Contextual, nearest_mean, unmerged
-from rcp.plain import check_range
 from rcp.pruners.base import Pruner
 from rcp.schedule import Published
+from rcp.typed_values import check_range
 from rcp.view import View, total_attention
 
 

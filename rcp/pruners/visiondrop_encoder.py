@@ -4,8 +4,8 @@ from torch import Tensor
 
 from rcp.greedy import cosines
 from rcp.merging import Contextual, nearest_mean, unmerged
-from rcp.plain import check_range
 from rcp.pruners.base import Pruner
+from rcp.typed_values import check_range
 from rcp.view import View
 
 

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.plain import check_range
 from rcp.pruners.reweighted import ReweightingPruner
+from rcp.typed_values import check_range
 from rcp.view import View
 
 

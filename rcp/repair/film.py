@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rcp.plain import check_range
 from rcp.repair.base import Dropping, RepairAdapter
+from rcp.typed_values import check_range
 
 
 class FilmRepair(RepairAdapter):

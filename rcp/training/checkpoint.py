@@ -12,8 +12,8 @@ from rcp.base_model import BaseDtype
 from rcp.errors import UserError
 from rcp.filling import checked, expected, filled
 from rcp.identity import BaseIdentity
-from rcp.plain import from_plain
 from rcp.plugin import Plugin, PluginSpec
+from rcp.typed_values import from_plain
 
 ENTRY = "rcp"
 """Key of our entry in the checkpoint."""

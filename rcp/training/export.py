@@ -15,8 +15,8 @@ from rcp.base_model import load_base
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError
 from rcp.io import DESCRIPTION, load_plugin, save_plugin
-from rcp.options import refuse_unwritable
 from rcp.plugin import Plugin
+from rcp.refusals import refuse_unwritable
 from rcp.training.checkpoint import read_checkpoint, rebuild_plugin, trained
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from transformers import ProcessorMixin
 
+from rcp.atomic_write import whole
 from rcp.conversations import ConversationDataset, Sample
 from rcp.errors import UserError
-from rcp.writing import whole
 
 SAMPLED = 64
 """Values of each tensor that are looked at."""

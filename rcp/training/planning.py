@@ -16,14 +16,14 @@ from rcp.backbones import backbone_for
 from rcp.cost import DecoderFacts, kv_bytes, per_layer, prefill_flops
 from rcp.errors import UserError
 from rcp.evaluation.facts import decoder_facts
-from rcp.options import refuse_below_one
-from rcp.plain import check_arguments
 from rcp.plugin import Plugin, fitted
+from rcp.refusals import refuse_below_one
 from rcp.training.config_files import config_path, only_our_classes
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.memory import Step, memory
 from rcp.training.options import PluginOptions
 from rcp.training.plugin_training import PluginTraining
+from rcp.typed_values import check_arguments
 
 PARTS = ("model", "data", "trainer")
 READ = (("dtype", "margin", "gradient_checkpointing"), ("batch_size",))

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from jsonargparse import Namespace
 
 from rcp.errors import UserError
-from rcp.options import refuse_unwritable
+from rcp.refusals import refuse_unwritable
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.strategies import refuse_deepspeed

@@ -8,8 +8,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rcp.atomic_write import whole
 from rcp.errors import UserError
-from rcp.writing import whole
 
 OPEN_FILES = 64
 

@@ -11,8 +11,8 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from rcp.atomic_write import whole
 from rcp.errors import StoppedTogether, UserError
-from rcp.writing import whole
 
 SIGNALS = {signal.SIGTERM: 0, signal.SIGINT: 130}
 """What ends a run after the present step, and the exit status that the run then has."""
