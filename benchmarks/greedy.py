@@ -18,7 +18,7 @@ from torch import Tensor
 
 from benchmarks.command import RESULTS
 from benchmarks.environment import environment
-from rcp.greedy import cosines, greedy, max_min
+from rcp.choosing.greedy import cosines, greedy, max_min
 
 CASES = {(576, 64): 4.0, (2880, 640): 10.0}
 """(tokens, kept): the ratio that is asked for."""

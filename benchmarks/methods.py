@@ -21,13 +21,13 @@ from benchmarks.environment import environment
 from benchmarks.methods_bench import SHARE, Bench, Entry
 from benchmarks.methods_figure import draw
 from benchmarks.methods_page import page
+from rcp.choosing.schedule import schedule_for
 from rcp.errors import UserError
 from rcp.evaluation.contestants import FULL, Contestant
 from rcp.evaluation.entrants import compared
 from rcp.evaluation.images import blank_image, downsampled_input
 from rcp.plugin import StageSpec
 from rcp.pruners import PRUNERS
-from rcp.schedule import schedule_for
 
 SEEDS = 3
 TABLES = {

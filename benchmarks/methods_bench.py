@@ -10,6 +10,7 @@ from typing import Any
 from rcp.atomic_write import whole
 from rcp.backbones import backbone_for
 from rcp.base_model import load_base
+from rcp.choosing.schedule import Schedule, schedule_for
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.attention_trend import attention_trends
 from rcp.evaluation.contestants import FULL, Contestant
@@ -19,7 +20,6 @@ from rcp.evaluation.prefill import extra_flops, selection_seconds, speedups
 from rcp.evaluation.preparation import conversation_batches
 from rcp.evaluation.rows import Row, pooled
 from rcp.plugin import Plugin, PluginSpec, StageSpec
-from rcp.schedule import Schedule, schedule_for
 
 BASE = Path("data/tiny-vlm")
 SHARE = 1 / 9

@@ -22,7 +22,7 @@ import torch
 
 from benchmarks.environment import environment
 from rcp.attachment import attach
-from rcp.relaxation import Relaxation
+from rcp.choosing.relaxation import Relaxation
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.objective import answer_logits
 from rcp.training.planning import read_configuration, read_plugin_options

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from transformers import AutoConfig
 
-from rcp.schedule import Schedule, schedule_for
+from rcp.choosing.schedule import Schedule, schedule_for
 
 CONFIGS = Path("configs")
 
@@ -22,8 +22,8 @@ class Variant:
 
     ``about`` says in words what is different. ``layers`` moves the stages, ``mean_ratio`` sets
     their mean over the decoder's layers, by default the recipe's own; either gives up the recipe's
-    shares for those of :func:`rcp.schedule.schedule_for`, from first to last stage falling by as
-    much. A guide moves with the stages, and goes where no pruner is left to learn. ``method``
+    shares for those of :func:`rcp.choosing.schedule.schedule_for`, from first to last stage falling
+    by as much. A guide moves with the stages, and goes where no pruner is left to learn. ``method``
     replaces the pruner of every stage, or with ``last_only`` of the last; ``arguments`` are added
     to the pruners' own. ``taught_by`` names the row that has taught the same pruners, seed by seed:
     no guide then teaches them again.

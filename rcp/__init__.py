@@ -8,29 +8,29 @@ from rcp.version import __version__
 
 if TYPE_CHECKING:
     from rcp.attachment import Handle, attach
+    from rcp.choosing.keep_plan import KeepPlan
+    from rcp.choosing.relaxation import Relaxation
+    from rcp.choosing.schedule import Schedule, schedule_for
+    from rcp.choosing.view import View
     from rcp.io import load, load_plugin, save_plugin
     from rcp.lora import LoraSpec
-    from rcp.plan import KeepPlan
     from rcp.plugin import Plugin, PluginSpec, RepairSpec, StageSpec
     from rcp.pruners import Pruner
-    from rcp.relaxation import Relaxation
     from rcp.repair import RepairAdapter
-    from rcp.schedule import Schedule, schedule_for
     from rcp.state import plan_of
-    from rcp.view import View
 
 _HOMES = {
     "attachment": ("Handle", "attach"),
+    "choosing.keep_plan": ("KeepPlan",),
+    "choosing.relaxation": ("Relaxation",),
+    "choosing.schedule": ("Schedule", "schedule_for"),
+    "choosing.view": ("View",),
     "io": ("load", "load_plugin", "save_plugin"),
     "lora": ("LoraSpec",),
-    "plan": ("KeepPlan",),
     "plugin": ("Plugin", "PluginSpec", "RepairSpec", "StageSpec"),
     "pruners": ("Pruner",),
-    "relaxation": ("Relaxation",),
     "repair": ("RepairAdapter",),
-    "schedule": ("Schedule", "schedule_for"),
     "state": ("plan_of",),
-    "view": ("View",),
 }
 
 __all__ = [

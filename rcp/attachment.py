@@ -10,6 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from rcp.backbones import Backbone, backbone_for
+from rcp.choosing.keep_plan import KeepPlan
+from rcp.choosing.relaxation import Relaxation
+from rcp.choosing.schedule import mean_ratio_of
 from rcp.encoding import Facts, Watch, carried
 from rcp.errors import UserError
 from rcp.forwards.base import Forward, Setup
@@ -19,10 +22,7 @@ from rcp.forwards.opening import open_forward
 from rcp.forwards.trace import Trace
 from rcp.generation import Guard
 from rcp.hooks import Hook, OfThread
-from rcp.plan import KeepPlan
 from rcp.plugin import Plugin
-from rcp.relaxation import Relaxation
-from rcp.schedule import mean_ratio_of
 
 MODES = ("drop", "soft", "record")
 

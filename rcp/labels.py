@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rcp.selection import cut, top_k
+from rcp.choosing.selection import cut, top_k
 
 LabelForm = Literal["log", "rank", "share"]
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from rcp.tokens import IGNORED
+from rcp.choosing.tokens import IGNORED
 
 Reduce = Callable[[Tensor], Tensor]
 MomentForm = Literal["moments", "w2"]

@@ -59,14 +59,6 @@ def meeting(hidden: Tensor, mask: Tensor | None) -> Tensor:
     return hidden
 
 
-def take_rows(values: Tensor, index: Tensor) -> Tensor:
-    """Rows ``index`` (B, K) of ``values`` (B or 1, T, ...) → (B, K, ...), on their device."""
-    index = index.to(values.device)  # layers may be spread over devices, indices live on one
-    values = values.expand(index.shape[0], *values.shape[1:])
-    shape = index.shape + (1,) * (values.dim() - 2)
-    return values.gather(1, index.view(shape).expand(*index.shape, *values.shape[2:]))
-
-
 def take_mask_rows(mask: Tensor, index: Tensor) -> Tensor:
     """Query rows ``index`` (B, Q) of a 4-D mask (B or 1, h, T, K) → (B, h, Q, K)."""
     mask = mask.expand(index.shape[0], *mask.shape[1:])

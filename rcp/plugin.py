@@ -7,14 +7,14 @@ from typing import Any
 from torch import nn
 
 from rcp.backbones import backbone_for
+from rcp.choosing.schedule import Schedule, schedule_for
+from rcp.choosing.view import LOOKS_BACK
 from rcp.errors import UserError
 from rcp.identity import BaseIdentity
 from rcp.lora import Lora, LoraSpec
 from rcp.pruners import PRUNERS, Pruner
 from rcp.repair import REPAIRS, RepairAdapter
-from rcp.schedule import Schedule, schedule_for
 from rcp.typed_values import check_arguments
-from rcp.view import LOOKS_BACK
 
 SELECTIONS = ("top_k", "threshold")
 POSITION_POLICIES = ("keep", "repack")
@@ -157,8 +157,8 @@ class Plugin(nn.Module):
     def at_budget(self, mean_ratio: float) -> "Plugin":
         """The same weights, keeping the share ``mean_ratio`` of the visual tokens, layer mean.
 
-        The shares of the stages are those of :func:`rcp.schedule.schedule_for`, falling as its own
-        do. Raises ``UserError`` outside the range the plug-in was trained for. [ours]
+        The shares of the stages are those of :func:`rcp.choosing.schedule.schedule_for`, falling as
+        its own do. Raises ``UserError`` outside the range the plug-in was trained for. [ours]
         """
         low, high = self.spec.budgets or (self.mean_ratio, self.mean_ratio)
         if not low * (1 - SAME_BUDGET) <= mean_ratio <= high * (1 + SAME_BUDGET):

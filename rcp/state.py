@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcp.choosing.keep_plan import KeepPlan
 from rcp.errors import UserError
-from rcp.plan import KeepPlan
 
 ATTRIBUTE = "rcp_state"
 

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from rcp import LoraSpec, Plugin, PluginSpec, Relaxation, RepairSpec, StageSpec, attach, losses
 from rcp.backbones import backbone_for
+from rcp.choosing.tokens import predicting
+from rcp.choosing.view import LOOKS_BACK
 from rcp.evaluation.attention_trend import attention_trends
 from rcp.evaluation.diagnosis import diagnose
 from rcp.evaluation.dominance import TextDominance
@@ -23,13 +25,11 @@ from rcp.evaluation.horizon import information_by_layer
 from rcp.evaluation.occupancy import Occupancy
 from rcp.labels import LabelForm, attention_labels, relevance_labels
 from rcp.pruners import PRUNERS
-from rcp.tokens import predicting
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions, PluginOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run_folder import callbacks
 from rcp.training.stages import GuideOptions, RetentionOptions
-from rcp.view import LOOKS_BACK
 from tests.decoding import generated
 from tests.families import FAMILIES, Case, Sample
 from tests.tiny import (

@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import train  # noqa: E402
-from rcp.tokens import IGNORED  # noqa: E402
+from rcp.choosing.tokens import IGNORED  # noqa: E402
 from rcp.training.plugin_training import PluginTraining  # noqa: E402
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import rcp
-from rcp.view import mean_over_question
+from rcp.choosing.view import mean_over_question
 from tests.probe import probing
 from tests.tiny import IMAGE, tiny_inputs
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rcp.greedy import cosines, greedy, max_min
-from rcp.merging import Contextual, merge_rows, nearest_mean, unmerged
+from rcp.choosing.greedy import cosines, greedy, max_min
+from rcp.choosing.merging import Contextual, merge_rows, nearest_mean, unmerged
 from rcp.pruners import PRUNERS
 from rcp.pruners.agilepruner import effective_rank
 from tests.views import WIDTH, make_view

@@ -7,8 +7,8 @@ import torch
 
 import rcp
 from rcp import Plugin, RepairSpec, StageSpec
+from rcp.choosing.schedule import schedule_for
 from rcp.plugin import PluginSpec
-from rcp.schedule import schedule_for
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, TOKENS, randomised, tiny_llava_model
 from tests.tiny_base import make_processor
 

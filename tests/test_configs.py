@@ -9,7 +9,7 @@ import yaml
 
 import rcp.base_model
 import train
-from rcp.schedule import Schedule, mean_ratio_of, schedule_for
+from rcp.choosing.schedule import Schedule, mean_ratio_of, schedule_for
 from tests.dry_run import PUBLISHED, Loads, write_base
 from tests.tiny_base import conversation, write_conversations
 

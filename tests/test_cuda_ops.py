@@ -29,7 +29,7 @@ def test_the_list_is_sorted_and_without_doubles():
 
 
 def test_only_what_the_package_asks_for_is_recorded():
-    from rcp.selection import top_k
+    from rcp.choosing.selection import top_k
 
     scores, weight = torch.rand(1, 4), torch.ones(1, 4, requires_grad=True)
     with Inventory("cpu") as inventory:
@@ -37,5 +37,5 @@ def test_only_what_the_package_asks_for_is_recorded():
         top_k(scores, torch.ones(1, 4, dtype=torch.bool), torch.tensor([2]))
         (weight * scores).sum().backward()
     assert not any("erfinv" in one or "aten.sum" in one for one in inventory.asked)
-    assert inventory.asked["aten.sort.stable float32"].startswith("rcp/selection.py:")
+    assert inventory.asked["aten.sort.stable float32"].startswith("rcp/choosing/selection.py:")
     assert inventory.asked["aten.mul.Tensor float32"] == "the backward pass"

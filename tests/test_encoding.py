@@ -6,8 +6,8 @@ import torch
 from rcp import Plugin, PluginSpec, Pruner, StageSpec, UserError, attach
 from rcp.backbones import backbone_for
 from rcp.backbones.tower import VISION_FACTS
+from rcp.choosing.merging import unmerged, weighted_sum
 from rcp.encoding import watching
-from rcp.merging import unmerged, weighted_sum
 from rcp.pruners import PRUNERS
 from tests.decoding import dropped, error, family, generated, logits, masked
 from tests.families import FAMILIES, Sample

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from rcp.backbones import backbone_for
-from rcp.tokens import build_token_map
+from rcp.choosing.tokens import build_token_map
 from tests.decoding import family
 
 SIDE = 8

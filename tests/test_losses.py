@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from rcp.choosing.tokens import IGNORED
 from rcp.losses import (
     EPSILON,
     budget_loss,
@@ -13,7 +14,6 @@ from rcp.losses import (
     repair_loss,
     task_loss,
 )
-from rcp.tokens import IGNORED
 
 
 def test_task_loss_is_the_mean_over_samples_of_the_mean_over_answer_tokens():

@@ -6,8 +6,8 @@ from torch import nn
 
 from rcp import attach
 from rcp.backbones import backbone_for
+from rcp.choosing.relaxation import Relaxation
 from rcp.masking import meeting
-from rcp.relaxation import Relaxation
 from rcp.relevance import relevance
 from tests.attention_check import check_gradients
 from tests.decoding import family, frozen, plugin_for, prompt_ends

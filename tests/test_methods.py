@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import rcp
+from rcp.choosing.view import LOOKS_BACK, mean_over_question
 from rcp.pruners import PRUNERS
 from rcp.pruners.feather import cells
-from rcp.view import LOOKS_BACK, mean_over_question
 from tests.probe import probing
 from tests.tiny import RCP_ARGUMENTS, randomised, row_of, tiny_inputs, tiny_llava_model
 from tests.views import make_view

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rcp.choosing.schedule import Schedule, ratio_of, schedule_for
 from rcp.errors import UserError
-from rcp.schedule import Schedule, ratio_of, schedule_for
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rcp.choosing.relaxation import Relaxation
+from rcp.choosing.selection import retention, straight_through, threshold, top_k
 from rcp.pruners import PRUNERS, Pruner
-from rcp.relaxation import Relaxation
-from rcp.selection import retention, straight_through, threshold, top_k
 from tests.tiny import COVIPAL_ARGUMENTS, RCP_ARGUMENTS
 from tests.views import WIDTH, make_view, narrowed
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 import rcp
+from rcp.choosing.relaxation import Relaxation
 from rcp.plugin import Plugin
 from rcp.pruners import PRUNERS
-from rcp.relaxation import Relaxation
 from rcp.repair import REPAIRS
 from tests.tiny import REFERENCE_SPECS, RepairSpec, randomised, reference_plugin, tiny_inputs
 

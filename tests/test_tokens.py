@@ -2,7 +2,7 @@
 
 import torch
 
-from rcp.tokens import build_token_map, continuation_map
+from rcp.choosing.tokens import build_token_map, continuation_map
 
 
 def test_question_is_what_follows_the_last_image_and_answers_are_the_rows_that_predict():

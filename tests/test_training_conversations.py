@@ -10,8 +10,8 @@ from transformers.models.gemma3 import Gemma3ImageProcessorPil
 from transformers.models.siglip import SiglipImageProcessorPil
 
 from rcp import UserError
+from rcp.choosing.tokens import IGNORED
 from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample, Sample
-from rcp.tokens import IGNORED
 from tests.tiny_base import (
     CHAT_TEMPLATE,
     IMAGE_SIZE,

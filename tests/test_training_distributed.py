@@ -12,8 +12,8 @@ import torch.multiprocessing as mp
 import yaml
 from torch import Tensor
 
+from rcp.choosing.tokens import IGNORED
 from rcp.losses import Reduce, budget_loss, mean_kept_ratio, repair_loss, task_loss
-from rcp.tokens import IGNORED
 from rcp.training.distributed import all_reduce_sum
 
 pytest_plugins = ["tests.training_fixtures"]

@@ -8,9 +8,9 @@ import torch
 import rcp
 from rcp.__main__ import main
 from rcp.backbones import backbone_for
+from rcp.choosing.view import LOOKS_BACK
 from rcp.forwards.entry import entry_facts
 from rcp.pruners import PRUNERS
-from rcp.view import LOOKS_BACK
 from tests.decoding import dropped, error, family, logits, masked
 from tests.families import FAMILIES, Sample
 from tests.test_families import BATCHES, text_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from rcp.view import View, mean_over_question
+from rcp.choosing.view import View, mean_over_question
 
 WIDTH, QUESTION, HEADS, LAYERS, ENCODER = 8, 3, 2, 4, 6
 PROJECTOR = torch.nn.Linear(ENCODER, WIDTH).requires_grad_(False)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rcp.tokens import image_runs
+from rcp.choosing.tokens import image_runs
 
 
 @dataclass(frozen=True)

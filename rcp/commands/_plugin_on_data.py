@@ -9,12 +9,12 @@ import torch
 
 from rcp.backbones import backbone_for
 from rcp.base_model import load_base
+from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations import ConversationDataset
 from rcp.errors import UserError
 from rcp.io import load_plugin
 from rcp.plugin import Plugin
 from rcp.refusals import refuse_no_file
-from rcp.schedule import mean_ratio_of
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from typing import Any
 
 from rcp.backbones import backbone_for
 from rcp.base_model import load_base
+from rcp.choosing.schedule import ratio_of
 from rcp.errors import UserError
 from rcp.extensions import IMPORT_HELP, import_files
 from rcp.io import save_plugin
 from rcp.plugin import Plugin, PluginSpec, StageSpec
-from rcp.schedule import ratio_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rcp.backbones import backbone_for
 from rcp.base_model import load_base
+from rcp.choosing.schedule import mean_ratio_of
 from rcp.commands import _questions
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.guide_layers import guide_scores, plot_guide_scores
 from rcp.refusals import refuse_below_one, refuse_layers, refuse_no_file
-from rcp.schedule import mean_ratio_of
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from transformers import ProcessorMixin
 
+from rcp.choosing.tokens import IGNORED
 from rcp.conversations.reader import PLACEHOLDER, LoadedSample, Sample
 from rcp.errors import UserError
-from rcp.tokens import IGNORED
 
 logger = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ import torch
 
 from rcp.backbones import backbone_for
 from rcp.base_model import load_base
+from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations import ConversationDataset
 from rcp.errors import UserError
 from rcp.evaluation import tables
@@ -17,7 +18,6 @@ from rcp.evaluation.generation import Questions
 from rcp.evaluation.options import parse
 from rcp.evaluation.rows import write_rows
 from rcp.extensions import import_files
-from rcp.schedule import mean_ratio_of
 
 
 def run(arguments: Sequence[str]) -> Report:

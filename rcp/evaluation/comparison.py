@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rcp.choosing.schedule import Schedule
 from rcp.evaluation import notes
 from rcp.evaluation.contestants import (
     FULL,
@@ -16,7 +17,6 @@ from rcp.evaluation.images import blank_image, downsampled_input
 from rcp.evaluation.prefill import encoder_flops, extra_flops, speedups
 from rcp.evaluation.rows import Row, pooled
 from rcp.evaluation.tally import Tally
-from rcp.schedule import Schedule
 
 
 @dataclass(frozen=True)

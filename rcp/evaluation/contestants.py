@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from rcp.attachment import attach
+from rcp.choosing.schedule import Schedule
 from rcp.conversations import Batch, LoadedSample
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 from rcp.pruners import PRUNERS
-from rcp.schedule import Schedule
 
 FULL = "full"
 BLANK_IMAGE = "blank_image"

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from rcp.attachment import attach
+from rcp.choosing.tokens import predicting
 from rcp.conversations import Batch
 from rcp.evaluation.shift import DistributionShift, GapWithLoss, SinkSurvival
 from rcp.forwards.trace import Trace
 from rcp.labels import sinks
 from rcp.plugin import Plugin
-from rcp.tokens import predicting
 
 
 @torch.no_grad()

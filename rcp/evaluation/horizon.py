@@ -8,9 +8,9 @@ from torch import Tensor
 
 from rcp.attachment import attach
 from rcp.backbones import backbone_for
+from rcp.choosing.tokens import IGNORED
 from rcp.conversations import Batch
 from rcp.plugin import Plugin, PluginSpec, StageSpec
-from rcp.tokens import IGNORED
 
 
 @torch.no_grad()

@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from rcp.backbones import Backbone
+from rcp.choosing.tokens import take_rows
+from rcp.choosing.view import RowSet
 from rcp.forwards.place import Place
-from rcp.masking import causal, take_mask_rows, take_rows
-from rcp.view import RowSet
+from rcp.masking import causal, take_mask_rows
 
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """:class:`rcp.view.AttentionBlocks` of the layer at ``place``.
+    """:class:`rcp.choosing.view.AttentionBlocks` of the layer at ``place``.
 
     ``alive`` (B, N) and ``question_valid`` (B, Q) bool say which visual slots and question tokens
     of the place exist, and their device is where the blocks go. The layer itself keeps its fast

@@ -8,6 +8,11 @@ from torch import Tensor
 
 from rcp.backbones import Backbone
 from rcp.backbones.base import Rope
+from rcp.choosing.keep_plan import KeepPlan
+from rcp.choosing.merging import merge_rows
+from rcp.choosing.relaxation import Relaxation
+from rcp.choosing.tokens import TokenMap, columns_of, take_rows
+from rcp.choosing.view import View
 from rcp.encoding import Facts
 from rcp.forwards.entry import Entry
 from rcp.forwards.place import Place
@@ -17,15 +22,9 @@ from rcp.forwards.slots import Slots
 from rcp.forwards.stage import Choice, Seen, choose, look
 from rcp.forwards.trace import Trace
 from rcp.forwards.transitions import transition
-from rcp.masking import take_rows
-from rcp.merging import merge_rows
-from rcp.plan import KeepPlan
 from rcp.plugin import Plugin
 from rcp.pruners import Pruner
-from rcp.relaxation import Relaxation
 from rcp.repair.base import Dropping
-from rcp.tokens import TokenMap, columns_of
-from rcp.view import View
 
 Arguments = dict[str, Any]
 

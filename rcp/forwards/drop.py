@@ -6,19 +6,13 @@ import torch
 from torch import Tensor
 
 from rcp.cache_names import cache_in
+from rcp.choosing.tokens import TokenMap, take_rows
 from rcp.forwards.base import Arguments, Forward, Setup
 from rcp.forwards.place import Place
 from rcp.forwards.rows import Rows
 from rcp.forwards.trace import Trace
-from rcp.masking import (
-    causal,
-    forbid_keys,
-    gather_mask,
-    render,
-    take_rows,
-)
+from rcp.masking import causal, forbid_keys, gather_mask, render
 from rcp.state import ATTRIBUTE, GenerationState, Segment, report_original_length
-from rcp.tokens import TokenMap
 
 
 class DropForward(Forward):

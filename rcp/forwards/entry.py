@@ -8,12 +8,11 @@ from torch import Tensor
 
 from rcp.backbones import Backbone
 from rcp.backbones.tower import VISION_FACTS
+from rcp.choosing.tokens import TokenMap, take_rows
+from rcp.choosing.view import View
 from rcp.encoding import Facts
 from rcp.errors import UserError
-from rcp.masking import take_rows
 from rcp.plugin import Plugin
-from rcp.tokens import TokenMap
-from rcp.view import View
 
 EMBEDDINGS = ("projected", "question_embeds")
 

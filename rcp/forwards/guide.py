@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from rcp.cache_names import cache_in, cache_name
+from rcp.choosing.tokens import TokenMap
 from rcp.errors import UserError
 from rcp.forwards.base import Arguments, Setup
 from rcp.forwards.record import RecordForward
 from rcp.forwards.trace import Trace
-from rcp.tokens import TokenMap
 
 
 class GuideForward(RecordForward):

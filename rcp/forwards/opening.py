@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from rcp.cache_names import cache_in
+from rcp.choosing.tokens import TokenMap, build_token_map, continuation_map
 from rcp.errors import UserError
 from rcp.forwards.base import Forward, Setup
 from rcp.forwards.drop import DropForward
@@ -14,7 +15,6 @@ from rcp.forwards.soft import SoftForward
 from rcp.forwards.trace import Trace
 from rcp.generation import static_cache
 from rcp.state import GenerationState, state_of
-from rcp.tokens import TokenMap, build_token_map, continuation_map
 
 
 def open_forward(

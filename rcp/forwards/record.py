@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from rcp.choosing.tokens import TokenMap
+from rcp.choosing.view import mean_over_question
 from rcp.forwards.attention import LayerAttention
 from rcp.forwards.base import Arguments, Forward, Setup
 from rcp.forwards.place import Place
 from rcp.forwards.trace import Trace
 from rcp.masking import meeting, with_key_bias
-from rcp.tokens import TokenMap
-from rcp.view import mean_over_question
 
 
 class RecordForward(Forward):

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rcp.masking import take_mask_columns, take_mask_rows, take_rows
-from rcp.tokens import columns_of
+from rcp.choosing.tokens import columns_of, take_rows
+from rcp.masking import take_mask_columns, take_mask_rows
 
 
 @dataclass(frozen=True)

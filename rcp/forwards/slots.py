@@ -5,8 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from rcp.masking import take_rows
-from rcp.tokens import TokenMap, columns_of
+from rcp.choosing.tokens import TokenMap, columns_of, take_rows
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from rcp.backbones import Backbone
+from rcp.choosing.relaxation import Relaxation
+from rcp.choosing.selection import retention, straight_through, threshold, top_k
+from rcp.choosing.tokens import take_rows
+from rcp.choosing.view import View, mean_over_question
 from rcp.forwards.attention import LayerAttention
 from rcp.forwards.place import Place
 from rcp.forwards.slots import Slots
-from rcp.masking import take_rows
 from rcp.pruners import Pruner
-from rcp.relaxation import Relaxation
-from rcp.selection import retention, straight_through, threshold, top_k
-from rcp.view import View, mean_over_question
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from rcp.plan import KeepPlan
-from rcp.view import View
+from rcp.choosing.keep_plan import KeepPlan
+from rcp.choosing.view import View
 
 
 @dataclass

@@ -4,17 +4,17 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from rcp.choosing.schedule import Published
+from rcp.choosing.selection import top_k
+from rcp.choosing.view import View
 from rcp.errors import UserError
 from rcp.registry import Registry
-from rcp.schedule import Published
-from rcp.selection import top_k
-from rcp.view import View
 
 PRUNERS = Registry("pruner", "rcp.pruners")
 
 
 class Pruner(nn.Module):
-    """Decides which visual tokens of a :class:`~rcp.view.View` stay.
+    """Decides which visual tokens of a :class:`~rcp.choosing.view.View` stay.
 
     A method sets ``name`` and overrides :meth:`forward`; one that does not rank by a score (a
     diversity method, say) overrides :meth:`select` instead, and one that folds dropped tokens
@@ -64,6 +64,6 @@ class Pruner(nn.Module):
         """How dropped tokens are folded into the kept ones, None for not at all.
 
         ``keep`` (B, N) is what :meth:`select` chose; returns weights (B, K, N) fp32, K the largest
-        number kept, as :mod:`rcp.merging` makes them.
+        number kept, as :mod:`rcp.choosing.merging` makes them.
         """
         return None

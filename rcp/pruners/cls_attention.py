@@ -2,8 +2,8 @@
 
 from torch import Tensor
 
+from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
-from rcp.view import View
 
 
 class ClsAttentionPruner(Pruner):

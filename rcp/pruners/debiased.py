@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from rcp.choosing.view import View
 from rcp.pruners.reweighted import ReweightingPruner
-from rcp.view import View
 
 
 class DebiasedPruner(ReweightingPruner):

@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from rcp.greedy import cosines, greedy, max_min
+from rcp.choosing.greedy import cosines, greedy, max_min
+from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
-from rcp.view import View
 
 
 class DivPrunePruner(Pruner):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from rcp.merging import unmerged, weighted_sum
+from rcp.choosing.merging import unmerged, weighted_sum
+from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
-from rcp.view import View
 
 
 class EViTPruner(Pruner):

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from rcp.choosing.schedule import Published
+from rcp.choosing.view import View, total_attention
 from rcp.pruners.base import Pruner
-from rcp.schedule import Published
 from rcp.typed_values import check_range
-from rcp.view import View, total_attention
 
 
 class FeatherPruner(Pruner):

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from rcp.greedy import cosines
+from rcp.choosing.greedy import cosines
+from rcp.choosing.selection import top_k
+from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
-from rcp.selection import top_k
 from rcp.typed_values import check_range
-from rcp.view import View
 
 
 class HoloVPruner(Pruner):

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from rcp.choosing.view import View
 from rcp.errors import UserError
 from rcp.pruners.base import Pruner
-from rcp.view import View
 
 
 class OraclePruner(Pruner):

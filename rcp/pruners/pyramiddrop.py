@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
+from rcp.choosing.schedule import Published
+from rcp.choosing.view import View, total_attention
 from rcp.pruners.base import Pruner
-from rcp.schedule import Published
-from rcp.view import View, total_attention
 
 
 class PyramidDropPruner(Pruner):

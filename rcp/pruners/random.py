@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
 from rcp.typed_values import check_range
-from rcp.view import View
 
 
 class RandomPruner(Pruner):

@@ -5,10 +5,10 @@ from typing import Any
 
 from torch import Tensor
 
+from rcp.choosing.view import AttentionBlocks, RowSet, View
 from rcp.errors import UserError
 from rcp.pruners.base import PRUNERS, Pruner
 from rcp.typed_values import check_arguments
-from rcp.view import AttentionBlocks, RowSet, View
 
 BLOCKS = frozenset({"attention", "attention_before"})
 ATTENTION = BLOCKS | {"question_attention", "guide_attention"}
@@ -16,7 +16,8 @@ ATTENTION = BLOCKS | {"question_attention", "guide_attention"}
 
 @dataclass(frozen=True)
 class Reweighted:
-    """:class:`rcp.view.AttentionBlocks` with the visual columns times ``factor`` (B, N)."""
+    """:class:`rcp.choosing.view.AttentionBlocks` with the visual columns times ``factor``
+    (B, N)."""
 
     blocks: AttentionBlocks
     factor: Tensor

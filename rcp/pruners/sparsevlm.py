@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rcp.merging import cluster_mean, unmerged
+from rcp.choosing.merging import cluster_mean, unmerged
+from rcp.choosing.schedule import Published
+from rcp.choosing.selection import top_k
+from rcp.choosing.view import View, total_attention
 from rcp.pruners.base import Pruner
-from rcp.schedule import Published
-from rcp.selection import top_k
 from rcp.typed_values import check_range
-from rcp.view import View, total_attention
 
 NEIGHBOURS = 5
 """Nearest tokens that make a token's density."""

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from rcp.greedy import NOBODY, After, cosines, greedy, rows_at
+from rcp.choosing.greedy import NOBODY, After, cosines, greedy, rows_at
+from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
 from rcp.pruners.random import draw
 from rcp.typed_values import check_range
-from rcp.view import View
 
 LAST = 1e6
 """Likeness above any sum of cosines."""

@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from rcp.choosing.schedule import Published
+from rcp.choosing.selection import top_k
+from rcp.choosing.view import View, mean_over_question, total_attention
 from rcp.pruners.base import Pruner
-from rcp.schedule import Published
-from rcp.selection import top_k
-from rcp.view import View, mean_over_question, total_attention
 
 
 class ToDREExitPruner(Pruner):

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
-from rcp.view import View
 
 
 class UniformPruner(Pruner):

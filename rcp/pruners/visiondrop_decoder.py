@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from rcp.greedy import cosines
-from rcp.merging import Contextual, nearest_mean, unmerged
+from rcp.choosing.greedy import cosines
+from rcp.choosing.merging import Contextual, nearest_mean, unmerged
+from rcp.choosing.schedule import Published
+from rcp.choosing.view import View, total_attention
 from rcp.pruners.base import Pruner
-from rcp.schedule import Published
 from rcp.typed_values import check_range
-from rcp.view import View, total_attention
 
 
 class VisionDropDecoderPruner(Pruner):

@@ -2,11 +2,11 @@
 
 from torch import Tensor
 
-from rcp.greedy import cosines
-from rcp.merging import Contextual, nearest_mean, unmerged
+from rcp.choosing.greedy import cosines
+from rcp.choosing.merging import Contextual, nearest_mean, unmerged
+from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
 from rcp.typed_values import check_range
-from rcp.view import View
 
 
 class VisionDropEncoderPruner(Pruner):

@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcp.choosing.view import View
 from rcp.pruners.reweighted import ReweightingPruner
 from rcp.typed_values import check_range
-from rcp.view import View
 
 
 class WithoutSinksPruner(ReweightingPruner):

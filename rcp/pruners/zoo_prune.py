@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.greedy import NOBODY, After, cosines, greedy, rows_at
+from rcp.choosing.greedy import NOBODY, After, cosines, greedy, rows_at
+from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
 from rcp.typed_values import check_range
-from rcp.view import View
 
 
 class ZooPrunePruner(Pruner):

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor, nn
 
 from rcp import losses
+from rcp.choosing.tokens import IGNORED
 from rcp.conversations import Batch
 from rcp.forwards.trace import Trace
 from rcp.plugin import Plugin
-from rcp.tokens import IGNORED
 from rcp.training.options import LossOptions
 
 Outcome = tuple[Tensor | None, Trace]

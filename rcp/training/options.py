@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rcp.backbones import Backbone
+from rcp.choosing.schedule import mean_ratio_of, schedule_for
 from rcp.errors import UserError
 from rcp.lora import LoraSpec
 from rcp.losses import MomentForm
 from rcp.plugin import PluginSpec, RepairSpec, StageSpec
-from rcp.schedule import mean_ratio_of, schedule_for
 
 
 @dataclass

@@ -12,13 +12,13 @@ from torch import Tensor
 from rcp.attachment import attach
 from rcp.backbones import backbone_for
 from rcp.base_model import BaseDtype, load_base
+from rcp.choosing.relaxation import Relaxation
 from rcp.conversations import Batch
 from rcp.errors import UserError
 from rcp.forwards.trace import Trace
 from rcp.image_features import given_images
 from rcp.losses import Reduce
 from rcp.plugin import Plugin
-from rcp.relaxation import Relaxation
 from rcp.training import checkpoint as checkpoints
 from rcp.training.data_module import batches_done
 from rcp.training.distributed import all_reduce_sum, is_distributed

@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from rcp.choosing.schedule import Schedule
 from rcp.errors import UserError
 from rcp.labels import LabelForm
-from rcp.schedule import Schedule
 
 
 @dataclass

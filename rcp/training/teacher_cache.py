@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from rcp.choosing.tokens import predicting
 from rcp.conversations import (
     Batch,
     ConversationCollator,
@@ -19,7 +20,6 @@ from rcp.conversations import (
 from rcp.errors import UserError
 from rcp.forwards.trace import Trace
 from rcp.image_features import given_images
-from rcp.tokens import predicting
 from rcp.training.fingerprint import check_fingerprint
 from rcp.training.shards import Shards
 from rcp.training.unreadable import PassingOver

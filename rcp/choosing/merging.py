@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rcp.masking import take_rows
-from rcp.selection import top_k
-from rcp.tokens import columns_of
+from rcp.choosing.selection import top_k
+from rcp.choosing.tokens import columns_of, take_rows
 
 
 def unmerged(keep: Tensor, most: int) -> Tensor:

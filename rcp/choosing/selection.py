@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rcp.relaxation import Relaxation
+from rcp.choosing.relaxation import Relaxation
 
 LOWEST = torch.finfo(torch.float32).min
 

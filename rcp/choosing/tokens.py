@@ -86,6 +86,14 @@ def columns_of(mask: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return order, mask.gather(1, order)
 
 
+def take_rows(values: Tensor, index: Tensor) -> Tensor:
+    """Rows ``index`` (B, K) of ``values`` (B or 1, T, ...) → (B, K, ...), on their device."""
+    index = index.to(values.device)  # layers may be spread over devices, indices live on one
+    values = values.expand(index.shape[0], *values.shape[1:])
+    shape = index.shape + (1,) * (values.dim() - 2)
+    return values.gather(1, index.view(shape).expand(*index.shape, *values.shape[2:]))
+
+
 def image_runs(image: Tensor) -> Tensor:
     """Number the runs of consecutive image columns: (B, T) bool → (B, T) long, -1 elsewhere."""
     starts = image.clone()
