@@ -9,7 +9,7 @@ from typing import Any
 
 from rcp.atomic_write import whole
 from rcp.backbones import backbone_for
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import Schedule, schedule_for
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.attention_trend import attention_trends

@@ -14,10 +14,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rcp.base_model.identity import BaseIdentity
 from rcp.card import model_card
 from rcp.errors import UserError
 from rcp.filling import filled
-from rcp.identity import BaseIdentity
 from rcp.lora_folder import save_peft_folder
 from rcp.plugin import Plugin, PluginSpec
 from rcp.typed_values import from_plain
@@ -134,7 +134,7 @@ def load(
     base, and for a base that cannot be loaded or is another one.
     """
     from rcp.attachment import attach
-    from rcp.base_model import pretrained
+    from rcp.base_model.loading import pretrained
 
     plugin = load_plugin(path)
     if plugin.base is None or not plugin.base.name_or_path:

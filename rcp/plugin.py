@@ -7,10 +7,10 @@ from typing import Any
 from torch import nn
 
 from rcp.backbones import backbone_for
+from rcp.base_model.identity import BaseIdentity
 from rcp.choosing.schedule import Schedule, schedule_for
 from rcp.choosing.view import LOOKS_BACK
 from rcp.errors import UserError
-from rcp.identity import BaseIdentity
 from rcp.lora import Lora, LoraSpec
 from rcp.pruners import PRUNERS, Pruner
 from rcp.repair import REPAIRS, RepairAdapter

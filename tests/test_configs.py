@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 
-import rcp.base_model
+import rcp.base_model.loading
 import train
 from rcp.choosing.schedule import Schedule, mean_ratio_of, schedule_for
 from tests.dry_run import PUBLISHED, Loads, write_base
@@ -44,7 +44,7 @@ def test_a_configuration_trains(path: Path, tmp_path: Path, monkeypatch: pytest.
     changes: dict[str, Any] = HERE | {"run_folder": tmp_path / "run"}
     if not Path(base).is_dir():
         processor = write_base(base, tmp_path / "base")
-        monkeypatch.setattr(rcp.base_model, "AutoProcessor", Loads(processor))
+        monkeypatch.setattr(rcp.base_model.loading, "AutoProcessor", Loads(processor))
         changes["model.base"] = tmp_path / "base"
     if settings["model"].get("guide"):
         changes["model.guide.share"] = 0.5  # a step in each stage

@@ -20,7 +20,7 @@ from transformers import (
 
 import rcp
 from rcp.backbones import backbone_for
-from rcp.cost import (
+from rcp.base_model.cost import (
     DecoderFacts,
     kv_bytes,
     layer_flops,
@@ -28,7 +28,7 @@ from rcp.cost import (
     per_layer,
     prefill_flops,
 )
-from rcp.evaluation.facts import decoder_facts
+from rcp.base_model.sizes import decoder_facts
 from rcp.evaluation.generation import allocated_bytes
 from tests.families import FAMILIES, Sample
 from tests.tiny import IMAGE, TOKENS, rcp_spec, tiny_inputs

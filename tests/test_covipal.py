@@ -8,8 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import rcp
+from rcp.base_model.cost import DecoderFacts, prefill_flops
 from rcp.choosing.view import View
-from rcp.cost import DecoderFacts, prefill_flops
 from rcp.pruners.covipal import ContextualPruner
 from tests.test_parity import text_rows
 from tests.tiny import COVIPAL_ARGUMENTS, covipal_spec, randomised

@@ -8,7 +8,7 @@ import torch
 
 import rcp
 from rcp.__main__ import main
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.evaluation.diagnosis import diagnose
 from rcp.evaluation.shift import DistributionShift, GapWithLoss, SinkSurvival

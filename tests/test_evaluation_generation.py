@@ -9,11 +9,11 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import rcp
 from rcp.backbones import backbone_for
+from rcp.base_model.cost import kv_bytes, paper_prefill_flops, per_layer, prefill_flops
+from rcp.base_model.sizes import decoder_facts
 from rcp.choosing.schedule import Schedule
 from rcp.conversations import ConversationDataset
-from rcp.cost import kv_bytes, paper_prefill_flops, per_layer, prefill_flops
 from rcp.evaluation.contestants import Contestant, blinded, input_controls, schedule_controls
-from rcp.evaluation.facts import decoder_facts
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.images import blank_image, downsampled_input, patch_grid
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised

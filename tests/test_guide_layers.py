@@ -10,7 +10,7 @@ from PIL import Image
 from rcp import Plugin, PluginSpec, StageSpec, attach
 from rcp.__main__ import main
 from rcp.backbones import backbone_for
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.guide_layers import guide_scores

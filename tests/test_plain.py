@@ -3,7 +3,7 @@
 import pytest
 
 from rcp import Plugin, PluginSpec, StageSpec, UserError
-from rcp.identity import BaseIdentity
+from rcp.base_model.identity import BaseIdentity
 from rcp.pruners import PRUNERS
 from rcp.typed_values import check_arguments, from_plain
 from tests.tiny import rcp_spec

@@ -8,7 +8,7 @@ from PIL import Image
 
 import rcp
 from rcp.__main__ import main
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.drawing import SHADE, shaded
 from rcp.evaluation.survivors import Survivors, survivors

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 import rcp
-import rcp.base_model
+import rcp.base_model.loading
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.image_features import ENCODER, encode_images, given_images
 from rcp.training import teacher_cache
@@ -271,7 +271,7 @@ def test_an_image_alone_and_the_same_among_others_are_two(
     """LLaVA-OneVision cuts an image into tiles where it is the only one of its sample."""
     base = llava_onevision(4)
     base.model.save_pretrained(tmp_path / "base")
-    monkeypatch.setattr(rcp.base_model, "AutoProcessor", Loads(base.processor))
+    monkeypatch.setattr(rcp.base_model.loading, "AutoProcessor", Loads(base.processor))
     question = {"from": "human", "value": "<image> <image>\nhow many ?"}
     turns = [question, {"from": "gpt", "value": "two"}]
     images = ["images/0.png", "images/1.png"]

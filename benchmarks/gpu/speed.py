@@ -22,8 +22,8 @@ from benchmarks.gpu.measuring import Figures, parsed
 from benchmarks.gpu.shape import TEXT, Shape, prompts, random_model, shape_for
 from benchmarks.gpu.stopwatch import Stopwatch, Times
 from rcp.backbones import backbone_for
-from rcp.cost import kv_bytes, prefill_flops
-from rcp.evaluation.facts import decoder_facts
+from rcp.base_model.cost import kv_bytes, prefill_flops
+from rcp.base_model.sizes import decoder_facts
 from rcp.training.planning import rows_by_layer
 from tests.decoding import error
 

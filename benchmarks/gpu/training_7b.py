@@ -26,7 +26,7 @@ from benchmarks.gpu.run_log import RunLog, read_log
 from benchmarks.gpu.shape import TEXT
 from benchmarks.variants import write_configuration
 from rcp import __main__ as commands
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.training.checkpoint import read_checkpoint
 from rcp.training.strategies import refuse_deepspeed
 

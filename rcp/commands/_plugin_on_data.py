@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from rcp.backbones import backbone_for
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations import ConversationDataset
 from rcp.errors import UserError

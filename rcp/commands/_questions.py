@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from rcp.atomic_write import whole
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.conversations import Batch, ConversationDataset
 from rcp.evaluation.preparation import conversation_batches
 from rcp.refusals import refuse_below_one, refuse_no_file

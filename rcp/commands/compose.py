@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rcp.backbones import backbone_for
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import ratio_of
 from rcp.errors import UserError
 from rcp.extensions import IMPORT_HELP, import_files

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from rcp.backbones import backbone_for
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.commands import _questions
 from rcp.conversations import ConversationDataset

@@ -8,11 +8,11 @@ from tqdm import tqdm
 from transformers import DynamicCache, LogitsProcessor
 
 from rcp.backbones import Backbone
+from rcp.base_model.sizes import decoder_facts
 from rcp.cache_names import cache_name
 from rcp.conversations import Batch, ConversationDataset, LoadedSample
 from rcp.encoding import watching
 from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.facts import decoder_facts
 from rcp.evaluation.occupancy import Occupancy
 from rcp.evaluation.preparation import Preparation
 from rcp.evaluation.tally import Tally

@@ -12,11 +12,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rcp.attachment import attach
 from rcp.backbones import Backbone
+from rcp.base_model.cost import prefill_flops
+from rcp.base_model.sizes import decoder_facts
 from rcp.cache_names import cache_in
 from rcp.conversations import LoadedSample
-from rcp.cost import prefill_flops
 from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.facts import decoder_facts
 from rcp.evaluation.occupancy import Occupancy
 from rcp.evaluation.preparation import Preparation
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.base_model import BaseDtype
+from rcp.base_model.identity import BaseIdentity
+from rcp.base_model.loading import BaseDtype
 from rcp.errors import UserError
 from rcp.filling import checked, expected, filled
-from rcp.identity import BaseIdentity
 from rcp.plugin import Plugin, PluginSpec
 from rcp.typed_values import from_plain
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import ProcessorMixin
 
 from rcp.attachment import attach
-from rcp.base_model import load_base
+from rcp.base_model.loading import load_base
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError
 from rcp.io import DESCRIPTION, load_plugin, save_plugin

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rcp.cost import DecoderFacts
+from rcp.base_model.cost import DecoderFacts
 
 CONTEXT = 2**30
 """Bytes that CUDA and its libraries take once a process has multiplied on a GPU."""

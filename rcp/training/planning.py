@@ -13,9 +13,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from rcp.backbones import backbone_for
-from rcp.cost import DecoderFacts, kv_bytes, per_layer, prefill_flops
+from rcp.base_model.cost import DecoderFacts, kv_bytes, per_layer, prefill_flops
+from rcp.base_model.sizes import decoder_facts
 from rcp.errors import UserError
-from rcp.evaluation.facts import decoder_facts
 from rcp.plugin import Plugin, fitted
 from rcp.refusals import refuse_below_one
 from rcp.training.config_files import config_path, only_our_classes

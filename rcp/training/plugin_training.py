@@ -11,7 +11,7 @@ from torch import Tensor
 
 from rcp.attachment import attach
 from rcp.backbones import backbone_for
-from rcp.base_model import BaseDtype, load_base
+from rcp.base_model.loading import BaseDtype, load_base
 from rcp.choosing.relaxation import Relaxation
 from rcp.conversations import Batch
 from rcp.errors import UserError

@@ -3,7 +3,7 @@
 from typing import Any
 
 from rcp.backbones import Backbone
-from rcp.cost import DecoderFacts
+from rcp.base_model.cost import DecoderFacts
 
 
 def decoder_facts(backbone: Backbone) -> DecoderFacts:

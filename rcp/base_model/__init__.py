@@ -1,0 +1,1 @@
+"""The frozen model: loaded, recognised and measured."""
