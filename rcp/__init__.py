@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rcp.choosing.schedule import Schedule, schedule_for
     from rcp.choosing.view import View
     from rcp.io import load, load_plugin, save_plugin
-    from rcp.lora import LoraSpec
     from rcp.plugin import Plugin, PluginSpec, RepairSpec, StageSpec
+    from rcp.plugin.lora import LoraSpec
     from rcp.pruners import Pruner
     from rcp.repair import RepairAdapter
     from rcp.state import plan_of
@@ -26,8 +26,8 @@ _HOMES = {
     "choosing.schedule": ("Schedule", "schedule_for"),
     "choosing.view": ("View",),
     "io": ("load", "load_plugin", "save_plugin"),
-    "lora": ("LoraSpec",),
     "plugin": ("Plugin", "PluginSpec", "RepairSpec", "StageSpec"),
+    "plugin.lora": ("LoraSpec",),
     "pruners": ("Pruner",),
     "repair": ("RepairAdapter",),
     "state": ("plan_of",),

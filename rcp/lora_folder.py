@@ -5,7 +5,7 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from rcp.lora import Lora
+from rcp.plugin.lora import Lora
 
 
 def save_peft_folder(lora: Lora, base: str, folder: Path) -> None:

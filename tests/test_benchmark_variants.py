@@ -13,7 +13,7 @@ from benchmarks.variants import Variant, changed, read_configuration, validated_
 from rcp.backbones import backbone_for
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row
-from rcp.lora import LoraSpec
+from rcp.plugin.lora import LoraSpec
 from rcp.training.options import PluginOptions
 from rcp.training.stages import GuideOptions
 

@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from rcp.backbones import Backbone
-from rcp.lora import Lora
+from rcp.plugin.lora import Lora
 
 
 def checkpoint_layers(model: Any, lora: Lora | None) -> None:

@@ -1,7 +1,7 @@
 """The only trained and saved object: pruners by layer, the repair adapter, the schedule."""
 
 import copy
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -11,7 +11,8 @@ from rcp.base_model.identity import BaseIdentity
 from rcp.choosing.schedule import Schedule, schedule_for
 from rcp.choosing.view import LOOKS_BACK
 from rcp.errors import UserError
-from rcp.lora import Lora, LoraSpec
+from rcp.plugin.lora import Lora
+from rcp.plugin.spec import PluginSpec
 from rcp.pruners import PRUNERS, Pruner
 from rcp.repair import REPAIRS, RepairAdapter
 from rcp.typed_values import check_arguments
@@ -22,68 +23,6 @@ REPAIRED_ROWS = ("answer", "text")
 
 SAME_BUDGET = 0.005
 """Relative: two budgets that differ by less are one, written with few digits."""
-
-
-@dataclass
-class StageSpec:
-    """One pruning stage.
-
-    Args:
-        layer: 0-based decoder layer before whose attention tokens are dropped.
-        ratio: Share of the *original* visual tokens alive from here on, in [0, 1].
-        method: Name of a registered pruner.
-        arguments: Keyword arguments of that pruner, plain values.
-    """
-
-    layer: int
-    ratio: float
-    method: str = "rcp"
-    arguments: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass
-class RepairSpec:
-    """The repair adapter.
-
-    Args:
-        layers: 0-based decoder layers whose output is repaired.
-        method: Name of a registered repair adapter.
-        arguments: Keyword arguments of that adapter, plain values.
-        rows: "answer" repairs the rows that predict answer tokens, "text" every row that is no
-            image (ablation).
-    """
-
-    layers: list[int]
-    method: str = "film"
-    arguments: dict[str, Any] = field(default_factory=dict)
-    rows: str = "answer"
-
-
-@dataclass
-class PluginSpec:
-    """All that rebuilds a plug-in, in plain values.
-
-    Args:
-        stages: The pruning stages, by rising layer.
-        repair: The repair adapter, or null for none.
-        selection: "top_k" keeps fixed counts, "threshold" keeps z > 0.
-        position_policy: "keep" leaves survivors at their original positions; "repack" closes the
-            gaps of what the first stage drops, which must stand before the decoder, at layer 0.
-        lora: Low-rank adapters on the frozen decoder, or null for none.
-        budgets: Lowest and highest mean kept share that the plug-in was trained for, where its
-            budget is chosen at inference; null where it has the one of its stages only.
-    """
-
-    stages: list[StageSpec]
-    repair: RepairSpec | None = None
-    selection: str = "top_k"
-    position_policy: str = "keep"
-    lora: LoraSpec | None = None
-    budgets: list[float] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON; :func:`rcp.typed_values.from_plain` is the way back."""
-        return asdict(self)
 
 
 class Plugin(nn.Module):

@@ -1,0 +1,7 @@
+"""What is trained and saved: the plug-in, its low-rank adapters, and what they are made from."""
+
+from rcp.plugin.lora import Lora, LoraSpec
+from rcp.plugin.plugin import Plugin, fitted
+from rcp.plugin.spec import PluginSpec, RepairSpec, StageSpec
+
+__all__ = ["Lora", "LoraSpec", "Plugin", "PluginSpec", "RepairSpec", "StageSpec", "fitted"]

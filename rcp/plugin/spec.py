@@ -1,0 +1,68 @@
+"""All that rebuilds a plug-in, in plain values."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from rcp.plugin.lora import LoraSpec
+
+
+@dataclass
+class StageSpec:
+    """One pruning stage.
+
+    Args:
+        layer: 0-based decoder layer before whose attention tokens are dropped.
+        ratio: Share of the *original* visual tokens alive from here on, in [0, 1].
+        method: Name of a registered pruner.
+        arguments: Keyword arguments of that pruner, plain values.
+    """
+
+    layer: int
+    ratio: float
+    method: str = "rcp"
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class RepairSpec:
+    """The repair adapter.
+
+    Args:
+        layers: 0-based decoder layers whose output is repaired.
+        method: Name of a registered repair adapter.
+        arguments: Keyword arguments of that adapter, plain values.
+        rows: "answer" repairs the rows that predict answer tokens, "text" every row that is no
+            image (ablation).
+    """
+
+    layers: list[int]
+    method: str = "film"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    rows: str = "answer"
+
+
+@dataclass
+class PluginSpec:
+    """All that rebuilds a plug-in, in plain values.
+
+    Args:
+        stages: The pruning stages, by rising layer.
+        repair: The repair adapter, or null for none.
+        selection: "top_k" keeps fixed counts, "threshold" keeps z > 0.
+        position_policy: "keep" leaves survivors at their original positions; "repack" closes the
+            gaps of what the first stage drops, which must stand before the decoder, at layer 0.
+        lora: Low-rank adapters on the frozen decoder, or null for none.
+        budgets: Lowest and highest mean kept share that the plug-in was trained for, where its
+            budget is chosen at inference; null where it has the one of its stages only.
+    """
+
+    stages: list[StageSpec]
+    repair: RepairSpec | None = None
+    selection: str = "top_k"
+    position_policy: str = "keep"
+    lora: LoraSpec | None = None
+    budgets: list[float] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; :func:`rcp.typed_values.from_plain` is the way back."""
+        return asdict(self)
