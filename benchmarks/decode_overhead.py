@@ -27,7 +27,7 @@ from transformers import (
 
 import rcp
 from benchmarks.environment import environment
-from rcp.cache_names import cache_in, cache_name
+from rcp.attaching.cache_names import cache_in, cache_name
 
 IMAGE = 2047
 PATCH = 14

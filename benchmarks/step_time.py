@@ -21,7 +21,7 @@ import pytorch_lightning as pl
 import torch
 
 from benchmarks.environment import environment
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
 from rcp.choosing.relaxation import Relaxation
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.objective import answer_logits

@@ -7,7 +7,9 @@ from rcp.errors import UserError
 from rcp.version import __version__
 
 if TYPE_CHECKING:
-    from rcp.attachment import Handle, attach
+    from rcp.attaching.attach import attach
+    from rcp.attaching.generation_state import plan_of
+    from rcp.attaching.handle import Handle
     from rcp.choosing.keep_plan import KeepPlan
     from rcp.choosing.relaxation import Relaxation
     from rcp.choosing.schedule import Schedule, schedule_for
@@ -17,10 +19,11 @@ if TYPE_CHECKING:
     from rcp.plugin.lora import LoraSpec
     from rcp.pruners import Pruner
     from rcp.repair import RepairAdapter
-    from rcp.state import plan_of
 
 _HOMES = {
-    "attachment": ("Handle", "attach"),
+    "attaching.attach": ("attach",),
+    "attaching.generation_state": ("plan_of",),
+    "attaching.handle": ("Handle",),
     "choosing.keep_plan": ("KeepPlan",),
     "choosing.relaxation": ("Relaxation",),
     "choosing.schedule": ("Schedule", "schedule_for"),
@@ -30,7 +33,6 @@ _HOMES = {
     "plugin.lora": ("LoraSpec",),
     "pruners": ("Pruner",),
     "repair": ("RepairAdapter",),
-    "state": ("plan_of",),
 }
 
 __all__ = [

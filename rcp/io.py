@@ -133,7 +133,7 @@ def load(
     (dtype, device_map, ...). Raises ``UserError`` for a folder that holds no plug-in or names no
     base, and for a base that cannot be loaded or is another one.
     """
-    from rcp.attachment import attach
+    from rcp.attaching.attach import attach
     from rcp.base_model.loading import pretrained
 
     plugin = load_plugin(path)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rcp.forwards.trace import Trace
+from rcp.attaching.trace import Trace
 
 
 def relevance(trace: Trace, log_likelihood: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from rcp.cache_names import NAMES, cache_in, cache_name
+from rcp.attaching.cache_names import NAMES, cache_in, cache_name
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from rcp import Plugin, PluginSpec, Pruner, StageSpec, UserError, attach
+from rcp.attaching.encoder_watch import watching
 from rcp.backbones import backbone_for
 from rcp.backbones.tower import VISION_FACTS
 from rcp.choosing.merging import unmerged, weighted_sum
-from rcp.encoding import watching
 from rcp.pruners import PRUNERS
 from tests.decoding import dropped, error, family, generated, logits, masked
 from tests.families import FAMILIES, Sample

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from rcp import Plugin, PluginSpec, UserError, attach, load_plugin, plan_of, save_plugin
+from rcp.attaching.forwards.repacking import closed
 from rcp.backbones import backbone_for
-from rcp.forwards.repacking import closed
 from tests.decoding import error, family, logits, plugin_for
 from tests.families import FAMILIES, Sample
 from tests.test_families import batches_of, text_of

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rcp import Plugin, PluginSpec, StageSpec, attach
+from rcp.attaching.given_images import ENCODER, encode_images, given_images
 from rcp.evaluation.preparation import with_encoded_images
-from rcp.image_features import ENCODER, encode_images, given_images
 from tests.decoding import dropped, family, generated, plugin_for
 from tests.families import FAMILIES, Sample
 from tests.tiny import attention_spec

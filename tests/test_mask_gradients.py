@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from rcp import attach
+from rcp.attaching.masks import meeting
 from rcp.backbones import backbone_for
 from rcp.choosing.relaxation import Relaxation
-from rcp.masking import meeting
 from rcp.relevance import relevance
 from tests.attention_check import check_gradients
 from tests.decoding import family, frozen, plugin_for, prompt_ends

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rcp.masking import KEY_BIAS_EPS, causal, key_bias, with_key_bias
+from rcp.attaching.masks import KEY_BIAS_EPS, causal, key_bias, with_key_bias
 
 
 @pytest.mark.parametrize("sink", [0.0, 10.0, 15.0])

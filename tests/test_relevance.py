@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import rcp
+from rcp.attaching.masks import additive, causal
 from rcp.labels import relevance_labels
 from rcp.losses import ranking_loss
-from rcp.masking import additive, causal
 from rcp.relevance import relevance
 from tests.tiny import TOKENS, reference_plugin, tiny_inputs
 

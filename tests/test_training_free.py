@@ -7,9 +7,9 @@ import torch
 
 import rcp
 from rcp.__main__ import main
+from rcp.attaching.forwards.entry import entry_facts
 from rcp.backbones import backbone_for
 from rcp.choosing.view import LOOKS_BACK
-from rcp.forwards.entry import entry_facts
 from rcp.pruners import PRUNERS
 from tests.decoding import dropped, error, family, logits, masked
 from tests.families import FAMILIES, Sample

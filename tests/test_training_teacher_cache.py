@@ -10,8 +10,8 @@ import torch
 
 import rcp
 import rcp.base_model.loading
+from rcp.attaching.given_images import ENCODER, encode_images, given_images
 from rcp.conversations import ConversationCollator, ConversationDataset
-from rcp.image_features import ENCODER, encode_images, given_images
 from rcp.training import teacher_cache
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions, PluginOptions

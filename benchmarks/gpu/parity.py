@@ -17,7 +17,7 @@ from torch import Tensor
 import rcp
 from benchmarks.gpu.measuring import Figures, parsed
 from benchmarks.gpu.subjects import Subject, moved, subjects
-from rcp.forwards.trace import Trace
+from rcp.attaching.trace import Trace
 from tests.decoding import error
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}

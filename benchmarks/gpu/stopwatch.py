@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.cache_names import cache_in, cache_name
-from rcp.image_features import encode_images
+from rcp.attaching.cache_names import cache_in, cache_name
+from rcp.attaching.given_images import encode_images
 
 
 def milliseconds(work: Callable[[], object], device: str) -> float:

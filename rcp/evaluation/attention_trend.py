@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
 from rcp.conversations import Batch
 from rcp.plugin import Plugin, PluginSpec
 

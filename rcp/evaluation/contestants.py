@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
 from rcp.choosing.schedule import Schedule
 from rcp.conversations import Batch, LoadedSample
 from rcp.plugin import Plugin, PluginSpec, StageSpec

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
+from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import predicting
 from rcp.conversations import Batch
 from rcp.evaluation.shift import DistributionShift, GapWithLoss, SinkSurvival
-from rcp.forwards.trace import Trace
 from rcp.labels import sinks
 from rcp.plugin import Plugin
 

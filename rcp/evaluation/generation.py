@@ -7,16 +7,16 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import DynamicCache, LogitsProcessor
 
+from rcp.attaching.cache_names import cache_name
+from rcp.attaching.encoder_watch import watching
+from rcp.attaching.forwards.entry import entry_facts
 from rcp.backbones import Backbone
 from rcp.base_model.sizes import decoder_facts
-from rcp.cache_names import cache_name
 from rcp.conversations import Batch, ConversationDataset, LoadedSample
-from rcp.encoding import watching
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.occupancy import Occupancy
 from rcp.evaluation.preparation import Preparation
 from rcp.evaluation.tally import Tally
-from rcp.forwards.entry import entry_facts
 
 
 class Questions:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
 from rcp.backbones import backbone_for
 from rcp.choosing.tokens import IGNORED
 from rcp.conversations import Batch

@@ -5,8 +5,8 @@ from typing import Any
 
 from torch import Tensor
 
+from rcp.attaching.generation_state import plan_of
 from rcp.backbones import Backbone
-from rcp.state import plan_of
 
 
 @dataclass(frozen=True)

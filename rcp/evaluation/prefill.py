@@ -10,11 +10,11 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
+from rcp.attaching.cache_names import cache_in
 from rcp.backbones import Backbone
 from rcp.base_model.cost import prefill_flops
 from rcp.base_model.sizes import decoder_facts
-from rcp.cache_names import cache_in
 from rcp.conversations import LoadedSample
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.occupancy import Occupancy

@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
+from rcp.attaching.given_images import encode_images
 from rcp.conversations import Batch, ConversationCollator, ConversationDataset, LoadedSample
-from rcp.image_features import encode_images
 
 NO_LIMIT = 2**31
 """No sample is left out for its length: every method must answer every question."""

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample
 from rcp.errors import UserError
 from rcp.evaluation.preparation import NO_LIMIT

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -97,42 +96,6 @@ class Lora(nn.Module):
                     f"Plugin.for_model, which finds the modules."
                 ) from None
 
-    def hook(self, model: nn.Module, drop: bool) -> list[Any]:
-        """Let the linear modules of ``model`` add what the adapters give; returns the hooks.
-
-        The adapters move to the devices of their modules, and for dropping to their dtype.
-        """
-        hooks = []
-        # all of them, before one gets a hook
-        modules = [self._module(model, name) for name in self.spec.modules]
-        for module, pair in zip(modules, self.pairs.values()):
-            like = next(module.parameters())
-            dtype = like.dtype if drop and like.is_floating_point() else None
-            pair.to(device=like.device, dtype=dtype)
-            hooks.append(module.register_forward_hook(partial(_add, pair)))
-        return hooks
-
-    def is_on(self, model: nn.Module) -> bool:
-        """Whether the linear modules of ``model`` add what these adapters give at present."""
-        name, pair = next(iter(self.spec.modules)), next(iter(self.pairs.values()))
-        hooks = model.get_submodule(name)._forward_hooks.values()
-        return any(isinstance(hook, partial) and hook.args == (pair,) for hook in hooks)
-
-    def _module(self, model: nn.Module, name: str) -> nn.Module:
-        """The linear module ``name`` of ``model``, refused if there is none of these sizes."""
-        try:
-            module: Any = model.get_submodule(name)
-        except AttributeError:
-            module = None
-        sizes = self.spec.modules[name]
-        if [getattr(module, size, None) for size in ("in_features", "out_features")] != sizes:
-            raise UserError(
-                f"The plug-in has a low-rank adapter for '{name}' with {sizes[0]} and {sizes[1]} "
-                f"features, but {type(model).__name__} has no linear module of that name and "
-                f"size. Attach it to the base it was made for."
-            )
-        return module
-
     def peft_tensors(self) -> dict[str, Tensor]:
         """The weights as a stock PEFT adapter names them."""
         letters = {"down": "A", "up": "B"}
@@ -156,7 +119,3 @@ class LowRank(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         return self.up(self.down(rows.to(self.down.weight.dtype))) * self.scale
-
-
-def _add(pair: nn.Module, _: nn.Module, rows: tuple[Any, ...], output: Tensor) -> Tensor:
-    return output + pair(rows[0]).to(output.dtype)

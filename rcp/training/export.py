@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import ProcessorMixin
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
 from rcp.base_model.loading import load_base
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError

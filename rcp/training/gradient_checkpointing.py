@@ -3,6 +3,7 @@
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+from rcp.attaching.lora_hooks import hook_lora, is_hooked
 from rcp.backbones import Backbone
 from rcp.plugin.lora import Lora
 
@@ -15,7 +16,7 @@ def checkpoint_layers(model: Any, lora: Lora | None) -> None:
     """
 
     def forward_and_again() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-        if lora is None or not lora.is_on(model):
+        if lora is None or not is_hooked(lora, model):
             return nullcontext(), nullcontext()
         return nullcontext(), WithLora(model, lora)
 
@@ -34,7 +35,7 @@ class WithLora(AbstractContextManager[None]):
         self.hooks: list[Any] = []
 
     def __enter__(self) -> None:
-        self.hooks = self.lora.hook(self.model, drop=False)
+        self.hooks = hook_lora(self.lora, self.model, drop=False)
 
     def __exit__(self, *_: object) -> None:
         while self.hooks:

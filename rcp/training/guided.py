@@ -1,19 +1,18 @@
 """The first stage: the losses of pruners that learn from the teacher alone."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
 from rcp import losses
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
+from rcp.attaching.stopping import stopping_at
+from rcp.attaching.trace import Trace
 from rcp.backbones import backbone_for
 from rcp.conversations import Batch
 from rcp.errors import UserError
-from rcp.forwards.trace import Trace
 from rcp.labels import attention_labels, relevance_labels, sinks
 from rcp.plugin import Plugin
 from rcp.training.objective import answer_logits
@@ -29,29 +28,9 @@ def watch_teacher(
     guide = () if options.layer is None else (options.layer,)
     deepest = backbone_for(model).layers[max((*layers, *guide))]
     with attach(model, plugin, "record") as handle:
-        with handle.trace(attention=guide, views=layers) as teacher, _stopping_at(deepest):
+        with handle.trace(attention=guide, views=layers) as teacher, stopping_at(deepest):
             answer_logits(model, batch)
     return teacher
-
-
-class _Stop(Exception):
-    """Ends a forward that has shown what was asked for."""
-
-
-@contextmanager
-def _stopping_at(layer: nn.Module) -> Iterator[None]:
-    """A forward inside ends before ``layer`` computes, after the hooks it had before."""
-
-    def stop(*_: Any) -> None:
-        raise _Stop
-
-    hook = layer.register_forward_pre_hook(stop)
-    try:
-        yield
-    except _Stop:
-        pass
-    finally:
-        hook.remove()
 
 
 def attention_term(

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from rcp import losses
+from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import IGNORED
 from rcp.conversations import Batch
-from rcp.forwards.trace import Trace
 from rcp.plugin import Plugin
 from rcp.training.options import LossOptions
 

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
+from rcp.attaching.given_images import given_images
+from rcp.attaching.trace import Trace
 from rcp.backbones import backbone_for
 from rcp.base_model.loading import BaseDtype, load_base
 from rcp.choosing.relaxation import Relaxation
 from rcp.conversations import Batch
 from rcp.errors import UserError
-from rcp.forwards.trace import Trace
-from rcp.image_features import given_images
 from rcp.losses import Reduce
 from rcp.plugin import Plugin
 from rcp.training import checkpoint as checkpoints

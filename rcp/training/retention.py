@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from rcp import losses
-from rcp.forwards.trace import Trace
+from rcp.attaching.trace import Trace
 from rcp.plugin import Plugin
 from rcp.training.stages import RetentionOptions
 

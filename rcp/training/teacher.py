@@ -11,7 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
+from rcp.attaching.encoder_watch import vision_facts
+from rcp.attaching.forwards.entry import entry_facts
+from rcp.attaching.given_images import encode_images, given_images
+from rcp.attaching.trace import Trace
 from rcp.backbones import backbone_for
 from rcp.conversations import (
     PLACEHOLDER,
@@ -20,11 +24,7 @@ from rcp.conversations import (
     LoadedSample,
     Sample,
 )
-from rcp.encoding import vision_facts
 from rcp.errors import UserError
-from rcp.forwards.entry import entry_facts
-from rcp.forwards.trace import Trace
-from rcp.image_features import encode_images, given_images
 from rcp.losses import task_loss
 from rcp.plugin import Plugin
 from rcp.relevance import relevance
@@ -100,7 +100,7 @@ class Teacher:
         self.caches[part] = cache
 
     def images(self, batch: Batch, part: str) -> Any:
-        """The batch's image features for :func:`rcp.image_features.given_images`.
+        """The batch's image features for :func:`rcp.attaching.given_images.given_images`.
 
         None where every forward has to encode them itself.
         """

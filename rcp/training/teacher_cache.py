@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from rcp.attaching.given_images import given_images
+from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import predicting
 from rcp.conversations import (
     Batch,
@@ -18,8 +20,6 @@ from rcp.conversations import (
     Sample,
 )
 from rcp.errors import UserError
-from rcp.forwards.trace import Trace
-from rcp.image_features import given_images
 from rcp.training.fingerprint import check_fingerprint
 from rcp.training.shards import Shards
 from rcp.training.unreadable import PassingOver

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from rcp.attachment import attach
+from rcp.attaching.attach import attach
+from rcp.attaching.given_images import given_images
 from rcp.conversations import Batch
 from rcp.evaluation.exact_match import ExactMatch
-from rcp.image_features import given_images
 from rcp.plugin import Plugin
 from rcp.training.teacher import Teacher
 from rcp.training.whole import independent_copy, is_sharded

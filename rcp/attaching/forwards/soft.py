@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from rcp.attaching.forwards.forward import Arguments, Forward, Setup
+from rcp.attaching.forwards.rows import Rows
+from rcp.attaching.forwards.stage import Choice
+from rcp.attaching.masks import forbid_keys, key_bias, meeting, with_key_bias
+from rcp.attaching.trace import Trace
 from rcp.choosing.selection import top_k
 from rcp.choosing.tokens import TokenMap, take_rows
-from rcp.forwards.base import Arguments, Forward, Setup
-from rcp.forwards.rows import Rows
-from rcp.forwards.stage import Choice
-from rcp.forwards.trace import Trace
-from rcp.masking import forbid_keys, key_bias, meeting, with_key_bias
 
 
 class SoftForward(Forward):

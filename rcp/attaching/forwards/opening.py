@@ -5,16 +5,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.cache_names import cache_in
+from rcp.attaching.cache_names import cache_in
+from rcp.attaching.forwards.drop import DropForward
+from rcp.attaching.forwards.forward import Forward, Setup
+from rcp.attaching.forwards.record import RecordForward
+from rcp.attaching.forwards.soft import SoftForward
+from rcp.attaching.generate_guard import static_cache
+from rcp.attaching.generation_state import GenerationState, state_of
+from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import TokenMap, build_token_map, continuation_map
 from rcp.errors import UserError
-from rcp.forwards.base import Forward, Setup
-from rcp.forwards.drop import DropForward
-from rcp.forwards.record import RecordForward
-from rcp.forwards.soft import SoftForward
-from rcp.forwards.trace import Trace
-from rcp.generation import static_cache
-from rcp.state import GenerationState, state_of
 
 
 def open_forward(

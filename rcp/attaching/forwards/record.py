@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
+from rcp.attaching.forwards.attention import LayerAttention
+from rcp.attaching.forwards.forward import Arguments, Forward, Setup
+from rcp.attaching.forwards.place import Place
+from rcp.attaching.masks import meeting, with_key_bias
+from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import TokenMap
 from rcp.choosing.view import mean_over_question
-from rcp.forwards.attention import LayerAttention
-from rcp.forwards.base import Arguments, Forward, Setup
-from rcp.forwards.place import Place
-from rcp.forwards.trace import Trace
-from rcp.masking import meeting, with_key_bias
 
 
 class RecordForward(Forward):

@@ -1,4 +1,4 @@
-"""The only code that hooks a model: ``attach(model, plugin, mode)``."""
+"""An attachment: the hooks of a plug-in on a model, put on, run and taken off again."""
 
 import inspect
 from collections.abc import Container, Iterator, Sequence
@@ -9,80 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rcp.backbones import Backbone, backbone_for
-from rcp.choosing.keep_plan import KeepPlan
-from rcp.choosing.relaxation import Relaxation
-from rcp.choosing.schedule import mean_ratio_of
-from rcp.encoding import Facts, Watch, carried
+from rcp.attaching.encoder_watch import Facts, Watch, carried
+from rcp.attaching.forwards.ahead import AheadForward
+from rcp.attaching.forwards.forward import Forward, Setup
+from rcp.attaching.forwards.opening import open_forward
+from rcp.attaching.generate_guard import Guard
+from rcp.attaching.hooks import Hook, OfThread
+from rcp.attaching.lora_hooks import hook_lora
+from rcp.attaching.trace import Trace
 from rcp.errors import UserError
-from rcp.forwards.base import Forward, Setup
-from rcp.forwards.entry import entry_facts
-from rcp.forwards.guide import GuideForward
-from rcp.forwards.opening import open_forward
-from rcp.forwards.trace import Trace
-from rcp.generation import Guard
-from rcp.hooks import Hook, OfThread
-from rcp.plugin import Plugin
-
-MODES = ("drop", "soft", "record")
-
-
-def attach(
-    model: nn.Module,
-    plugin: Plugin,
-    mode: str = "drop",
-    *,
-    plan: KeepPlan | None = None,
-    relaxation: Relaxation | None = None,
-    budget: float | None = None,
-) -> "Handle":
-    """Attach ``plugin`` to an unmodified Hugging Face ``model``.
-
-    ``mode``: "drop" infers with the tokens physically gone, "soft" trains with them masked,
-    "record" only observes. ``plan`` replays a recorded choice instead of making one;
-    ``relaxation`` softens and perturbs the choice while training. ``budget`` is for plug-ins
-    trained for a range of them: visual tokens, mean over layers; below 1 a share of them. The
-    plug-in's parts move to the devices of the layers they act on, and in "drop" mode to the
-    model's dtype and out of training mode.
-
-    Use the returned handle as a context manager, or call its ``remove``: afterwards the model
-    is bit for bit what it was. Raises ``UserError`` for an unknown mode or family, another base
-    than the plug-in's own, a plan of other stages, or a model that already has a plug-in attached.
-    """
-    if mode not in MODES:
-        raise UserError(f"mode '{mode}' is unknown. Choose one of {', '.join(MODES)}.")
-    if not isinstance(plugin, Plugin):
-        raise UserError(
-            f"attach takes a plug-in, not {type(plugin).__name__}. Read an exported folder by "
-            f"rcp.load_plugin first, or make one by rcp.Plugin.for_model."
-        )
-    backbone = backbone_for(model)
-    _refuse_second(backbone)
-    if plugin.base is not None:
-        plugin.base.check(backbone)
-    if (plugin.hidden_size, plugin.num_layers) != (backbone.hidden_size, len(backbone.layers)):
-        raise UserError(
-            f"This plug-in fits decoders of width {plugin.hidden_size} with {plugin.num_layers} "
-            f"layers; {type(model).__name__} has width {backbone.hidden_size} and "
-            f"{len(backbone.layers)} layers. Attach it to the base it was made for."
-        )
-    if budget is not None:
-        plugin = plugin.at_budget(mean_ratio_of(budget, backbone.visual_tokens))
-    if mode == "soft" and backbone.attention not in ("sdpa", "eager"):
-        raise UserError(
-            f"Training masks need a 4-D attention mask, which '{backbone.attention}' does not "
-            f'take. Load the model with attn_implementation="sdpa".'
-        )
-    if mode == "drop":
-        _check_backend(backbone, plugin)
-    _check_positions(backbone, plugin)
-    if plan is not None and plan.layers != plugin.schedule.layers[: len(plan.layers)]:
-        raise UserError(
-            f"The plan was made at layers {list(plan.layers)}, the plug-in's stages are at "
-            f"{list(plugin.schedule.layers)}. Replay it on a plug-in with the same stages."
-        )
-    facts = entry_facts(backbone, plugin) if plan is None else frozenset()
-    return Handle(Setup(backbone, plugin, plan, relaxation, facts), mode)
 
 
 class Handle:
@@ -188,7 +123,7 @@ class Handle:
             self._after(backbone.decoder, self._finish)
             self._after(model, self._end, always_call=True)
             if self.setup.plugin.lora is not None and self.mode != "record":
-                self._hooks += self.setup.plugin.lora.hook(model, drop=self.mode == "drop")
+                self._hooks += hook_lora(self.setup.plugin.lora, model, drop=self.mode == "drop")
             self._watch = Watch(backbone, self.setup.facts, self._encoded)
             if self.mode == "drop" and hasattr(model, "generate"):
                 self._guard = Guard(model)
@@ -247,7 +182,7 @@ class Handle:
         if running is None:
             return None
         if running.wants_guide:
-            guide = GuideForward(self.setup, running.tokens)
+            guide = AheadForward(self.setup, running.tokens)
             self._local.forward = guide
             try:
                 running.seen.guide = guide.attention(decoder, args, kwargs)
@@ -298,44 +233,6 @@ class Handle:
         self._local.forward = None
 
 
-def _check_backend(backbone: Backbone, plugin: Plugin) -> None:
-    """Refuse attention backends whose masks dropping cannot build."""
-    attention = backbone.attention
-    if attention not in ("sdpa", "eager") and not attention.startswith("flash"):
-        raise UserError(
-            f"Dropping builds masks for sdpa, eager and flash attention, not for '{attention}'. "
-            f'Load the model with attn_implementation="sdpa".'
-        )
-    pruned = range(min(plugin.schedule.layers, default=0), len(backbone.layers))
-    windows = [layer for layer in pruned if backbone.windows[layer] is not None]
-    if attention.startswith("flash") and plugin.schedule.layers and windows:
-        raise UserError(
-            f"'{attention}' counts the sliding window of layer {windows[0]} in cached rows, which "
-            f"are no longer neighbours once tokens are dropped. Load the model with "
-            f'attn_implementation="sdpa".'
-        )
-
-
-def _check_positions(backbone: Backbone, plugin: Plugin) -> None:
-    """Refuse to close gaps where something besides the rotary embedding counts places."""
-    windows = [layer for layer, window in enumerate(backbone.windows) if window is not None]
-    if plugin.spec.position_policy == "repack" and windows:
-        raise UserError(
-            f"position_policy 'repack' is impossible in {type(backbone.model).__name__}: the "
-            f"sliding window of layer {windows[0]} counts places in the original prompt, so closed "
-            f"gaps would not be closed for it. Use position_policy 'keep'."
-        )
-
-
 def _forget_compiled() -> None:
     """Let compiled models be compiled anew: their graphs do not notice that hooks come and go."""
     torch.compiler.reset()
-
-
-def _refuse_second(backbone: Backbone) -> None:
-    for hook in backbone.decoder._forward_pre_hooks.values():
-        if isinstance(hook, Hook):
-            raise UserError(
-                "This model already has a plug-in attached. Remove that handle first, or leave "
-                "its `with` block."
-            )

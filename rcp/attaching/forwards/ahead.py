@@ -6,15 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rcp.cache_names import cache_in, cache_name
+from rcp.attaching.cache_names import cache_in, cache_name
+from rcp.attaching.forwards.forward import Arguments, Setup
+from rcp.attaching.forwards.record import RecordForward
+from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import TokenMap
 from rcp.errors import UserError
-from rcp.forwards.base import Arguments, Setup
-from rcp.forwards.record import RecordForward
-from rcp.forwards.trace import Trace
 
 
-class GuideForward(RecordForward):
+class AheadForward(RecordForward):
     """Records the question's attention in every layer of the full model.
 
     It costs a whole prefill of the decoder, which is why only controls should ask for it.

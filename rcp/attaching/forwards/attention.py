@@ -6,11 +6,11 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from rcp.attaching.forwards.place import Place
+from rcp.attaching.masks import causal, take_mask_rows
 from rcp.backbones import Backbone
 from rcp.choosing.tokens import take_rows
 from rcp.choosing.view import RowSet
-from rcp.forwards.place import Place
-from rcp.masking import causal, take_mask_rows
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcp.attaching.encoder_watch import Facts
+from rcp.attaching.forwards.entry import Entry
+from rcp.attaching.forwards.place import Place
+from rcp.attaching.forwards.repacking import Repacking
+from rcp.attaching.forwards.rows import Rows
+from rcp.attaching.forwards.slots import Slots
+from rcp.attaching.forwards.stage import Choice, Seen, choose, look
+from rcp.attaching.forwards.transitions import transition
+from rcp.attaching.trace import Trace
 from rcp.backbones import Backbone
 from rcp.backbones.base import Rope
 from rcp.choosing.keep_plan import KeepPlan
@@ -13,15 +22,6 @@ from rcp.choosing.merging import merge_rows
 from rcp.choosing.relaxation import Relaxation
 from rcp.choosing.tokens import TokenMap, columns_of, take_rows
 from rcp.choosing.view import View
-from rcp.encoding import Facts
-from rcp.forwards.entry import Entry
-from rcp.forwards.place import Place
-from rcp.forwards.repacking import Repacking
-from rcp.forwards.rows import Rows
-from rcp.forwards.slots import Slots
-from rcp.forwards.stage import Choice, Seen, choose, look
-from rcp.forwards.trace import Trace
-from rcp.forwards.transitions import transition
 from rcp.plugin import Plugin
 from rcp.pruners import Pruner
 from rcp.repair.base import Dropping

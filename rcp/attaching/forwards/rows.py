@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rcp.attaching.masks import take_mask_columns, take_mask_rows
 from rcp.choosing.tokens import columns_of, take_rows
-from rcp.masking import take_mask_columns, take_mask_rows
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.encoding import hand_over
+from rcp.attaching.encoder_watch import hand_over
 
 ENCODER = "get_image_features"
 """Method of the model without its head, the same in all families: from pixels to features."""

@@ -5,14 +5,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rcp.cache_names import cache_in
+from rcp.attaching.cache_names import cache_in
+from rcp.attaching.forwards.forward import Arguments, Forward, Setup
+from rcp.attaching.forwards.place import Place
+from rcp.attaching.forwards.rows import Rows
+from rcp.attaching.generation_state import (
+    ATTRIBUTE,
+    GenerationState,
+    Segment,
+    report_original_length,
+)
+from rcp.attaching.masks import causal, forbid_keys, gather_mask, render
+from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import TokenMap, take_rows
-from rcp.forwards.base import Arguments, Forward, Setup
-from rcp.forwards.place import Place
-from rcp.forwards.rows import Rows
-from rcp.forwards.trace import Trace
-from rcp.masking import causal, forbid_keys, gather_mask, render
-from rcp.state import ATTRIBUTE, GenerationState, Segment, report_original_length
 
 
 class DropForward(Forward):

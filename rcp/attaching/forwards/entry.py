@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
+from rcp.attaching.encoder_watch import Facts
 from rcp.backbones import Backbone
 from rcp.backbones.tower import VISION_FACTS
 from rcp.choosing.tokens import TokenMap, take_rows
 from rcp.choosing.view import View
-from rcp.encoding import Facts
 from rcp.errors import UserError
 from rcp.plugin import Plugin
 

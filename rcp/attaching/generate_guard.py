@@ -4,8 +4,8 @@ import functools
 import inspect
 from typing import Any
 
+from rcp.attaching.hooks import OfThread
 from rcp.errors import UserError
-from rcp.hooks import OfThread
 
 
 class Guard:

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rcp.attaching.hooks import Hook, OfThread
 from rcp.backbones import Backbone, backbone_for
 from rcp.backbones.tower import VISION_FACTS
-from rcp.hooks import Hook, OfThread
 
 ATTRIBUTE = "rcp_vision"
 Facts = dict[str, Tensor]

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcp.attaching.forwards.attention import LayerAttention
+from rcp.attaching.forwards.place import Place
+from rcp.attaching.forwards.slots import Slots
 from rcp.backbones import Backbone
 from rcp.choosing.relaxation import Relaxation
 from rcp.choosing.selection import retention, straight_through, threshold, top_k
 from rcp.choosing.tokens import take_rows
 from rcp.choosing.view import View, mean_over_question
-from rcp.forwards.attention import LayerAttention
-from rcp.forwards.place import Place
-from rcp.forwards.slots import Slots
 from rcp.pruners import Pruner
 
 
