@@ -22,7 +22,7 @@ from benchmarks.variants import CONFIGS, Variant, changed, read_configuration
 from rcp.atomic_write import whole
 from rcp.evaluation import tables
 from rcp.evaluation.rows import Row
-from rcp.io import load_plugin
+from rcp.folder.read_write import load_plugin
 
 RECIPE = "rcp_tiny.yaml"
 GUIDED_STEPS, END_TO_END_STEPS = 560, 140

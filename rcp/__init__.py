@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rcp.choosing.relaxation import Relaxation
     from rcp.choosing.schedule import Schedule, schedule_for
     from rcp.choosing.view import View
-    from rcp.io import load, load_plugin, save_plugin
+    from rcp.folder.read_write import load, load_plugin, save_plugin
     from rcp.plugin import Plugin, PluginSpec, RepairSpec, StageSpec
     from rcp.plugin.lora import LoraSpec
     from rcp.pruners import Pruner
@@ -28,7 +28,7 @@ _HOMES = {
     "choosing.relaxation": ("Relaxation",),
     "choosing.schedule": ("Schedule", "schedule_for"),
     "choosing.view": ("View",),
-    "io": ("load", "load_plugin", "save_plugin"),
+    "folder.read_write": ("load", "load_plugin", "save_plugin"),
     "plugin": ("Plugin", "PluginSpec", "RepairSpec", "StageSpec"),
     "plugin.lora": ("LoraSpec",),
     "pruners": ("Pruner",),

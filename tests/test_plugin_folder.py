@@ -124,7 +124,7 @@ def test_what_is_refused_has_cost_no_memory(saved, monkeypatch):
             devices.append(torch.empty(0).device.type)
             super().__init__(*arguments)
 
-    monkeypatch.setattr("rcp.filling.Plugin", Noted)
+    monkeypatch.setattr("rcp.folder.weights.Plugin", Noted)
     change_description(saved, lambda d: d["plugin"]["repair"].update(layers=[77]))
     with pytest.raises(rcp.UserError, match="77"):
         rcp.load_plugin(saved)

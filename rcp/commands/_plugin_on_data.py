@@ -12,7 +12,7 @@ from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations import ConversationDataset
 from rcp.errors import UserError
-from rcp.io import load_plugin
+from rcp.folder.read_write import load_plugin
 from rcp.plugin import Plugin
 from rcp.refusals import refuse_no_file
 

@@ -18,7 +18,7 @@ from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import ratio_of
 from rcp.errors import UserError
 from rcp.extensions import IMPORT_HELP, import_files
-from rcp.io import save_plugin
+from rcp.folder.read_write import save_plugin
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 
 

@@ -9,7 +9,7 @@ from rcp.backbones import backbone_for
 from rcp.choosing.schedule import mean_ratio_of, schedule_for
 from rcp.errors import UserError
 from rcp.evaluation.contestants import CONTROLS, FULL, Contestant, method_of
-from rcp.io import load_plugin
+from rcp.folder.read_write import load_plugin
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 from rcp.pruners import PRUNERS
 

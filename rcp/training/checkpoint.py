@@ -11,7 +11,7 @@ from torch import Tensor
 from rcp.base_model.identity import BaseIdentity
 from rcp.base_model.loading import BaseDtype
 from rcp.errors import UserError
-from rcp.filling import checked, expected, filled
+from rcp.folder.weights import checked, expected, filled
 from rcp.plugin import Plugin, PluginSpec
 from rcp.typed_values import from_plain
 

@@ -14,7 +14,7 @@ from rcp.attaching.attach import attach
 from rcp.base_model.loading import load_base
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError
-from rcp.io import DESCRIPTION, load_plugin, save_plugin
+from rcp.folder.read_write import DESCRIPTION, load_plugin, save_plugin
 from rcp.plugin import Plugin
 from rcp.refusals import refuse_unwritable
 from rcp.training.checkpoint import read_checkpoint, rebuild_plugin, trained

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rcp.backbones import Backbone
 from rcp.errors import UserError
-from rcp.io import load_plugin
+from rcp.folder.read_write import load_plugin
 from rcp.plugin import Plugin
 
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rcp.base_model.identity import BaseIdentity
-from rcp.card import model_card
 from rcp.errors import UserError
-from rcp.filling import filled
-from rcp.lora_folder import save_peft_folder
+from rcp.folder.card import model_card
+from rcp.folder.peft import save_peft_folder
+from rcp.folder.weights import filled
 from rcp.plugin import Plugin, PluginSpec
 from rcp.typed_values import from_plain
 

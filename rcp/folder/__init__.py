@@ -1,0 +1,1 @@
+"""The exported folder: written, read back, and refused where it is damaged."""
