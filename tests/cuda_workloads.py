@@ -14,7 +14,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from rcp import LoraSpec, Plugin, PluginSpec, Relaxation, RepairSpec, StageSpec, attach, losses
+from rcp import LoraSpec, Plugin, PluginSpec, Relaxation, RepairSpec, StageSpec, attach
 from rcp.backbones import backbone_for
 from rcp.choosing.tokens import predicting
 from rcp.choosing.view import LOOKS_BACK
@@ -23,7 +23,8 @@ from rcp.evaluation.diagnosis import diagnose
 from rcp.evaluation.dominance import TextDominance
 from rcp.evaluation.horizon import information_by_layer
 from rcp.evaluation.occupancy import Occupancy
-from rcp.labels import LabelForm, attention_labels, relevance_labels
+from rcp.objectives import losses
+from rcp.objectives.labels import LabelForm, attention_labels, relevance_labels
 from rcp.pruners import PRUNERS
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions, PluginOptions

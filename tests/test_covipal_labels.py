@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rcp.choosing.selection import top_k
-from rcp.labels import attention_labels, sinks
-from rcp.losses import indecision_loss, retention_loss, score_loss
+from rcp.objectives.labels import attention_labels, sinks
+from rcp.objectives.losses import indecision_loss, retention_loss, score_loss
 
 ATTENTION = torch.rand(3, 20, generator=torch.Generator().manual_seed(0)) ** 4
 ALIVE = torch.ones(3, 20, dtype=torch.bool)

@@ -14,9 +14,9 @@ from rcp.conversations import ConversationDataset
 from rcp.evaluation import prefill, rows, tables
 from rcp.evaluation.comparison import Timing, compare
 from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.exact_match import ExactMatch
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.rows import Row
+from rcp.objectives.exact_match import ExactMatch
 from tests.full_disk import full_disk
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised
 from tests.tiny_base import LAYERS

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from rcp.choosing.tokens import IGNORED
-from rcp.losses import (
+from rcp.objectives.losses import (
     EPSILON,
     budget_loss,
     distillation_loss,

@@ -8,7 +8,7 @@ from rcp import attach
 from rcp.attaching.masks import meeting
 from rcp.backbones import backbone_for
 from rcp.choosing.relaxation import Relaxation
-from rcp.relevance import relevance
+from rcp.objectives.relevance import relevance
 from tests.attention_check import check_gradients
 from tests.decoding import family, frozen, plugin_for, prompt_ends
 from tests.families import FAMILIES, Sample

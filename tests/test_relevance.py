@@ -5,9 +5,9 @@ import torch
 
 import rcp
 from rcp.attaching.masks import additive, causal
-from rcp.labels import relevance_labels
-from rcp.losses import ranking_loss
-from rcp.relevance import relevance
+from rcp.objectives.labels import relevance_labels
+from rcp.objectives.losses import ranking_loss
+from rcp.objectives.relevance import relevance
 from tests.tiny import TOKENS, reference_plugin, tiny_inputs
 
 

@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor
 
 from rcp.choosing.tokens import IGNORED
-from rcp.losses import Reduce, budget_loss, mean_kept_ratio, repair_loss, task_loss
+from rcp.objectives.losses import Reduce, budget_loss, mean_kept_ratio, repair_loss, task_loss
 from rcp.training.distributed import all_reduce_sum
 
 pytest_plugins = ["tests.training_fixtures"]

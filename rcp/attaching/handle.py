@@ -63,8 +63,8 @@ class Handle:
         ``answers``: the layers whose answer rows are kept, by default the repair layers. In record
         mode also the question's attention to the visual tokens at the layers ``attention``, and
         what the stages at the layers ``views`` would see; ``biases``: layers whose attention
-        logits get a leaf of zeros for :func:`rcp.relevance.relevance`. Raises ``UserError`` for
-        answer rows that "drop" mode does not have.
+        logits get a leaf of zeros for :func:`rcp.objectives.relevance.relevance`. Raises
+        ``UserError`` for answer rows that "drop" mode does not have.
         """
         repair = self.setup.plugin.repair
         repaired = repair.layers if repair is not None else []

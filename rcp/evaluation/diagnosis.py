@@ -13,7 +13,7 @@ from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import predicting
 from rcp.conversations import Batch
 from rcp.evaluation.shift import DistributionShift, GapWithLoss, SinkSurvival
-from rcp.labels import sinks
+from rcp.objectives.labels import sinks
 from rcp.plugin import Plugin
 
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from rcp.losses import EPSILON
+from rcp.objectives.losses import EPSILON
 
 
 class DistributionShift(Metric):
     """Gaps between the first two moments of full and pruned states, for each of ``layers``.
 
-    ``width`` D. The gaps are those of :func:`rcp.losses.repair_loss`, in units of the full
-    model's spread: ``mean_gap`` (μ_s-μ_t)²/(v_t+ε), ``variance_gap`` the squared gap of log
+    ``width`` D. The gaps are those of :func:`rcp.objectives.losses.repair_loss`, in units of the
+    full model's spread: ``mean_gap`` (μ_s-μ_t)²/(v_t+ε), ``variance_gap`` the squared gap of log
     variances, ``w2`` the squared 2-Wasserstein distance of diagonal Gaussians over v_t+ε; each
     a mean over dimensions. Sums are fp64: E[h²]-μ² cancels.
     """

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import torch
 
 from rcp.base_model.cost import DecoderFacts, paper_prefill_flops, prefill_flops
-from rcp.evaluation.exact_match import ExactMatch
 from rcp.evaluation.occupancy import Occupancy
+from rcp.objectives.exact_match import ExactMatch
 
 
 class Tally:

@@ -6,14 +6,14 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from rcp import losses
 from rcp.attaching.attach import attach
 from rcp.attaching.stopping import stopping_at
 from rcp.attaching.trace import Trace
 from rcp.backbones import backbone_for
 from rcp.conversations import Batch
 from rcp.errors import UserError
-from rcp.labels import attention_labels, relevance_labels, sinks
+from rcp.objectives import losses
+from rcp.objectives.labels import attention_labels, relevance_labels, sinks
 from rcp.plugin import Plugin
 from rcp.training.objective import answer_logits
 from rcp.training.stages import GuideOptions

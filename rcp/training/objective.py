@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from rcp import losses
 from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import IGNORED
 from rcp.conversations import Batch
+from rcp.objectives import losses
 from rcp.plugin import Plugin
 from rcp.training.options import LossOptions
 

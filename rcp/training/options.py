@@ -7,7 +7,7 @@ from typing import Any
 from rcp.backbones import Backbone
 from rcp.choosing.schedule import mean_ratio_of, schedule_for
 from rcp.errors import UserError
-from rcp.losses import MomentForm
+from rcp.objectives.losses import MomentForm
 from rcp.plugin import PluginSpec, RepairSpec, StageSpec
 from rcp.plugin.lora import LoraSpec
 

@@ -17,7 +17,7 @@ from rcp.base_model.loading import BaseDtype, load_base
 from rcp.choosing.relaxation import Relaxation
 from rcp.conversations import Batch
 from rcp.errors import UserError
-from rcp.losses import Reduce
+from rcp.objectives.losses import Reduce
 from rcp.plugin import Plugin
 from rcp.training import checkpoint as checkpoints
 from rcp.training.data_module import batches_done

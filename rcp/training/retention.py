@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from rcp import losses
 from rcp.attaching.trace import Trace
+from rcp.objectives import losses
 from rcp.plugin import Plugin
 from rcp.training.stages import RetentionOptions
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rcp.choosing.schedule import Schedule
 from rcp.errors import UserError
-from rcp.labels import LabelForm
+from rcp.objectives.labels import LabelForm
 
 
 @dataclass
@@ -20,7 +20,7 @@ class GuideOptions:
     Attributes:
         layer: 0-based decoder layer whose attention from the question to the visual tokens is the
             label, deeper than the pruning layers that learn from it (`python -m rcp guide-layer`
-            ranks them); null for the relevance to the answer (rcp/relevance.py)
+            ranks them); null for the relevance to the answer (rcp/objectives/relevance.py)
         share: share of all steps; 1 trains in this stage alone
         pruning_layers: the pruning layers that learn from it; null for all of them
         form: with a layer, label as the "log" of a token's share of the attention, its "rank", or

@@ -25,9 +25,9 @@ from rcp.conversations import (
     Sample,
 )
 from rcp.errors import UserError
-from rcp.losses import task_loss
+from rcp.objectives.losses import task_loss
+from rcp.objectives.relevance import relevance
 from rcp.plugin import Plugin
-from rcp.relevance import relevance
 from rcp.training.distributed import any_process
 from rcp.training.fingerprint import fingerprint
 from rcp.training.objective import answer_columns, answer_logits
@@ -144,7 +144,7 @@ class Teacher:
         """How much each visual token matters to the answer in each layer, (B, L, N) fp32.
 
         In a unit of its own for each sample. See
-        :func:`rcp.relevance.relevance`; it costs a forward and a backward pass.
+        :func:`rcp.objectives.relevance.relevance`; it costs a forward and a backward pass.
         """
         if "relevance" in self.caches:
             return self.caches["relevance"].relevance(batch)

@@ -144,7 +144,7 @@ class TeacherCache:
         return logits, Trace(answer_states={layer: states[layer] for layer in layers})
 
     def relevance(self, batch: Batch) -> Tensor:
-        """What :func:`rcp.relevance.relevance` gave for the batch, (B, L, N) fp32."""
+        """What :func:`rcp.objectives.relevance.relevance` gave for the batch, (B, L, N) fp32."""
         found = [self._read(name, "relevance").float().T for name in batch["ids"]]
         padded = nn.utils.rnn.pad_sequence(found, batch_first=True)
         return padded.transpose(1, 2).to(batch["labels"].device)

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from rcp.attaching.attach import attach
 from rcp.attaching.given_images import given_images
 from rcp.conversations import Batch
-from rcp.evaluation.exact_match import ExactMatch
+from rcp.objectives.exact_match import ExactMatch
 from rcp.plugin import Plugin
 from rcp.training.teacher import Teacher
 from rcp.training.whole import independent_copy, is_sharded
