@@ -11,10 +11,10 @@ from PIL import ExifTags, Image
 import rcp
 from rcp.__main__ import main
 from rcp.conversations import ConversationDataset
+from rcp.conversations.table import TableDataset, is_table
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.run_folder import callbacks
 from rcp.training.sampler import ResumableSampler
-from rcp.training.table import TableDataset, is_table
 from tests.test_training_plugin import training
 from tests.tiny_base import conversation, write_conversations
 

@@ -18,11 +18,11 @@ from torch.utils.data import DataLoader
 import rcp
 from rcp.__main__ import main
 from rcp.conversations import LoadedSample
+from rcp.conversations.stream import StreamedTable, TrainingStream
+from rcp.conversations.table import TableDataset
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.run_folder import callbacks
-from rcp.training.stream import StreamedTable, TrainingStream
 from rcp.training.survival import AtomicCheckpointIO
-from rcp.training.table import TableDataset
 from tests.test_training_plugin import training
 from tests.test_training_survival import in_child, kill
 

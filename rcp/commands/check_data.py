@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 
 from rcp.conversations.checks import Findings, check, repeated, summary
+from rcp.conversations.stream import StreamedTable
+from rcp.conversations.table import is_table
 from rcp.errors import UserError
 
 SHOWN = 20
@@ -23,8 +25,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from rcp.training.table import is_table  # which takes Lightning along
-
     if is_table(str(options.file)):
         found = _check_table(str(options.file), options.decode)
     else:
@@ -46,8 +46,6 @@ def run(options: argparse.Namespace) -> None:
 
 def _check_table(source: str, decode: bool) -> Findings:
     """One pass through a Hugging Face data set, without anything being kept on disk."""
-    from rcp.training.stream import StreamedTable
-
     table, found = StreamedTable(source), Findings()
     for row in table.rows():
         try:

@@ -8,11 +8,11 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import ProcessorMixin
 
 from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample
+from rcp.conversations.stream import StreamedTable, TrainingStream
+from rcp.conversations.table import TableDataset, is_table
+from rcp.conversations.unreadable import PassingOver
 from rcp.errors import UserError
 from rcp.training.sampler import ResumableSampler
-from rcp.training.stream import StreamedTable, TrainingStream
-from rcp.training.table import TableDataset, is_table
-from rcp.training.unreadable import PassingOver
 
 
 class ConversationDataModule(pl.LightningDataModule):

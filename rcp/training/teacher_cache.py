@@ -19,10 +19,10 @@ from rcp.conversations import (
     LoadedSample,
     Sample,
 )
+from rcp.conversations.unreadable import PassingOver
 from rcp.errors import UserError
 from rcp.training.fingerprint import check_fingerprint
 from rcp.training.shards import Shards
-from rcp.training.unreadable import PassingOver
 
 SHARD = 256
 """Samples in one file."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from torch.utils.data import IterableDataset, get_worker_info
 
 from rcp.conversations import LoadedSample, Sample
+from rcp.conversations.table import Row, image_column, is_table, open_table, sample_of, with_images
 from rcp.errors import UserError
-from rcp.training.table import Row, image_column, is_table, open_table, sample_of, with_images
 
 ROWS_AT_ONCE = 16
 UNREADABLE_IN_A_ROW = 1000
@@ -17,7 +17,8 @@ UNREADABLE_IN_A_ROW = 1000
 
 
 class StreamedTable:
-    """The rows of what :class:`~rcp.training.table.TableDataset` opens, in any number of shares.
+    """The rows of what :class:`~rcp.conversations.table.TableDataset` opens, in any number of
+    shares.
 
     Every row is in one share, the same whatever the order. Where the number of ``files`` is a
     multiple of the number of shares, a share is made of whole files; else each share reads all
@@ -91,7 +92,7 @@ class TrainingStream(IterableDataset[LoadedSample]):
     passes before only the first one is, for its length.
 
     In the place of a sample that cannot be read stands the next one that can, with a note of what
-    it stands for, as in :class:`~rcp.training.unreadable.PassingOver`.
+    it stands for, as in :class:`~rcp.conversations.unreadable.PassingOver`.
     """
 
     def __init__(
