@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from rcp.errors import UserError
-from rcp.training.cli import run
+from rcp.training.run.cli import run
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -29,7 +29,7 @@ from rcp.pruners import PRUNERS
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions, PluginOptions
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.run_folder import callbacks
+from rcp.training.run.folder import callbacks
 from rcp.training.stages import GuideOptions, RetentionOptions
 from tests.decoding import generated
 from tests.families import FAMILIES, Case, Sample

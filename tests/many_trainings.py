@@ -56,7 +56,7 @@ def _here(parameter: Any) -> torch.Tensor:
 def main(plan: Path) -> int:
     """Exit status: that of the first training that fails."""
     torch.set_num_threads(1)
-    import rcp.training.cli as cli
+    import rcp.training.run.cli as cli
 
     cli.PluginTraining = ToldTraining  # type: ignore[misc]
     for told in json.loads(plan.read_text()):

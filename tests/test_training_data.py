@@ -13,7 +13,7 @@ from rcp.__main__ import main
 from rcp.conversations import ConversationDataset
 from rcp.conversations.table import TableDataset, is_table
 from rcp.training.data_module import ConversationDataModule
-from rcp.training.run_folder import callbacks
+from rcp.training.run.folder import callbacks
 from rcp.training.sampler import ResumableSampler
 from tests.test_training_plugin import training
 from tests.tiny_base import conversation, write_conversations

@@ -18,9 +18,9 @@ from pytorch_lightning.strategies import DeepSpeedStrategy
 
 import rcp
 from rcp.training import checkpoint as checkpoints
-from rcp.training import strategies
 from rcp.training.export import export_checkpoint
-from rcp.training.strategies import (
+from rcp.training.run import strategies
+from rcp.training.run.strategies import (
     DEEPSPEED,
     PluginDeepSpeed,
     chosen_strategy,

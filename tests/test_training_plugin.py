@@ -19,8 +19,8 @@ from rcp.training.export import export_checkpoint
 from rcp.training.objective import answer_logits
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.run_folder import callbacks
-from rcp.training.survival import AtomicCheckpointIO
+from rcp.training.run.folder import callbacks
+from rcp.training.run.survival import AtomicCheckpointIO
 from tests.families import FAMILIES
 from tests.tiny_base import TOKENS, conversation, make_processor, write_conversations
 

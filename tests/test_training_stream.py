@@ -21,8 +21,8 @@ from rcp.conversations import LoadedSample
 from rcp.conversations.stream import StreamedTable, TrainingStream
 from rcp.conversations.table import TableDataset
 from rcp.training.data_module import ConversationDataModule
-from rcp.training.run_folder import callbacks
-from rcp.training.survival import AtomicCheckpointIO
+from rcp.training.run.folder import callbacks
+from rcp.training.run.survival import AtomicCheckpointIO
 from tests.test_training_plugin import training
 from tests.test_training_survival import in_child, kill
 

@@ -19,9 +19,9 @@ from torch import Tensor
 
 import rcp
 from rcp.errors import StoppedTogether
-from rcp.training import survival
-from rcp.training.run_folder import callbacks
-from rcp.training.survival import SIGNALS, AtomicCheckpointIO
+from rcp.training.run import survival
+from rcp.training.run.folder import callbacks
+from rcp.training.run.survival import SIGNALS, AtomicCheckpointIO
 from tests.full_disk import full_disk
 from tests.test_training_plugin import data, training
 

@@ -28,7 +28,7 @@ from benchmarks.variants import write_configuration
 from rcp import __main__ as commands
 from rcp.base_model.loading import load_base
 from rcp.training.checkpoint import read_checkpoint
-from rcp.training.strategies import refuse_deepspeed
+from rcp.training.run.strategies import refuse_deepspeed
 
 STRATEGIES = ("ddp", "deepspeed_stage_2", "deepspeed_stage_3")
 MORE = 2

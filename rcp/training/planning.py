@@ -18,11 +18,11 @@ from rcp.base_model.sizes import decoder_facts
 from rcp.errors import UserError
 from rcp.plugin import Plugin, fitted
 from rcp.refusals import refuse_below_one
-from rcp.training.config_files import config_path, only_our_classes
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.memory import Step, memory
 from rcp.training.options import PluginOptions
 from rcp.training.plugin_training import PluginTraining
+from rcp.training.run.config_files import config_path, only_our_classes
 from rcp.typed_values import check_arguments
 
 PARTS = ("model", "data", "trainer")

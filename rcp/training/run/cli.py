@@ -18,16 +18,10 @@ from rcp.training.checkpoint import (
     read_checkpoint,
     standing,
 )
-from rcp.training.config_files import only_our_classes, with_config_paths
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.refusals import (
-    refuse_impossible,
-    refuse_late_validation,
-    refuse_seed,
-    refuse_single_samples,
-)
-from rcp.training.run_folder import (
+from rcp.training.run.config_files import only_our_classes, with_config_paths
+from rcp.training.run.folder import (
     LAST,
     SaveRun,
     callbacks,
@@ -35,8 +29,14 @@ from rcp.training.run_folder import (
     nothing_left_of_refusals,
     refuse_existing_run,
 )
-from rcp.training.strategies import PluginDeepSpeed, chosen_strategy
-from rcp.training.survival import AtomicCheckpointIO
+from rcp.training.run.refusals import (
+    refuse_impossible,
+    refuse_late_validation,
+    refuse_seed,
+    refuse_single_samples,
+)
+from rcp.training.run.strategies import PluginDeepSpeed, chosen_strategy
+from rcp.training.run.survival import AtomicCheckpointIO
 
 ADVICE = "Add the import path to import_path_allowlist in set_parsing_settings to allow it"
 """What the parser says to programmers where a configuration names what it may not."""

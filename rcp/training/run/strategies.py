@@ -17,7 +17,7 @@ from pytorch_lightning.strategies import DeepSpeedStrategy
 
 from rcp.errors import UserError
 from rcp.training import checkpoint as checkpoints
-from rcp.training.survival import AtomicCheckpointIO
+from rcp.training.run.survival import AtomicCheckpointIO
 from rcp.training.whole import whole_weights
 
 OFFLOAD = {"offload_optimizer": True, "offload_parameters": True}

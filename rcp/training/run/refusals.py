@@ -10,7 +10,7 @@ from rcp.errors import UserError
 from rcp.refusals import refuse_unwritable
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.strategies import refuse_deepspeed
+from rcp.training.run.strategies import refuse_deepspeed
 
 
 def refuse_seed(seed: bool | int) -> None:

@@ -18,10 +18,10 @@ from pytorch_lightning.cli import SaveConfigCallback
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from rcp.errors import UserError
-from rcp.training.deepspeed_adam import IdleUntilNow
-from rcp.training.non_finite import LeaveOutNonFinite
-from rcp.training.survival import KeepLast
-from rcp.training.unreadable import StopAtTooMany
+from rcp.training.run.deepspeed_adam import IdleUntilNow
+from rcp.training.run.non_finite import LeaveOutNonFinite
+from rcp.training.run.survival import KeepLast
+from rcp.training.run.unreadable import StopAtTooMany
 from rcp.version import __version__
 
 BEST, LAST = "best", "last"
