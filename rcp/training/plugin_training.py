@@ -37,7 +37,7 @@ from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.schedules import TemperatureSchedule, budget_target
 from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from rcp.training.taught import take_pruners
-from rcp.training.teacher import Teacher
+from rcp.training.teacher.teacher import Teacher
 from rcp.training.validation import ValidatedTraining
 from rcp.training.whole import is_sharded
 

@@ -9,7 +9,7 @@ from rcp.attaching.given_images import given_images
 from rcp.conversations import Batch
 from rcp.objectives.exact_match import ExactMatch
 from rcp.plugin import Plugin
-from rcp.training.teacher import Teacher
+from rcp.training.teacher.teacher import Teacher
 from rcp.training.whole import independent_copy, is_sharded
 
 

@@ -29,9 +29,9 @@ from rcp.objectives.losses import task_loss
 from rcp.objectives.relevance import relevance
 from rcp.plugin import Plugin
 from rcp.training.distributed import any_process
-from rcp.training.fingerprint import fingerprint
 from rcp.training.objective import answer_columns, answer_logits
-from rcp.training.teacher_cache import Keep, TeacherCache, kept_answers, kept_relevance
+from rcp.training.teacher.cache import Keep, TeacherCache, kept_answers, kept_relevance
+from rcp.training.teacher.fingerprint import fingerprint
 from rcp.training.whole import is_sharded
 
 BLANK = 224

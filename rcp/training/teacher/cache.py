@@ -21,8 +21,8 @@ from rcp.conversations import (
 )
 from rcp.conversations.unreadable import PassingOver
 from rcp.errors import UserError
-from rcp.training.fingerprint import check_fingerprint
-from rcp.training.shards import Shards
+from rcp.training.teacher.fingerprint import check_fingerprint
+from rcp.training.teacher.shards import Shards
 
 SHARD = 256
 """Samples in one file."""
