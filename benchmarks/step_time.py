@@ -24,8 +24,8 @@ from benchmarks.environment import environment
 from rcp.attaching.attach import attach
 from rcp.choosing.relaxation import Relaxation
 from rcp.training.data_module import ConversationDataModule
+from rcp.training.estimate.planning import read_configuration, read_plugin_options
 from rcp.training.objective import answer_logits
-from rcp.training.planning import read_configuration, read_plugin_options
 from rcp.training.plugin_training import PluginTraining
 
 WARM_UP = 2

@@ -20,8 +20,8 @@ from rcp.backbones import backbone_for
 from rcp.base_model.cost import kv_bytes, prefill_flops
 from rcp.base_model.sizes import decoder_facts
 from rcp.choosing.relaxation import Relaxation
-from rcp.training.memory import CONTEXT, SPLIT, Step, kept_per_row, memory
-from rcp.training.planning import on_meta, rows_by_layer
+from rcp.training.estimate.memory import CONTEXT, SPLIT, Step, kept_per_row, memory
+from rcp.training.estimate.planning import on_meta, rows_by_layer
 from tests.tiny import reference_plugin, tiny_inputs, tiny_llava_model
 from tests.tiny_base import LAYERS, TOKENS
 

@@ -24,7 +24,7 @@ from benchmarks.gpu.stopwatch import Stopwatch, Times
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import kv_bytes, prefill_flops
 from rcp.base_model.sizes import decoder_facts
-from rcp.training.planning import rows_by_layer
+from rcp.training.estimate.planning import rows_by_layer
 from tests.decoding import error
 
 MIB = 2**20

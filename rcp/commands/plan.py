@@ -22,6 +22,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from rcp.training.planning import plan
+    from rcp.training.estimate.planning import plan
 
     print("\n".join(plan(options)))

@@ -19,7 +19,7 @@ from rcp.errors import UserError
 from rcp.plugin import Plugin, fitted
 from rcp.refusals import refuse_below_one
 from rcp.training.data_module import ConversationDataModule
-from rcp.training.memory import Step, memory
+from rcp.training.estimate.memory import Step, memory
 from rcp.training.options import PluginOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.config_files import config_path, only_our_classes
