@@ -28,9 +28,9 @@ from rcp.objectives.labels import LabelForm, attention_labels, relevance_labels
 from rcp.pruners import PRUNERS
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions, PluginOptions
+from rcp.training.phases import GuideOptions, RetentionOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.folder import callbacks
-from rcp.training.stages import GuideOptions, RetentionOptions
 from tests.decoding import generated
 from tests.families import FAMILIES, Case, Sample
 from tests.tiny import (

@@ -15,7 +15,7 @@ from rcp.evaluation.comparison import Report
 from rcp.evaluation.rows import Row
 from rcp.plugin.lora import LoraSpec
 from rcp.training.options import PluginOptions
-from rcp.training.stages import GuideOptions
+from rcp.training.phases import GuideOptions
 
 ROOT = Path(__file__).parent.parent
 FULL = Row("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 40)

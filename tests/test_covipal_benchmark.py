@@ -11,7 +11,7 @@ import rcp
 from benchmarks import covipal, steps
 from benchmarks.variants import read_configuration
 from rcp.evaluation.comparison import Report
-from rcp.training.stages import GuideOptions
+from rcp.training.phases import GuideOptions
 from tests.test_benchmark_variants import FULL, plugin_of
 
 ROOT = Path(__file__).parent.parent

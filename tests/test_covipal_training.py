@@ -16,7 +16,7 @@ from rcp.training.guided import refuse_waiting_for_idle_parts, watch_teacher
 from rcp.training.objective import answer_logits
 from rcp.training.optimizer import rate_factor
 from rcp.training.options import OptimizerOptions
-from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
+from rcp.training.phases import GuideOptions, Moment, RetentionOptions, moment
 from tests.test_training_plugin import (
     FILM,
     RCP,

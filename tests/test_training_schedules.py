@@ -3,7 +3,7 @@
 import pytest
 
 from rcp import UserError
-from rcp.training.schedules import TemperatureSchedule, budget_target, learning_rate_factor
+from rcp.training.curves import TemperatureSchedule, budget_target, learning_rate_factor
 
 
 def test_temperature_falls_to_60_percent_and_noise_ends_at_80():

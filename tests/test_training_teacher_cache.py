@@ -14,8 +14,8 @@ from rcp.attaching.given_images import ENCODER, encode_images, given_images
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions, PluginOptions
+from rcp.training.phases import GuideOptions
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.stages import GuideOptions
 from rcp.training.teacher import cache as teacher_cache
 from rcp.training.teacher.shards import Shards
 from tests.dry_run import Loads, llava_onevision

@@ -16,7 +16,7 @@ from rcp.objectives import losses
 from rcp.objectives.labels import attention_labels, relevance_labels, sinks
 from rcp.plugin import Plugin
 from rcp.training.objective import answer_logits
-from rcp.training.stages import GuideOptions
+from rcp.training.phases import GuideOptions
 
 
 @torch.no_grad()

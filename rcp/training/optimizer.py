@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from rcp.plugin import Plugin
+from rcp.training.curves import learning_rate_factor
 from rcp.training.options import OptimizerOptions
-from rcp.training.schedules import learning_rate_factor
-from rcp.training.stages import GuideOptions, RetentionOptions, moment
+from rcp.training.phases import GuideOptions, RetentionOptions, moment
 
 Factor = Callable[[int], float]
 

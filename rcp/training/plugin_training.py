@@ -20,6 +20,7 @@ from rcp.errors import UserError
 from rcp.objectives.losses import Reduce
 from rcp.plugin import Plugin
 from rcp.training import checkpoint as checkpoints
+from rcp.training.curves import TemperatureSchedule, budget_target
 from rcp.training.data_module import batches_done
 from rcp.training.distributed import all_reduce_sum, is_distributed
 from rcp.training.gradient_checkpointing import checkpoint_layers, let_layers_checkpoint
@@ -33,9 +34,8 @@ from rcp.training.guided import (
 from rcp.training.objective import answer_logits, loss_terms, term_weights
 from rcp.training.optimizer import optimizer_of
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
+from rcp.training.phases import GuideOptions, Moment, RetentionOptions, moment
 from rcp.training.retention import retention_terms, retention_weights
-from rcp.training.schedules import TemperatureSchedule, budget_target
-from rcp.training.stages import GuideOptions, Moment, RetentionOptions, moment
 from rcp.training.taught import take_pruners
 from rcp.training.teacher.teacher import Teacher
 from rcp.training.validation import ValidatedTraining

@@ -6,7 +6,7 @@ from torch import Tensor
 from rcp.attaching.trace import Trace
 from rcp.objectives import losses
 from rcp.plugin import Plugin
-from rcp.training.stages import RetentionOptions
+from rcp.training.phases import RetentionOptions
 
 
 def retention_weights(options: RetentionOptions) -> dict[str, float]:

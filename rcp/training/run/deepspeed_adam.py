@@ -6,7 +6,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.strategies import DeepSpeedStrategy
 from torch import Tensor
 
-from rcp.training.stages import Moment
+from rcp.training.phases import Moment
 
 
 class IdleUntilNow(pl.Callback):
