@@ -11,7 +11,7 @@ from rcp.__main__ import main
 from rcp.base_model.loading import load_base
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.evaluation.diagnosis import diagnose
-from rcp.evaluation.shift import DistributionShift, GapWithLoss, SinkSurvival
+from rcp.evaluation.metrics.shift import DistributionShift, GapWithLoss, SinkSurvival
 from rcp.objectives.losses import repair_loss
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised
 from tests.tiny_base import LAYERS

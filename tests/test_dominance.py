@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rcp.evaluation.dominance import TextDominance
+from rcp.evaluation.metrics.dominance import TextDominance
 from tests.tiny import IMAGE, tiny_inputs, tiny_llava_model
 
 

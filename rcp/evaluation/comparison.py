@@ -14,9 +14,9 @@ from rcp.evaluation.contestants import (
 )
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.images import blank_image, downsampled_input
+from rcp.evaluation.metrics.tally import Tally
 from rcp.evaluation.prefill import encoder_flops, extra_flops, speedups
 from rcp.evaluation.rows import Row, pooled
-from rcp.evaluation.tally import Tally
 
 
 @dataclass(frozen=True)

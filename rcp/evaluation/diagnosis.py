@@ -12,7 +12,7 @@ from rcp.attaching.attach import attach
 from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import predicting
 from rcp.conversations import Batch
-from rcp.evaluation.shift import DistributionShift, GapWithLoss, SinkSurvival
+from rcp.evaluation.metrics.shift import DistributionShift, GapWithLoss, SinkSurvival
 from rcp.objectives.labels import sinks
 from rcp.plugin import Plugin
 

@@ -14,9 +14,9 @@ from rcp.backbones import Backbone
 from rcp.base_model.sizes import decoder_facts
 from rcp.conversations import Batch, ConversationDataset, LoadedSample
 from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.occupancy import Occupancy
+from rcp.evaluation.metrics.occupancy import Occupancy
+from rcp.evaluation.metrics.tally import Tally
 from rcp.evaluation.preparation import Preparation
-from rcp.evaluation.tally import Tally
 
 
 class Questions:

@@ -17,7 +17,7 @@ from rcp.base_model.cost import prefill_flops
 from rcp.base_model.sizes import decoder_facts
 from rcp.conversations import LoadedSample
 from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.occupancy import Occupancy
+from rcp.evaluation.metrics.occupancy import Occupancy
 from rcp.evaluation.preparation import Preparation
 
 WARM_UP = 2

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from rcp.atomic_write import whole
-from rcp.evaluation.tally import Tally
+from rcp.evaluation.metrics.tally import Tally
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ class ClsAttentionPruner(Pruner):
 
     The plain compression of the text-dominance study (arXiv 2508.10552 [note]), FasterVLM's
     ranking; how much text then dominates, its indices measure:
-    :mod:`rcp.evaluation.dominance`. Where the model joins patches, a token has their mean. [ours]
+    :mod:`rcp.evaluation.metrics.dominance`. Where the model joins patches, a token has their mean.
+    [ours]
     """
 
     name = "cls_attention"

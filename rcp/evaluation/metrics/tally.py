@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from rcp.base_model.cost import DecoderFacts, paper_prefill_flops, prefill_flops
-from rcp.evaluation.occupancy import Occupancy
+from rcp.evaluation.metrics.occupancy import Occupancy
 from rcp.objectives.exact_match import ExactMatch
 
 
