@@ -12,13 +12,13 @@ from rcp.backbones import backbone_for
 from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import Schedule, schedule_for
 from rcp.conversations import ConversationDataset
-from rcp.evaluation.attention_trend import attention_trends
 from rcp.evaluation.contestants import FULL, Contestant
 from rcp.evaluation.generation import Questions
-from rcp.evaluation.horizon import horizon, information_by_layer
 from rcp.evaluation.prefill import extra_flops, selection_seconds, speedups
 from rcp.evaluation.preparation import conversation_batches
 from rcp.evaluation.rows import Row, pooled
+from rcp.evaluation.studies.attention_trend import attention_trends
+from rcp.evaluation.studies.horizon import horizon, information_by_layer
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 
 BASE = Path("data/tiny-vlm")

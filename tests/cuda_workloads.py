@@ -18,11 +18,11 @@ from rcp import LoraSpec, Plugin, PluginSpec, Relaxation, RepairSpec, StageSpec,
 from rcp.backbones import backbone_for
 from rcp.choosing.tokens import predicting
 from rcp.choosing.view import LOOKS_BACK
-from rcp.evaluation.attention_trend import attention_trends
-from rcp.evaluation.diagnosis import diagnose
-from rcp.evaluation.horizon import information_by_layer
 from rcp.evaluation.metrics.dominance import TextDominance
 from rcp.evaluation.metrics.occupancy import Occupancy
+from rcp.evaluation.studies.attention_trend import attention_trends
+from rcp.evaluation.studies.diagnosis import diagnose
+from rcp.evaluation.studies.horizon import information_by_layer
 from rcp.objectives import losses
 from rcp.objectives.labels import LabelForm, attention_labels, relevance_labels
 from rcp.pruners import PRUNERS

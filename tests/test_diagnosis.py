@@ -10,8 +10,8 @@ import rcp
 from rcp.__main__ import main
 from rcp.base_model.loading import load_base
 from rcp.conversations import ConversationCollator, ConversationDataset
-from rcp.evaluation.diagnosis import diagnose
 from rcp.evaluation.metrics.shift import DistributionShift, GapWithLoss, SinkSurvival
+from rcp.evaluation.studies.diagnosis import diagnose
 from rcp.objectives.losses import repair_loss
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised
 from tests.tiny_base import LAYERS

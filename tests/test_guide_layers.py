@@ -13,7 +13,7 @@ from rcp.backbones import backbone_for
 from rcp.base_model.loading import load_base
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.generation import Questions
-from rcp.evaluation.guide_layers import guide_scores
+from rcp.evaluation.studies.guide_layers import guide_scores
 from tests.tiny_base import LAYERS
 
 pytest_plugins = ["tests.training_fixtures"]

@@ -7,8 +7,8 @@ import torch
 
 import rcp
 from rcp.__main__ import main
-from rcp.evaluation.attention_trend import BINS, attention_trends, fitted
-from rcp.evaluation.horizon import horizon, information_by_layer
+from rcp.evaluation.studies.attention_trend import BINS, attention_trends, fitted
+from rcp.evaluation.studies.horizon import horizon, information_by_layer
 from tests.tiny import tiny_inputs
 from tests.tiny_base import LAYERS, conversation, make_model, make_processor, write_conversations
 

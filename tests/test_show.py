@@ -10,8 +10,8 @@ import rcp
 from rcp.__main__ import main
 from rcp.base_model.loading import load_base
 from rcp.conversations import ConversationDataset
-from rcp.evaluation.drawing import SHADE, shaded
-from rcp.evaluation.survivors import Survivors, survivors
+from rcp.evaluation.studies.drawing import SHADE, shaded
+from rcp.evaluation.studies.survivors import Survivors, survivors
 from tests.tiny import RCP_ARGUMENTS, randomised
 from tests.tiny_base import TOKENS, conversation, write_conversations
 

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 from rcp.backbones import backbone_for
 from rcp.commands import _questions
-from rcp.evaluation.attention_trend import attention_trends
+from rcp.evaluation.studies.attention_trend import attention_trends
 from rcp.refusals import refuse_layers
 
 

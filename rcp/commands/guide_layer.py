@@ -9,7 +9,7 @@ from rcp.choosing.schedule import mean_ratio_of
 from rcp.commands import _questions
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.generation import Questions
-from rcp.evaluation.guide_layers import guide_scores, plot_guide_scores
+from rcp.evaluation.studies.guide_layers import guide_scores, plot_guide_scores
 from rcp.refusals import refuse_below_one, refuse_layers, refuse_no_file
 
 

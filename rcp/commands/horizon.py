@@ -3,7 +3,7 @@
 import argparse
 
 from rcp.commands import _questions
-from rcp.evaluation.horizon import horizon, information_by_layer
+from rcp.evaluation.studies.horizon import horizon, information_by_layer
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

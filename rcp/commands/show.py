@@ -4,8 +4,8 @@ import argparse
 
 from rcp.commands import _plugin_on_data
 from rcp.errors import UserError
-from rcp.evaluation.drawing import draw
-from rcp.evaluation.survivors import survivors
+from rcp.evaluation.studies.drawing import draw
+from rcp.evaluation.studies.survivors import survivors
 from rcp.refusals import refuse_below_one
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from rcp.atomic_write import whole
-from rcp.evaluation.survivors import Survivors
+from rcp.evaluation.studies.survivors import Survivors
 
 SHADE = 0.8
 """How dark a dropped token becomes."""

@@ -1,0 +1,1 @@
+"""Questions about a model or a plug-in, one file each."""
