@@ -20,8 +20,8 @@ from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugins, training_seconds
 from benchmarks.variants import CONFIGS, Variant, changed, read_configuration
 from rcp.atomic_write import whole
-from rcp.evaluation import tables
-from rcp.evaluation.rows import Row
+from rcp.evaluation.report import tables
+from rcp.evaluation.report.rows import Row
 from rcp.folder.read_write import load_plugin
 
 RECIPE = "rcp_tiny.yaml"

@@ -24,9 +24,9 @@ from benchmarks.variants import (
     read_configuration,
 )
 from rcp import __main__ as commands
-from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
-from rcp.evaluation.rows import Row, write_rows
+from rcp.evaluation.report import tables
+from rcp.evaluation.report.rows import Row, write_rows
 
 SHARED = {"model.gradient_shares_every": 0}
 

@@ -18,9 +18,9 @@ from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugin
 from benchmarks.variants import read_configuration
-from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
-from rcp.evaluation.rows import Row, write_rows
+from rcp.evaluation.report import tables
+from rcp.evaluation.report.rows import Row, write_rows
 
 CONFIG = Path("configs/quickstart.yaml")
 SHARED = [

@@ -16,7 +16,7 @@ from rcp.evaluation.contestants import FULL, Contestant
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.prefill import extra_flops, selection_seconds, speedups
 from rcp.evaluation.preparation import conversation_batches
-from rcp.evaluation.rows import Row, pooled
+from rcp.evaluation.report.rows import Row, pooled
 from rcp.evaluation.studies.attention_trend import attention_trends
 from rcp.evaluation.studies.horizon import horizon, information_by_layer
 from rcp.plugin import Plugin, PluginSpec, StageSpec

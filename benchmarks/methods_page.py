@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from benchmarks.methods_bench import TOLERANCE, Bench, Entry
-from rcp.evaluation import tables
+from rcp.evaluation.report import tables
 
 
 def page(

@@ -21,7 +21,7 @@ from rcp.atomic_write import whole
 from rcp.errors import UserError
 from rcp.evaluation import cli
 from rcp.evaluation.comparison import Report
-from rcp.evaluation.rows import Row
+from rcp.evaluation.report.rows import Row
 
 SECONDS = "seconds.json"
 

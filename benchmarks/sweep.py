@@ -27,10 +27,10 @@ from benchmarks.variants import (
     read_configuration,
 )
 from rcp.atomic_write import whole
-from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE
-from rcp.evaluation.rows import Row
+from rcp.evaluation.report import tables
+from rcp.evaluation.report.rows import Row
 
 INSIDE = {"first stage at layer 1": (1, 8, 15)}
 BEFORE = {"first stage before the decoder": (0, 8, 15)}

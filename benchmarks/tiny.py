@@ -16,10 +16,10 @@ from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugin
 from benchmarks.variants import CONFIGS, read_configuration
-from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE, FULL
-from rcp.evaluation.rows import Row, write_rows
+from rcp.evaluation.report import tables
+from rcp.evaluation.report.rows import Row, write_rows
 
 BUDGETS = {"N/9": "rcp_tiny.yaml", "N/18": "rcp_tiny_n18.yaml"}
 

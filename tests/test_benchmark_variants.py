@@ -12,7 +12,7 @@ from benchmarks import ablation, steps, sweep
 from benchmarks.variants import Variant, changed, read_configuration, validated_once
 from rcp.backbones import backbone_for
 from rcp.evaluation.comparison import Report
-from rcp.evaluation.rows import Row
+from rcp.evaluation.report.rows import Row
 from rcp.plugin.lora import LoraSpec
 from rcp.training.options import PluginOptions
 from rcp.training.phases import GuideOptions

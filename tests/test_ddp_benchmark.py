@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ddp
-from rcp.evaluation.rows import Row
+from rcp.evaluation.report.rows import Row
 
 ONE = Row("rcp", 0.90, 0.01, {}, 0.95, 16.0, 18.0, 2e9, 2048, 3.0, 3, 40)
 

@@ -11,11 +11,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import rcp
 from rcp.backbones import backbone_for
 from rcp.conversations import ConversationDataset
-from rcp.evaluation import prefill, rows, tables
+from rcp.evaluation import prefill
 from rcp.evaluation.comparison import Timing, compare
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.generation import Questions
-from rcp.evaluation.rows import Row
+from rcp.evaluation.report import rows, tables
+from rcp.evaluation.report.rows import Row
 from rcp.objectives.exact_match import ExactMatch
 from tests.full_disk import full_disk
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised

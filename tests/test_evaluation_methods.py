@@ -13,9 +13,9 @@ from benchmarks import methods
 from benchmarks.methods_bench import Bench, Entry
 from benchmarks.methods_figure import draw
 from benchmarks.methods_page import cells
-from rcp.evaluation import tables
 from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.rows import Row
+from rcp.evaluation.report import tables
+from rcp.evaluation.report.rows import Row
 from rcp.pruners import PRUNERS
 
 FULL = Row("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 2)

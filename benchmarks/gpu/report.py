@@ -9,7 +9,7 @@ from benchmarks.gpu.measuring import read_figures
 from benchmarks.gpu.parts import Places
 from benchmarks.gpu.running import LOG, Outcome
 from rcp.atomic_write import whole
-from rcp.evaluation import tables
+from rcp.evaluation.report import tables
 
 HEADER = ["part", "status", "seconds", "main figures"]
 

@@ -10,8 +10,8 @@ from tqdm import tqdm
 from rcp.atomic_write import whole
 from rcp.commands import _plugin_on_data
 from rcp.conversations import Batch
-from rcp.evaluation import tables
 from rcp.evaluation.preparation import conversation_batches
+from rcp.evaluation.report import tables
 from rcp.evaluation.studies.diagnosis import diagnose
 from rcp.refusals import refuse_below_one
 

@@ -10,13 +10,13 @@ from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations import ConversationDataset
 from rcp.errors import UserError
-from rcp.evaluation import tables
 from rcp.evaluation.comparison import Report, compare
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.entrants import compared, exported, refuse_shared_names, training_free
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.options import parse
-from rcp.evaluation.rows import write_rows
+from rcp.evaluation.report import tables
+from rcp.evaluation.report.rows import write_rows
 from rcp.extensions import import_files
 
 

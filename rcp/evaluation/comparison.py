@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rcp.choosing.schedule import Schedule
-from rcp.evaluation import notes
 from rcp.evaluation.contestants import (
     FULL,
     Contestant,
@@ -16,7 +15,8 @@ from rcp.evaluation.generation import Questions
 from rcp.evaluation.images import blank_image, downsampled_input
 from rcp.evaluation.metrics.tally import Tally
 from rcp.evaluation.prefill import encoder_flops, extra_flops, speedups
-from rcp.evaluation.rows import Row, pooled
+from rcp.evaluation.report import notes
+from rcp.evaluation.report.rows import Row, pooled
 
 
 @dataclass(frozen=True)

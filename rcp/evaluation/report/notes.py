@@ -1,7 +1,7 @@
 """Sentences that say how the numbers of a table were come by."""
 
 from rcp.backbones import Backbone
-from rcp.evaluation.rows import Row
+from rcp.evaluation.report.rows import Row
 
 PAPER_FORMULA = "2s·4h² + 4s²h + 6shm"
 

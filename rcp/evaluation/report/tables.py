@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from rcp.evaluation.rows import Row
+from rcp.evaluation.report.rows import Row
 
 Cells = list[list[str]]
 """The header first; column 0 is text, the others are numbers."""

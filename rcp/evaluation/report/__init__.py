@@ -1,0 +1,1 @@
+"""Results as rows, as tables, and as the sentences beneath them."""
