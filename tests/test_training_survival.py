@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import signal
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -166,6 +167,8 @@ def test_a_second_interrupt_ends_a_run_at_once(uninterrupted, base_folder: Path,
 
     def interrupt_twice() -> None:
         os.kill(os.getpid(), signal.SIGINT)
+        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            time.sleep(0.01)  # until the first one has been noted: two at once are one
         os.kill(os.getpid(), signal.SIGINT)
 
     folder = tmp_path / "run"
