@@ -1,6 +1,6 @@
 """Several trainings one after another in the same processes, since starting them takes seconds.
 
-    torchrun --nproc_per_node 2 tests/many_trainings.py plan.json
+    torchrun --nproc_per_node 2 -m tests.many_trainings plan.json
 
 The plan lists trainings: ``arguments`` of train.py, and what shall happen in it. ``unanswered`` is
 the rank that finds no answer in its batches of odd number; ``kill`` the step after which rank 0
@@ -17,11 +17,10 @@ from typing import Any
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import train  # noqa: E402
-from rcp.choosing.tokens import IGNORED  # noqa: E402
-from rcp.training.plugin_training import PluginTraining  # noqa: E402
+import train
+from rcp.choosing.tokens import IGNORED
+from rcp.training.plugin_training import PluginTraining
+from rcp.training.run import cli
 
 
 class ToldTraining(PluginTraining):
@@ -56,8 +55,6 @@ def _here(parameter: Any) -> torch.Tensor:
 def main(plan: Path) -> int:
     """Exit status: that of the first training that fails."""
     torch.set_num_threads(1)
-    import rcp.training.run.cli as cli
-
     cli.PluginTraining = ToldTraining  # type: ignore[misc]
     for told in json.loads(plan.read_text()):
         ToldTraining.plan = told

@@ -121,7 +121,7 @@ class Runs:
         file = self.folder / "plan.json"
         file.write_text(json.dumps(plan))
         launch = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-        command = [sys.executable, *launch, "tests/many_trainings.py", str(file)]
+        command = [sys.executable, *launch, "-m", "tests.many_trainings", str(file)]
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
 
 
