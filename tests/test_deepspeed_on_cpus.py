@@ -214,12 +214,12 @@ def test_two_nodes_train_as_the_example_says(runs: Runs, tmp_path: Path):
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     shared = {**os.environ, "PATH": path, "NODES": "2", "HEAD": "127.0.0.1", "PORT": str(port),
               "GPUS": "1", "STRATEGY": "deepspeed_stage_2", "OMP_NUM_THREADS": "1"}
+    logs = [tmp_path / f"node{node}.log" for node in range(2)]  # a full pipe would stop a node
     launched = [
-        subprocess.Popen(["bash", "examples/torchrun.sh", str(file)], cwd=ROOT, text=True,
-                         env=shared | {"NODE": str(node)}, stderr=subprocess.PIPE)
-        for node in range(2)
+        subprocess.Popen(["bash", "examples/torchrun.sh", str(file)], cwd=ROOT,
+                         env=shared | {"NODE": str(node)}, stderr=log.open("w"))
+        for node, log in enumerate(logs)
     ]
-    for node in launched:
-        _, error = node.communicate(timeout=300)
-        assert node.returncode == 0, error[-4000:]
+    for node, log in zip(launched, logs):
+        assert node.wait(timeout=300) == 0, log.read_text()[-4000:]
     assert len(losses(tmp_path / "run")) == STEPS and weights(tmp_path / "run")
