@@ -96,6 +96,8 @@ def test_rotary_can_be_left_out(tiny_llava, batch):
 def test_layer_inputs_and_the_guide_are_those_of_the_full_model(tiny_llava, batch, eager):
     weights, hidden, _ = eager
     found = views(tiny_llava, batch, "drop")
+    slots = found[1].alive.shape[1]
+    assert found[1].guide_attention.shape == (3, len(weights), slots)  # as the view's text says
     for row in range(3):
         image, question = columns(batch, row)
         expected = torch.stack([w[row][:, question][:, :, image].mean((0, 1)) for w in weights])

@@ -15,7 +15,6 @@ def test_question_is_what_follows_the_last_image_and_answers_are_the_rows_that_p
     assert tokens.question[0].nonzero()[:, 0].tolist() == [6, 7]
     assert tokens.answer[0].nonzero()[:, 0].tolist() == [7, 8, 9]
     assert tokens.image_index[0].tolist() == [0, 0, 1, 1]
-    assert tokens.prompt_end.tolist() == [8]
 
 
 def test_without_labels_the_whole_forward_is_the_prompt():

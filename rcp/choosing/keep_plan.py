@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -17,17 +16,14 @@ class KeepPlan:
     """Which original positions are alive from each stage on.
 
     ``layers``: the pruning layers, ascending. ``alive`` (S, B, T) bool: valid text and surviving
-    image columns after each stage. ``visual`` (B, T) bool: the image columns. ``prompt_end``
-    (B,) long: the column after the last prompt token. ``memory``: what the repair adapter
-    stored, by name, each (B, ...). ``merges``: for the stages that fold dropped tokens into kept
-    ones, weights (B, K, N) over the N visual tokens a sample began with, one row a kept token.
+    image columns after each stage. ``visual`` (B, T) bool: the image columns. ``merges``: for the
+    stages that fold dropped tokens into kept ones, weights (B, K, N) over the N visual tokens a
+    sample began with, one row a kept token.
     """
 
     layers: tuple[int, ...]
     alive: Tensor
     visual: Tensor
-    prompt_end: Tensor
-    memory: dict[str, Tensor]
     merges: dict[int, Tensor] = field(default_factory=dict)
 
     @property
@@ -63,21 +59,15 @@ class KeepPlan:
         if earlier is not None:
             alive = torch.cat([earlier.alive, alive], 2)
             visual = torch.cat([earlier.visual, visual], 1)
-        return replace(self, alive=alive, visual=visual, prompt_end=self.prompt_end + start)
+        return replace(self, alive=alive, visual=visual)
 
     def spread(self, rows: int) -> "KeepPlan":
         """The one sample's plan for each of ``rows`` samples."""
-
-        def expanded(values: dict[Any, Tensor]) -> dict[Any, Tensor]:
-            return {name: v.expand(rows, *v.shape[1:]) for name, v in values.items()}
-
         return replace(
             self,
             alive=self.alive.expand(-1, rows, -1),
             visual=self.visual.expand(rows, -1),
-            prompt_end=self.prompt_end.expand(rows),
-            memory=expanded(self.memory),
-            merges=expanded(self.merges),
+            merges={at: weights.expand(rows, -1, -1) for at, weights in self.merges.items()},
         )
 
     def save(self, path: str | Path) -> None:
@@ -86,15 +76,16 @@ class KeepPlan:
             "layers": torch.tensor(self.layers, dtype=torch.long),
             "alive": self.alive.contiguous(),
             "visual": self.visual.contiguous(),
-            "prompt_end": self.prompt_end.contiguous(),
         }
-        tensors |= {f"memory.{name}": value.contiguous() for name, value in self.memory.items()}
         tensors |= {f"merge.{stage}": value.contiguous() for stage, value in self.merges.items()}
         save_file(tensors, str(path))
 
     @classmethod
     def load(cls, path: str | Path) -> "KeepPlan":
-        """Read what :meth:`save` wrote; raises ``UserError`` if there is no such file."""
+        """Read what :meth:`save` wrote; raises ``UserError`` if there is no such file.
+
+        What else is in the file is passed over: earlier versions wrote tensors nobody read.
+        """
         if not Path(path).is_file():
             raise UserError(f"There is no plan file '{path}'. Write one with KeepPlan.save first.")
         with safe_open(str(path), framework="pt") as file:
@@ -103,12 +94,6 @@ class KeepPlan:
             layers=tuple(tensors["layers"].tolist()),
             alive=tensors["alive"],
             visual=tensors["visual"],
-            prompt_end=tensors["prompt_end"],
-            memory={
-                name.removeprefix("memory."): value
-                for name, value in tensors.items()
-                if name.startswith("memory.")
-            },
             merges={
                 int(name.removeprefix("merge.")): value
                 for name, value in tensors.items()

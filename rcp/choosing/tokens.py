@@ -29,7 +29,6 @@ class TokenMap:
     question: Tensor
     answer: Tensor
     valid: Tensor
-    prompt_end: Tensor
     visual_columns: Tensor
     visual_valid: Tensor
     image_index: Tensor
@@ -164,7 +163,6 @@ def build_token_map(
         question=question,
         answer=answer,
         valid=valid,
-        prompt_end=prompt_end,
         visual_columns=visual_columns,
         visual_valid=visual_valid,
         image_index=index,
@@ -195,7 +193,6 @@ def continuation_map(valid: Tensor, predicting: int = 1) -> TokenMap:
         question=nothing,
         answer=nothing.scatter(1, rows, True),
         valid=valid,
-        prompt_end=rows[:, 0] + 1,
         visual_columns=none.long(),
         visual_valid=none,
         image_index=none.long(),

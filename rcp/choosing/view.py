@@ -61,8 +61,9 @@ class View:
     ``attention_before``: likewise of the layer before. ``layer_input`` (B, N, D): the visual rows
     before the layer's norm. ``transitions`` (B, N) fp32: how much attention and feed-forward
     blocks have turned and scaled each token, summed over layers
-    (:mod:`rcp.attaching.forwards.transitions`). ``guide_attention`` (B, N) fp32: question to visual
-    attention of a separate full forward of the unpruned model.
+    (:mod:`rcp.attaching.forwards.transitions`). ``guide_attention`` (B, L, N) fp32: for each of the
+    decoder's L layers, question to visual attention of a separate full forward of the unpruned
+    model, mean over heads and rows.
 
     Of its entrance: ``projected`` (B, N, D) and ``question_embeds`` (B, Q, D): visual tokens and
     question as they entered the decoder, before any norm. ``encoder_tokens`` (B, N, C): what the

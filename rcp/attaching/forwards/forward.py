@@ -320,7 +320,5 @@ class Forward:
             alive=torch.stack(self.stages_alive) if self.stages_alive
             else self.tokens.valid[None][:0],
             visual=self.tokens.image,
-            prompt_end=self.tokens.prompt_end,
-            memory={f"context.{stage}": value for stage, value in self.contexts.items()},
             merges=dict(self.merges),
         )
