@@ -10,13 +10,13 @@ import functools
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rcp.attaching.hooks import Hook, OfThread
+from rcp.attaching.stand_in import StandIn
 from rcp.backbones import Backbone, backbone_for
 from rcp.backbones.tower import VISION_FACTS
 
@@ -43,16 +43,14 @@ class Watch:
         self.deliver = deliver
         self._local = OfThread()  # the encoding now running in this thread
         self._hooks: list[Any] = []
+        self._stand_in: StandIn | None = None
         if self.facts:
             self._install()
 
     def remove(self) -> None:
         """Take everything off the model again; safe to call twice."""
-        if self._hooks:
-            host = self.backbone.model.base_model
-            del host.get_image_features
-            if self._before is not None:
-                host.get_image_features = self._before
+        if self._stand_in is not None:
+            self._stand_in.undo()
         while self._hooks:
             self._hooks.pop().remove()
 
@@ -66,10 +64,7 @@ class Watch:
         if "encoder_keys" in self.facts:
             self._hook(tower.attention, "encoder_keys", tower.keys)
         host = self.backbone.model.base_model
-        self._before = vars(host).get("get_image_features")  # features may be given there
-        # `generate` reads the signature
-        plain = MethodType(type(host).get_image_features, host)
-        host.get_image_features = functools.wraps(plain)(functools.partial(self._encode))
+        self._stand_in = StandIn(host, "get_image_features", self._encode)
 
     def _hook(self, module: nn.Module, fact: str, measure: Callable[[Tensor], Tensor]) -> None:
         hook = Hook(functools.partial(self._take, fact, measure))
@@ -88,17 +83,20 @@ class Watch:
             with torch.no_grad():
                 taken[fact] = measure(args[0] if args else kwargs["hidden_states"])
 
-    def _encode(self, *args: Any, **kwargs: Any) -> Any:
+    def _encode(self, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of the model's ``get_image_features``."""
         host = self.backbone.model.base_model
-        plain = type(host).get_image_features
         self._local.taken = {}
         try:
-            output = plain(host, *args, **kwargs)
+            output = before(*args, **kwargs)
             taken = self._local.taken
         finally:
             self._local.taken = None
-        call = _by_name(plain, host, args, kwargs)
+        if self.deliver is not None and hasattr(output, ATTRIBUTE):
+            self.deliver(getattr(output, ATTRIBUTE))  # given, with what was taken beforehand
+        if not taken:
+            return output
+        call = _by_name(type(host).get_image_features, host, args, kwargs)
         facts = {name: self.backbone.packed(value, call) for name, value in taken.items()}
         if not isinstance(output, (tuple, Tensor)):
             setattr(output, ATTRIBUTE, facts)

@@ -1,10 +1,11 @@
 """What ``generate`` may be asked for while tokens are dropped, checked where it is asked."""
 
-import functools
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from rcp.attaching.hooks import OfThread
+from rcp.attaching.stand_in import StandIn
 from rcp.errors import UserError
 
 
@@ -17,9 +18,8 @@ class Guard:
 
     def __init__(self, model: Any) -> None:
         self.model = model
-        self._before = vars(model).get("generate")
         self._local = OfThread()  # whether this thread generates
-        model.generate = functools.wraps(model.generate)(functools.partial(self._generate))
+        self._stand_in = StandIn(model, "generate", self._generate)
 
     @property
     def generating(self) -> bool:
@@ -28,15 +28,13 @@ class Guard:
 
     def remove(self) -> None:
         """Give the model its own ``generate`` back."""
-        del self.model.generate
-        if self._before is not None:
-            self.model.generate = self._before
+        self._stand_in.undo()
 
-    def _generate(self, *args: Any, **kwargs: Any) -> Any:
+    def _generate(self, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         _check_request(self.model, args, kwargs)
         outer, self._local.generating = self.generating, True
         try:
-            return type(self.model).generate(self.model, *args, **kwargs)
+            return before(*args, **kwargs)
         finally:
             self._local.generating = outer
 

@@ -1,7 +1,6 @@
 """Image features outside the forward that would compute them: encoded once, used by many."""
 
 import copy
-import functools
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from rcp.attaching.encoder_watch import hand_over
+from rcp.attaching.stand_in import StandIn
 
 ENCODER = "get_image_features"
 """Method of the model without its head, the same in all families: from pixels to features."""
@@ -49,17 +49,12 @@ def given_images(model: Any, features: Any) -> Iterator[None]:
     if features is None:
         yield
         return
-    host = model.base_model
-    before = vars(host).get(ENCODER)  # an attached plug-in may watch this very encoder
 
-    @functools.wraps(getattr(host, ENCODER))  # `generate` asks for its signature
     def given(*_: Any, **__: Any) -> Any:
         return copy.copy(features)  # a host may write into what it is given
 
-    setattr(host, ENCODER, given)
+    stand_in = StandIn(model.base_model, ENCODER, given)
     try:
         yield
     finally:
-        delattr(host, ENCODER)
-        if before is not None:
-            setattr(host, ENCODER, before)
+        stand_in.undo()
