@@ -12,7 +12,7 @@ import yaml
 
 import export
 import train
-from rcp.training.checkpoint import predecessor
+from rcp.atomic_write import predecessor
 from tests.cli import assert_one_paragraph, settings
 from tests.tiny_base import conversation, write_conversations
 
@@ -51,6 +51,8 @@ def test_train_resume_and_export(config: Path, tmp_path: Path, capsys: pytest.Ca
     assert "Read back with equal logits" in capsys.readouterr().out
     assert export.main(to_plugin) == 2
     assert "exists already" in capsys.readouterr().err
+    (tmp_path / "plugin").rename(predecessor(tmp_path / "plugin"))  # as a kill may leave it
+    assert export.main(to_plugin) == 2
     assert export.main([*to_plugin, "--overwrite"]) == 0
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 

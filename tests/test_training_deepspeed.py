@@ -17,6 +17,7 @@ import yaml
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
 import rcp
+from rcp.atomic_write import predecessor
 from rcp.training import checkpoint as checkpoints
 from rcp.training.export import export_checkpoint
 from rcp.training.run import strategies
@@ -156,7 +157,7 @@ def test_a_kill_while_a_checkpoint_is_replaced_leaves_one(
     monkeypatch.setattr(os, "rename", partial(killed_at_its_moment, rename))
     # removed as well, but before the first move: what is not there, and an unfinished folder
     monkeypatch.setattr(shutil, "rmtree", lambda path, **options: (
-        killed_at_its_moment(remove, path, **options) if checkpoints.predecessor(last).exists()
+        killed_at_its_moment(remove, path, **options) if predecessor(last).exists()
         else remove(path, **options)
     ))
     with pytest.raises(KeyboardInterrupt):

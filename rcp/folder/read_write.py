@@ -2,8 +2,6 @@
 
 import json
 import os
-import shutil
-import tempfile
 import warnings
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rcp.atomic_write import standing, whole_folder
 from rcp.base_model.identity import BaseIdentity
 from rcp.errors import UserError
 from rcp.folder.card import model_card
@@ -49,34 +48,23 @@ def save_plugin(plugin: Plugin, path: str | Path) -> None:
     path = Path(path)
     if os.path.lexists(path):
         raise UserError(f"'{path}' exists already. Choose another folder, or remove it first.")
-    try:
-        _write(plugin, path)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(
-            f"'{path}' cannot be written ({reason}). Nothing is left there: choose another "
-            f"place, or make room."
-        ) from error
+    with whole_folder(path) as unfinished:
+        write_files(plugin, unfinished)
 
 
-def _write(plugin: Plugin, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+def write_files(plugin: Plugin, folder: Path) -> None:
+    """Write ``plugin`` into the empty ``folder``; raises ``OSError`` where there is no room."""
+    description = describe(plugin)
+    weights = {name: value.contiguous().cpu() for name, value in plugin.state_dict().items()}
     try:
-        description = describe(plugin)
-        weights = {name: value.contiguous().cpu() for name, value in plugin.state_dict().items()}
-        save_file(weights, str(unfinished / WEIGHTS))
-        text = json.dumps(description, indent=2) + "\n"
-        (unfinished / DESCRIPTION).write_text(text)
-        (unfinished / "README.md").write_text(model_card(description))
+        save_file(weights, str(folder / WEIGHTS))
         if plugin.lora is not None:
             base = plugin.base.name_or_path if plugin.base is not None else ""
-            save_peft_folder(plugin.lora, base, unfinished / "lora")
-        unfinished.chmod(0o755)
-        os.rename(unfinished, path)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+            save_peft_folder(plugin.lora, base, folder / "lora")
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+    (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+    (folder / "README.md").write_text(model_card(description))
 
 
 def describe(plugin: Plugin) -> dict[str, Any]:
@@ -105,7 +93,7 @@ def load_plugin(path: str | Path) -> Plugin:
     Unknown fields and tensors are named in a warning; missing or truncated ones raise
     ``UserError``.
     """
-    path = Path(path)
+    path = standing(Path(path))
     description = _read_description(path)
     if unknown := sorted(set(description) - WRITTEN):
         warnings.warn(

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rcp.atomic_write import standing
 from rcp.base_model.identity import BaseIdentity
 from rcp.base_model.loading import BaseDtype
 from rcp.errors import UserError
@@ -105,18 +106,6 @@ def give_dimensions(checkpoint: dict[str, Any]) -> None:
         for state in optimizer["state"].values():
             moments = {name: state[name] for name in ("exp_avg", "exp_avg_sq")}
             state |= {name: value.view(1) for name, value in moments.items() if value.dim() == 0}
-
-
-def predecessor(path: Path) -> Path:
-    """Where the folder ``path`` lies while another one takes its place."""
-    return path.parent / f".{path.name}-before"  # Path.with_name refuses "."
-
-
-def standing(path: Path) -> Path:
-    """``path``, or its predecessor if a run was killed while that was being replaced."""
-    before = predecessor(path)
-    # not Path.exists, which raises where a name is too long; likewise below
-    return before if os.path.exists(before) and not os.path.exists(path) else path
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """From a training checkpoint to a plug-in folder that is known to load."""
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import torch
@@ -10,11 +8,12 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers import ProcessorMixin
 
+from rcp.atomic_write import standing, whole_folder
 from rcp.attaching.attach import attach
 from rcp.base_model.loading import load_base
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError
-from rcp.folder.read_write import DESCRIPTION, load_plugin, save_plugin
+from rcp.folder.read_write import DESCRIPTION, load_plugin, write_files
 from rcp.plugin import Plugin
 from rcp.refusals import refuse_unwritable
 from rcp.training.checkpoint import read_checkpoint, rebuild_plugin, trained
@@ -24,17 +23,18 @@ def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -
     """Write the plug-in of ``checkpoint`` as the folder ``output`` and return it.
 
     The folder appears only after what was written has been read back and gives the same logits
-    on the base model. Raises ``UserError`` for an existing ``output`` (unless with ``overwrite``
-    it is a plug-in), a checkpoint that cannot be read, or a base model that cannot be loaded.
+    on the base model; a kill leaves it, or the one it replaces, where ``load_plugin`` finds it.
+    Raises ``UserError`` for an existing ``output`` (unless with ``overwrite`` it is a plug-in), a
+    checkpoint that cannot be read, or a base model that cannot be loaded.
     """
     refuse_unwritable(output, "--output")
-    there = os.path.lexists(output)
+    there = os.path.lexists(standing(output))
     if there and not overwrite:
         raise UserError(
             f"'{output}' exists already. Name another folder with --output, or replace it with "
             "--overwrite."
         )
-    if there and not (output / DESCRIPTION).is_file():
+    if there and not os.path.isfile(standing(output) / DESCRIPTION):
         raise UserError(
             f"'{output}' is no exported plug-in, and --overwrite replaces nothing else: it may be "
             "worth hours. Name another folder with --output, or remove it first."
@@ -44,17 +44,9 @@ def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -
     entry = trained(content, f"'{checkpoint}'")
     model, processor = load_base(entry.base.name_or_path, entry.dtype)
     inputs = _check_inputs(processor)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    workplace = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        written = workplace / output.name
-        save_plugin(plugin, written)
-        _verify(model, inputs, plugin, load_plugin(written))
-        if there:
-            os.rename(output, workplace / "replaced")
-        os.rename(written, output)
-    finally:
-        shutil.rmtree(workplace)
+    with whole_folder(output) as unfinished:
+        write_files(plugin, unfinished)
+        _verify(model, inputs, plugin, load_plugin(unfinished))
     return plugin
 
 

@@ -11,13 +11,9 @@ from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from rcp.atomic_write import standing
 from rcp.errors import UserError
-from rcp.training.checkpoint import (
-    check_goes_on,
-    check_resumable,
-    read_checkpoint,
-    standing,
-)
+from rcp.training.checkpoint import check_goes_on, check_resumable, read_checkpoint
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.config_files import only_our_classes, with_config_paths

@@ -15,6 +15,7 @@ import torch
 from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.strategies import DeepSpeedStrategy
 
+from rcp.atomic_write import replace_folder
 from rcp.errors import UserError
 from rcp.training import checkpoint as checkpoints
 from rcp.training.run.survival import AtomicCheckpointIO
@@ -106,20 +107,6 @@ class PluginDeepSpeed(DeepSpeedStrategy):
             )
             replace_folder(unfinished, target)
         self.barrier()
-
-
-def replace_folder(new: Path, target: Path) -> None:
-    """Move the folder ``new`` to ``target``; what was there goes only when its successor is.
-
-    Killed between the two moves it leaves no ``target``, but what was there, whole, where
-    :func:`rcp.training.checkpoint.standing` looks for it.
-    """
-    before = checkpoints.predecessor(target)
-    if target.exists():
-        shutil.rmtree(before, ignore_errors=True)
-        os.rename(target, before)
-    os.rename(new, target)
-    shutil.rmtree(before, ignore_errors=True)
 
 
 def _plain(checkpoint: dict[str, Any]) -> dict[str, Any]:
