@@ -28,7 +28,7 @@ def from_plain(cls: type[Made], values: Any) -> Made:
             f"Correct the name."
         )
     found = {
-        name: _of_type(hints[name], value, f"{cls.__name__}.{name}")
+        name: of_type(hints[name], value, f"{cls.__name__}.{name}")
         for name, value in values.items()
     }
     try:
@@ -42,22 +42,23 @@ def check_arguments(made: type, arguments: dict[str, Any]) -> None:
     hints = get_type_hints(made.__init__)  # type: ignore[misc]
     for name, value in arguments.items():
         if name in hints:  # an unknown name is the call's own complaint
-            _of_type(hints[name], value, f"{made.__name__}'s {name}")
+            of_type(hints[name], value, f"{made.__name__}'s {name}")
 
 
-def _of_type(kind: Any, value: Any, name: str) -> Any:
+def of_type(kind: Any, value: Any, name: str) -> Any:
+    """``value``, which messages call ``name``, as a ``kind``; ``UserError`` if it is none."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         if value is None and type(None) in inner:
             return None
-        return _of_type(next(part for part in inner if part is not type(None)), value, name)
+        return of_type(next(part for part in inner if part is not type(None)), value, name)
     if is_dataclass(kind):
         return from_plain(kind, value)  # type: ignore[arg-type]
     if origin is list and isinstance(value, (list, tuple)):
-        return [_of_type(inner[0], part, name) for part in value]
+        return [of_type(inner[0], part, name) for part in value]
     if origin is dict and isinstance(value, dict):
         return {
-            _of_type(inner[0], key, name): _of_type(inner[1], part, name)
+            of_type(inner[0], key, name): of_type(inner[1], part, name)
             for key, part in value.items()
         }
     if origin is Literal:

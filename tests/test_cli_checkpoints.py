@@ -1,5 +1,6 @@
 """Checkpoints that are damaged, strange or of another base, as train.py and export.py tell it."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,15 +32,13 @@ def put(where: str, value: object) -> Callable[[dict], None]:
 WEIGHT = "state_dict/plugin.pruners.1.queries"
 DAMAGE = {
     "holds no plug-in": put("rcp", 5),
-    "holds format version 2, but": put("rcp/format_version", 2),
-    "holds format version True, but": put("rcp/format_version", True),
-    "is damaged: PluginSpec has no place for 5": put("rcp/spec", 5),
-    "is damaged: Trained.hidden_size is '32'": put("rcp/hidden_size", "32"),
-    "is damaged: BaseIdentity has no place for None": put("rcp/base", None),
-    "dtype is 'load', but it must be 'float32' or 'bfloat16'": put("rcp/dtype", "load"),
-    "is damaged: .*missing .* 'training_summary'": lambda checkpoint: (
-        checkpoint["rcp"].pop("training_summary")
-    ),
+    "has format version 2;": put("rcp/format_version", 2),
+    "has format version True;": put("rcp/format_version", True),
+    "is damaged: PluginSpec has no place for 5": put("rcp/plugin", 5),
+    "is damaged: Description.hidden_size is '32'": put("rcp/hidden_size", "32"),
+    "is damaged: it does not tell the base": put("rcp/base", None),
+    "dtype is 'load', but it must be 'float32' or 'bfloat16'": put("rcp/training/dtype", "load"),
+    "is damaged: it lacks 'training'": lambda checkpoint: checkpoint["rcp"].pop("training"),
     "holds no weights by name": put("state_dict", 5),
     "holds no weights by name. Give": put("state_dict", {5: torch.zeros(1)}),
     "1 of the plug-in's tensors are missing in the checkpoint": lambda checkpoint: (
@@ -94,6 +93,54 @@ def test_resuming_from_damaged_checkpoints_is_refused(
     assert train.main(run) == 2
     assert_one_paragraph(capsys.readouterr().err, "train.py", complaint)
     assert not (tmp_path / "run").exists()
+
+
+def as_before(checkpoint: dict) -> None:
+    """With its entry in the shape that was written until 2026-11."""
+    entry = checkpoint["rcp"]
+    checkpoint["rcp"] = {
+        "format_version": 1,
+        "spec": entry["plugin"],
+        "dtype": entry["training"].pop("dtype"),
+        "training_summary": entry["training"],
+        **{name: entry[name] for name in ("hidden_size", "num_layers", "base")},
+    }
+
+
+def test_a_checkpoint_of_before_is_exported_and_resumed(checkpoint: Path, tmp_path: Path):
+    path = changed(checkpoint, as_before, tmp_path)
+    for source, output in ((path, "before"), (checkpoint, "today")):
+        assert export.main(["--checkpoint", str(source), "--output", str(tmp_path / output)]) == 0
+    before, today = (
+        json.loads((tmp_path / name / "plugin.json").read_text()) for name in ("before", "today")
+    )
+    assert before == today and today["training"]["dtype"] == "float32"
+    config = str(checkpoint.parent.with_name("config.yaml"))
+    run = ["--config", config, "--run_folder", str(tmp_path / "run"), "--ckpt_path", str(path)]
+    assert train.main([*run, "--trainer.max_steps", "3"]) == 0
+
+
+def test_a_checkpoint_describes_the_plugin_as_the_folder_does(checkpoint: Path, tmp_path: Path):
+    assert export.main(["--checkpoint", str(checkpoint), "--output", str(tmp_path / "out")]) == 0
+    written = json.loads((tmp_path / "out" / "plugin.json").read_text())
+    assert torch.load(checkpoint, weights_only=True)["rcp"] == written
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (put("rcp/spec", 5), "is damaged: PluginSpec has no place for 5"),
+        (put("rcp/dtype", "load"), "dtype is 'load', but it must be 'float32' or 'bfloat16'"),
+        (lambda content: content["rcp"].pop("training_summary"), "is damaged: it lacks 'training'"),
+    ],
+)
+def test_a_damaged_checkpoint_of_before_is_refused(
+    change: Callable[[dict], None], complaint: str, checkpoint: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    path = changed(checkpoint, lambda content: (as_before(content), change(content)), tmp_path)
+    assert export.main(["--checkpoint", str(path), "--output", str(tmp_path / "plugin")]) == 2
+    assert_one_paragraph(capsys.readouterr().err, "export.py", complaint)
 
 
 def test_a_checkpoint_changes_no_field_of_the_configuration(

@@ -57,7 +57,7 @@ def test_a_configuration_trains(path: Path, tmp_path: Path, monkeypatch: pytest.
     assert train.main(["--config", str(path), *arguments]) == 0
     checkpoint = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
     assert checkpoint["global_step"] == 2
-    summary = checkpoint["rcp"]["training_summary"]
+    summary = checkpoint["rcp"]["training"]
     assert {"accuracy", "full_accuracy"} <= set(summary["results"])
 
 

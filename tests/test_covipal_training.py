@@ -180,7 +180,7 @@ def test_a_training_starts_from_pruners_that_another_has_taught(
 
 def summary(folder: Path) -> Any:
     checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
-    return checkpoint[ENTRY]["training_summary"]
+    return checkpoint[ENTRY]["training"]
 
 
 def test_a_plugin_of_frozen_pruners_alone_is_refused(base_folder: Path):

@@ -97,9 +97,9 @@ def written(base_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """A training module, the checkpoint Lightning would hand over, and a strategy to write it."""
     monkeypatch.setattr(DeepSpeedStrategy, "save_checkpoint", write_shards)
     module = training(base_folder)
-    summary = {"steps": 4, "results": {"accuracy": 0.5}}
+    summary = {"dtype": "float32", "steps": 4, "results": {"accuracy": 0.5}}
     checkpoint: dict[str, Any] = {"state_dict": module.state_dict(), "global_step": 4}
-    checkpoints.keep_plugin_only(checkpoint, module.plugin, "float32", summary)
+    checkpoints.keep_plugin_only(checkpoint, module.plugin, summary)
     return module, checkpoint, OneProcess(module)
 
 

@@ -83,7 +83,7 @@ def test_a_run_trains_the_plugin_alone_and_exports(
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {"plugin"}
     assert fingerprint(rebuild_plugin(checkpoint)) == trained
-    results = checkpoint[ENTRY]["training_summary"]["results"]
+    results = checkpoint[ENTRY]["training"]["results"]
     assert {"accuracy", "accuracy_counting", "full_accuracy"} <= set(results)
 
     export_checkpoint(tmp_path / "last.ckpt", tmp_path / "exported")

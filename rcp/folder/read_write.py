@@ -2,42 +2,24 @@
 
 import json
 import os
-import warnings
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rcp.atomic_write import standing, whole_folder
-from rcp.base_model.identity import BaseIdentity
 from rcp.errors import UserError
 from rcp.folder.card import model_card
+from rcp.folder.description import describe, read_description
 from rcp.folder.peft import save_peft_folder
 from rcp.folder.weights import filled
-from rcp.plugin import Plugin, PluginSpec
-from rcp.typed_values import from_plain
+from rcp.plugin import Plugin
 
 WEIGHTS = "plugin.safetensors"
 DESCRIPTION = "plugin.json"
-FORMAT_VERSION = 1
-WRITTEN = {"format_version", "plugin", "hidden_size", "num_layers", "budget", "base", "versions",
-           "training"}
-"""The fields of ``plugin.json``."""
-
-
-@dataclass
-class Description:
-    """What of ``plugin.json`` rebuilds the plug-in; the rest of the file is for readers."""
-
-    plugin: PluginSpec
-    hidden_size: int
-    num_layers: int
-    base: BaseIdentity | None
-    training: dict[str, Any]
+AGAIN = "Export the plug-in again."
 
 
 def save_plugin(plugin: Plugin, path: str | Path) -> None:
@@ -67,26 +49,6 @@ def write_files(plugin: Plugin, folder: Path) -> None:
     (folder / "README.md").write_text(model_card(description))
 
 
-def describe(plugin: Plugin) -> dict[str, Any]:
-    """The contents of ``plugin.json``: all that rebuilds and explains the plug-in."""
-    import transformers
-
-    return {
-        "format_version": FORMAT_VERSION,
-        "plugin": plugin.spec.to_dict(),
-        "hidden_size": plugin.hidden_size,
-        "num_layers": plugin.num_layers,
-        "budget": {
-            "convention": "mean over decoder layers of the kept share of visual tokens",
-            "mean_ratio": plugin.mean_ratio,
-            "final_ratio": plugin.schedule.ratios[-1] if plugin.schedule.ratios else 1.0,
-        },
-        "base": plugin.base.to_dict() if plugin.base is not None else None,
-        "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
-        "training": plugin.training_summary,
-    }
-
-
 def load_plugin(path: str | Path) -> Plugin:
     """Read what :func:`save_plugin` wrote; the plug-in refuses other bases than its own.
 
@@ -94,19 +56,10 @@ def load_plugin(path: str | Path) -> Plugin:
     ``UserError``.
     """
     path = standing(Path(path))
-    description = _read_description(path)
-    if unknown := sorted(set(description) - WRITTEN):
-        warnings.warn(
-            f"'{path / DESCRIPTION}' holds fields nobody knows: {', '.join(unknown)}", stacklevel=2
-        )
-    if missing := {field.name for field in fields(Description)} - set(description):
-        raise UserError(
-            f"'{path / DESCRIPTION}' is damaged: it lacks '{min(missing)}'. Export the plug-in "
-            f"again."
-        )
-    read = from_plain(Description, {f.name: description[f.name] for f in fields(Description)})
-    sizes, weights = (read.hidden_size, read.num_layers), path / WEIGHTS
-    plugin = filled(read.plugin, *sizes, _read_weights(weights), f"'{weights}'")
+    source, weights = f"'{path / DESCRIPTION}'", path / WEIGHTS
+    read = read_description(_description(path), source, AGAIN)
+    tensors = _read_weights(weights)
+    plugin = filled(read.plugin, read.hidden_size, read.num_layers, tensors, f"'{weights}'")
     plugin.base = read.base
     plugin.training_summary = read.training
     return plugin
@@ -140,7 +93,8 @@ def load(
     return model, processor
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def _description(path: Path) -> Any:
+    """The contents of ``plugin.json``, whatever they are."""
     for name in (DESCRIPTION, WEIGHTS):
         if not os.path.isfile(path / name):  # Path.is_file raises where a name is too long
             raise UserError(
@@ -149,23 +103,9 @@ def _read_description(path: Path) -> dict[str, Any]:
             )
     try:
         text = (path / DESCRIPTION).read_text(encoding="utf-8")
-        description = json.loads(text, object_pairs_hook=_named_once)
+        return json.loads(text, object_pairs_hook=_named_once)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"'{path / DESCRIPTION}' cannot be read: {error}. Export the plug-in again."
-        ) from None
-    if not isinstance(description, dict) or "format_version" not in description:
-        raise UserError(
-            f"'{path / DESCRIPTION}' does not describe a plug-in: it is no JSON object with a "
-            f"format_version. Export the plug-in again."
-        )
-    version = description["format_version"]
-    if type(version) is not int or version != FORMAT_VERSION:
-        raise UserError(
-            f"'{path}' has format version {version!r}; this version reads {FORMAT_VERSION}. Update "
-            f"rcp, or export the plug-in again."
-        )
-    return description
+        raise UserError(f"'{path / DESCRIPTION}' cannot be read: {error}. {AGAIN}") from None
 
 
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

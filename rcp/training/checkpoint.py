@@ -1,7 +1,6 @@
 """What a training checkpoint holds of the plug-in, in plain types."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ from rcp.atomic_write import standing
 from rcp.base_model.identity import BaseIdentity
 from rcp.base_model.loading import BaseDtype
 from rcp.errors import UserError
+from rcp.folder.description import Description, describe, read_description
 from rcp.folder.weights import checked, expected, filled
-from rcp.plugin import Plugin, PluginSpec
-from rcp.typed_values import from_plain
+from rcp.plugin import Plugin
+from rcp.typed_values import of_type
 
 ENTRY = "rcp"
 """Key of our entry in the checkpoint."""
@@ -22,7 +22,6 @@ ENTRY = "rcp"
 WHOLE = "plugin.ckpt"
 """In the folder that DeepSpeed writes as a checkpoint: the file with the plug-in in full."""
 
-FORMAT_VERSION = 1
 PREFIX = "plugin."
 STANDING = {
     "pytorch-lightning_version": str,
@@ -36,51 +35,33 @@ STANDING = {
 WHAT = "the checkpoint"
 """What a message calls one whose path is not known."""
 
-
-@dataclass
-class Trained:
-    """What a checkpoint says of its plug-in, beside the weights."""
-
-    format_version: int
-    spec: PluginSpec
-    hidden_size: int
-    num_layers: int
-    base: BaseIdentity
-    dtype: BaseDtype
-    training_summary: dict[str, Any]
+ANOTHER = "Give best.ckpt or last.ckpt of a run's folder."
 
 
-def keep_plugin_only(
-    checkpoint: dict[str, Any], plugin: Plugin, dtype: BaseDtype, training_summary: dict[str, Any]
-) -> None:
-    """Take the frozen weights out of ``checkpoint`` and put in what rebuilds the plug-in."""
+def keep_plugin_only(checkpoint: dict[str, Any], plugin: Plugin, training: dict[str, Any]) -> None:
+    """Take the frozen weights out of ``checkpoint`` and put in what rebuilds the plug-in.
+
+    ``training`` is what the exported folder will say of it, the ``dtype`` of the base among it.
+    """
     state = checkpoint["state_dict"]
     checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(PREFIX)}
-    checkpoint[ENTRY] = {
-        "format_version": FORMAT_VERSION,
-        "spec": plugin.spec.to_dict(),
-        "hidden_size": plugin.hidden_size,
-        "num_layers": plugin.num_layers,
-        "base": plugin.base.to_dict() if plugin.base is not None else None,
-        "dtype": dtype,
-        "training_summary": training_summary,
-    }
+    checkpoint[ENTRY] = describe(plugin) | {"training": training}
 
 
 def check_resumable(checkpoint: dict[str, Any], plugin: Plugin) -> None:
     """Refuse a checkpoint that was not written by a training of this plug-in on this base."""
     entry = trained(checkpoint, WHAT)
-    mine, theirs = plugin.spec.to_dict(), checkpoint[ENTRY]["spec"]
-    different = sorted(key for key in mine if mine[key] != theirs.get(key))
+    mine, theirs = plugin.spec.to_dict(), entry.plugin.to_dict()
+    different = sorted(key for key in mine if mine[key] != theirs[key])
     if different:
         raise UserError(
             f"The checkpoint belongs to another plug-in: its {' and '.join(different)} "
-            f"({', '.join(str(theirs.get(key)) for key in different)}) differ from the "
+            f"({', '.join(str(theirs[key]) for key in different)}) differ from the "
             "configuration. Resume with the configuration it was trained with, which is the "
             "config.yaml of its run folder."
         )
     if plugin.base is not None:
-        entry.base.check_same(plugin.base)
+        trained_on(entry, WHAT).check_same(plugin.base)
     if "state_dict" in checkpoint:  # DeepSpeed loads the weights by itself
         # not those of ``plugin`` itself, which may be sharded
         wanted = expected(plugin.spec, plugin.hidden_size, plugin.num_layers)
@@ -137,29 +118,48 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def rebuild_plugin(checkpoint: dict[str, Any]) -> Plugin:
     """The trained plug-in of a checkpoint, in evaluation mode."""
     entry, weights = trained(checkpoint, WHAT), _weights(checkpoint, WHAT)
-    plugin = filled(entry.spec, entry.hidden_size, entry.num_layers, weights, WHAT)
+    plugin = filled(entry.plugin, entry.hidden_size, entry.num_layers, weights, WHAT)
     plugin.base = entry.base
-    plugin.training_summary = entry.training_summary
+    plugin.training_summary = entry.training
     return plugin
 
 
-def trained(checkpoint: Any, name: str) -> Trained:
+def trained(checkpoint: Any, name: str) -> Description:
     """Our entry of ``checkpoint``, which messages call ``name``; raises ``UserError`` for none."""
+    name = f"{name[0].upper()}{name[1:]}"
     entry = checkpoint.get(ENTRY) if isinstance(checkpoint, dict) else None
-    version = entry.get("format_version") if isinstance(entry, dict) else None
-    if type(version) is not int or version != FORMAT_VERSION:
-        found = "no plug-in" if version is None else f"format version {version!r}"
-        raise UserError(
-            f"{name[0].upper()}{name[1:]} holds {found}, but a checkpoint of train.py with format "
-            f"version {FORMAT_VERSION} is needed. Give best.ckpt or last.ckpt of a run's folder."
-        )
+    if not isinstance(entry, dict):
+        raise UserError(f"{name} holds no plug-in of train.py. {ANOTHER}")
+    found = read_description(_as_today(entry), name, ANOTHER)
+    trained_on(found, name)
+    precision(found, name)
+    return found
+
+
+def trained_on(entry: Description, name: str) -> BaseIdentity:
+    """The base of a checkpoint's plug-in; raises ``UserError`` where it names none."""
+    if entry.base is None:
+        raise UserError(f"{name} is damaged: it does not tell the base model. {ANOTHER}")
+    return entry.base
+
+
+def precision(entry: Description, name: str) -> BaseDtype:
+    """What the base was loaded in; raises ``UserError`` for what it cannot have been."""
     try:
-        return from_plain(Trained, entry)
+        return of_type(BaseDtype, entry.training.get("dtype"), "dtype")
     except UserError as error:
-        raise UserError(
-            f"{name[0].upper()}{name[1:]} is damaged: {error} Or give another checkpoint of the "
-            "run's folder."
-        ) from error
+        raise UserError(f"{name} is damaged: {error} {ANOTHER}") from error
+
+
+def _as_today(entry: dict[str, Any]) -> dict[str, Any]:
+    """``entry`` by the names of ``plugin.json``, which checkpoints have had since 2026-12."""
+    if "spec" not in entry:
+        return entry
+    older = dict(entry)
+    plugin, training = older.pop("spec"), older.pop("training_summary", None)
+    if isinstance(training, dict):
+        training = {"dtype": older.pop("dtype", None), **training}
+    return older | {"plugin": plugin} | ({} if training is None else {"training": training})
 
 
 def _weights(checkpoint: dict[str, Any], name: str) -> dict[str, Tensor]:
@@ -168,10 +168,7 @@ def _weights(checkpoint: dict[str, Any], name: str) -> dict[str, Tensor]:
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and _is_plain(value) for key, value in state.items()
     ):
-        raise UserError(
-            f"{name[0].upper()}{name[1:]} holds no weights by name. Give best.ckpt or last.ckpt of "
-            "a run's folder."
-        )
+        raise UserError(f"{name[0].upper()}{name[1:]} holds no weights by name. {ANOTHER}")
     return {key.removeprefix(PREFIX): value for key, value in state.items()}
 
 

@@ -16,7 +16,13 @@ from rcp.errors import UserError
 from rcp.folder.read_write import DESCRIPTION, load_plugin, write_files
 from rcp.plugin import Plugin
 from rcp.refusals import refuse_unwritable
-from rcp.training.checkpoint import read_checkpoint, rebuild_plugin, trained
+from rcp.training.checkpoint import (
+    precision,
+    read_checkpoint,
+    rebuild_plugin,
+    trained,
+    trained_on,
+)
 
 
 def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -> Plugin:
@@ -41,8 +47,9 @@ def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -
         )
     content = read_checkpoint(checkpoint)
     plugin = rebuild_plugin(content)
-    entry = trained(content, f"'{checkpoint}'")
-    model, processor = load_base(entry.base.name_or_path, entry.dtype)
+    name = f"'{checkpoint}'"
+    entry = trained(content, name)
+    model, processor = load_base(trained_on(entry, name).name_or_path, precision(entry, name))
     inputs = _check_inputs(processor)
     with whole_folder(output) as unfinished:
         write_files(plugin, unfinished)

@@ -287,18 +287,19 @@ class PluginTraining(ValidatedTraining):
     # -- checkpoints ---------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoints.keep_plugin_only(checkpoint, self.plugin, self.base_dtype, self._summary())
+        checkpoints.keep_plugin_only(checkpoint, self.plugin, self._summary())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.give_dimensions(checkpoint)
         checkpoints.check_resumable(checkpoint, self.plugin)
-        summary = checkpoints.trained(checkpoint, checkpoints.WHAT).training_summary
+        summary = checkpoints.trained(checkpoint, checkpoints.WHAT).training
         self.results = dict(summary.get("results", {}))
 
     def _summary(self) -> dict[str, Any]:
         """What the exported folder says of this training, in plain values."""
         return {
             "steps": self.global_step,
+            "dtype": self.base_dtype,
             "data": dict(self.trainer.datamodule.summary),  # type: ignore[attr-defined]
             "guide": asdict(self.guide) if self.guide is not None else None,
             "pruners_from": self.pruners_from,
