@@ -11,7 +11,9 @@ from rcp.backbones import backbone_for
 from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations import ConversationDataset
+from rcp.conversations.source import open_conversations
 from rcp.errors import UserError
+from rcp.evaluation.options import add_data
 from rcp.folder.read_write import load_plugin
 from rcp.plugin import Plugin
 from rcp.refusals import refuse_no_file
@@ -31,10 +33,7 @@ def configure(parser: argparse.ArgumentParser, output: str) -> None:
     """Options that name the plug-in, the data and where the result goes."""
     add = parser.add_argument
     add("--plugin", type=Path, required=True, metavar="DIR", help="exported plug-in")
-    add("--data", type=Path, required=True, metavar="FILE",
-        help="LLaVA-style conversation JSON, or a folder that holds one")
-    add("--image-folder", type=Path, metavar="DIR",
-        help="folder that image paths are relative to (default: the data file's)")
+    add_data(parser)
     add("--base", metavar="MODEL",
         help="folder or hub id of the frozen model (default: the one the plug-in names)")
     add("--budget", type=float, metavar="K",
@@ -49,7 +48,7 @@ def subject(options: argparse.Namespace) -> Subject:
     """Read all of it; raises ``UserError`` for what cannot be read or does not belong together."""
     refuse_no_file(options.output, "--output")
     plugin = load_plugin(options.plugin)
-    dataset = ConversationDataset(options.data, options.image_folder)
+    dataset = open_conversations(options.data, options.image_folder)
     base = options.base or (plugin.base.name_or_path if plugin.base is not None else "")
     if not base:
         raise UserError(

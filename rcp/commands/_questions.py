@@ -10,7 +10,9 @@ import torch
 
 from rcp.atomic_write import whole
 from rcp.base_model.loading import load_base
-from rcp.conversations import Batch, ConversationDataset
+from rcp.conversations import Batch
+from rcp.conversations.source import open_conversations
+from rcp.evaluation.options import add_data
 from rcp.evaluation.preparation import conversation_batches
 from rcp.refusals import refuse_below_one, refuse_no_file
 
@@ -19,10 +21,7 @@ def base_and_data(parser: argparse.ArgumentParser) -> None:
     """What to run on what."""
     add = parser.add_argument
     add("--base", required=True, metavar="MODEL", help="folder or hub id of the frozen model")
-    add("--data", type=Path, required=True, metavar="FILE",
-        help="LLaVA-style conversation JSON, or a folder that holds one")
-    add("--image-folder", type=Path, metavar="DIR",
-        help="folder that image paths are relative to (default: the data file's)")
+    add_data(parser)
     add("--dtype", choices=("float32", "bfloat16", "float16"), default="float32",
         help="of the base model")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -42,7 +41,7 @@ def load(options: argparse.Namespace, with_answers: bool) -> tuple[Any, Iterator
     refuse_below_one(options, "limit", "batch_size")
     if options.output is not None:
         refuse_no_file(options.output, "--output")
-    dataset = ConversationDataset(options.data, options.image_folder)
+    dataset = open_conversations(options.data, options.image_folder)
     model, processor = load_base(options.base, options.dtype, options.device)
     return model, conversation_batches(
         processor, dataset, options.limit, options.batch_size, with_answers=with_answers

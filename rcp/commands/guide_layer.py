@@ -7,7 +7,7 @@ from rcp.backbones import backbone_for
 from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.commands import _questions
-from rcp.conversations import ConversationDataset
+from rcp.conversations.source import open_conversations
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.studies.guide_layers import guide_scores, plot_guide_scores
 from rcp.refusals import refuse_below_one, refuse_layers, refuse_no_file
@@ -30,7 +30,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     refuse_below_one(options, "limit", "batch_size", "max_new_tokens")
     refuse_no_file(options.plot, "--plot")
-    dataset = ConversationDataset(options.data, options.image_folder)
+    dataset = open_conversations(options.data, options.image_folder)
     model, processor = load_base(options.base, options.dtype, options.device)
     backbone = backbone_for(model)
     depth = len(backbone.layers)

@@ -8,7 +8,7 @@ import torch
 from rcp.backbones import backbone_for
 from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
-from rcp.conversations import ConversationDataset
+from rcp.conversations.source import open_conversations
 from rcp.errors import UserError
 from rcp.evaluation.comparison import Report, compare
 from rcp.evaluation.contestants import Contestant
@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> Report:
 def evaluate(options: argparse.Namespace) -> Report:
     """As :func:`run`, of arguments that have been parsed."""
     import_files(options.imports)
-    dataset = ConversationDataset(options.data, options.image_folder)
+    dataset = open_conversations(options.data, options.image_folder)
     entrants = exported(options.plugin) if options.plugin else []
     others = compared(options.compare)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -48,10 +48,7 @@ def parser() -> argparse.ArgumentParser:
         help=IMPORT_HELP)
     add("--base", metavar="MODEL",
         help="folder or hub id of the frozen model (default: the one the plug-in names)")
-    add("--data", type=Path, required=True, metavar="FILE",
-        help="LLaVA-style conversation JSON, or a folder that holds one")
-    add("--image-folder", type=Path, metavar="DIR",
-        help="folder that image paths are relative to (default: the data file's)")
+    add_data(found)
     add("--limit", type=int, metavar="N", help="only the first N questions")
     add("--batch-size", type=int, default=32, metavar="B")
     add("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
@@ -64,6 +61,17 @@ def parser() -> argparse.ArgumentParser:
     add("--output", type=Path, default=Path("evaluation.json"), metavar="JSON",
         help="where the rows go (default: %(default)s)")
     return found
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """The questions, and where their images are."""
+    add = parser.add_argument
+    add("--data", required=True, metavar="DATA",
+        help="LLaVA-style conversation JSON, or a folder that holds one; or a Hugging Face data "
+        "set: a folder that save_to_disk wrote, a parquet or arrow file or a folder of them, or "
+        "hf:NAME:SPLIT")
+    add("--image-folder", type=Path, metavar="DIR",
+        help="folder that image paths are relative to (default: the data file's)")
 
 
 def _check(options: argparse.Namespace) -> None:

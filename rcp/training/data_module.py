@@ -7,9 +7,9 @@ import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 from transformers import ProcessorMixin
 
-from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample
+from rcp.conversations import ConversationCollator, LoadedSample
+from rcp.conversations.source import open_conversations
 from rcp.conversations.stream import StreamedTable, TrainingStream
-from rcp.conversations.table import TableDataset, is_table
 from rcp.conversations.unreadable import PassingOver
 from rcp.errors import UserError
 from rcp.training.sampler import ResumableSampler
@@ -80,8 +80,10 @@ class ConversationDataModule(pl.LightningDataModule):
         self.seed = seed
         self.streaming = streaming
         self.stream_buffer = stream_buffer
-        self.train_dataset = StreamedTable(train) if streaming else _open(train, image_folder)
-        self.val_dataset = _open(val, image_folder)
+        self.train_dataset = (
+            StreamedTable(train) if streaming else open_conversations(train, image_folder)
+        )
+        self.val_dataset = open_conversations(val, image_folder)
 
     def setup(self, stage: str) -> None:
         if self.streaming:
@@ -185,10 +187,6 @@ class ConversationDataModule(pl.LightningDataModule):
         processor = self.trainer.lightning_module.processor
         assert isinstance(processor, ProcessorMixin)
         return processor
-
-
-def _open(source: str, image_folder: str | None) -> ConversationDataset:
-    return TableDataset(source) if is_table(source) else ConversationDataset(source, image_folder)
 
 
 def batches_done(progress: Any) -> int:
