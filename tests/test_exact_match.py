@@ -6,15 +6,17 @@ from rcp.objectives.exact_match import ExactMatch
 
 
 def test_accuracy_adds_up_over_batches_and_types():
-    metric = ExactMatch(["colour", "count", "never asked"])
+    metric = ExactMatch(["colour", "count", "once", "never"])
+    metric.update(["yes"], ["YES"], ["once"])
     metric.update([" Red", "blue"], ["red ", "green"], ["colour", "colour"])
     metric.update(["Two", "2", "three"], ["two", "two", "THREE"], ["count"] * 3)
     found = {name: value.item() for name, value in metric.compute().items()}
     assert found == {
-        "accuracy": pytest.approx(3 / 5),
+        "accuracy": pytest.approx(4 / 6),
         "accuracy_colour": pytest.approx(1 / 2),
         "accuracy_count": pytest.approx(2 / 3),
-        "accuracy_never asked": 0.0,
+        "accuracy_once": 1.0,
+        "accuracy_never": 0.0,
     }
 
 

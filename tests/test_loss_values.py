@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import IGNORED
 from rcp.objectives.labels import attention_labels, relevance_labels, sinks
 from rcp.objectives.losses import (
@@ -19,6 +20,7 @@ from rcp.objectives.losses import (
     score_loss,
     task_loss,
 )
+from rcp.objectives.relevance import relevance
 
 
 def tensor(*rows: list[float]) -> torch.Tensor:
@@ -195,3 +197,8 @@ def test_a_sink_receives_more_than_a_multiple_of_the_mean():
     assert sinks(attention, alive, 2.4).tolist() == [[False, False, True, False]]
     assert not sinks(attention, alive, 2.5).any()  # the mean is 4, and ten is not more
     assert not sinks(attention, alive & False, 2.0).any()
+
+
+def test_relevance_in_no_layer_is_a_table_of_no_layer():
+    trace = Trace(visual_valid=torch.ones(2, 3).bool())
+    assert relevance(trace, torch.tensor(0.0)).shape == (2, 0, 3)
