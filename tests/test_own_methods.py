@@ -28,9 +28,10 @@ class LargestPruner(Pruner):
 
     name = "largest"
     paper = "an example"
+    needs = frozenset({"layer_input"})
 
     def forward(self, view: View) -> Tensor:
-        return view.visual.float().norm(dim=-1).round(decimals=3)
+        return view.given("layer_input").float().norm(dim=-1)
 '''
 
 
@@ -48,7 +49,7 @@ def test_it_is_listed_attached_exported_and_evaluated(
 ):
     assert main(["pruners", "--json", "--import", str(own_method)]) == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
-    assert listed["largest"]["paper"] == "an example" and listed["largest"]["needs"] == []
+    assert listed["largest"]["paper"] == "an example" and listed["largest"]["needs"] == ["layer_input"]
     plugin = rcp.Plugin.for_model(rcp.PluginSpec([rcp.StageSpec(0, 0.5, "largest")]), tiny_llava)
     rcp.save_plugin(plugin, tmp_path / "plugin")
     loaded = rcp.load_plugin(tmp_path / "plugin")

@@ -43,8 +43,9 @@ def method_in_a_file(tmp_path, monkeypatch):
         "class NormPruner(Pruner):\n"
         "    name = 'norm'\n"
         "    paper = 'an example'\n"
+        "    needs = frozenset({'layer_input'})\n"
         "    def forward(self, view):\n"
-        "        return view.visual.float().norm(dim=-1)\n"
+        "        return view.given('layer_input').float().norm(dim=-1)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     import norm_pruner  # type: ignore[import-not-found]
