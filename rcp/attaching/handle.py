@@ -169,11 +169,11 @@ class Handle:
         self._local.forward = open_forward(
             self.setup, self.mode, call, trace, prompt, generating=generating
         )
-        self._local.forward.encoded(carried(call.get("mm_encoder_outputs")))
+        self._local.forward.entry.encoded = carried(call.get("mm_encoder_outputs"))
 
     def _encoded(self, facts: Facts) -> None:
         if self._running is not None:
-            self._running.encoded(facts)
+            self._running.entry.encoded = facts
 
     def _enter(
         self, decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]

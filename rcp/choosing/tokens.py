@@ -45,6 +45,11 @@ class TokenMap:
         """Whether any sample has a visual token; known on the host."""
         return max(self.visual_counts, default=0) > 0
 
+    @property
+    def text_counts(self) -> list[int]:
+        """Valid columns of each sample that are no image; known on the host."""
+        return [valid - n for valid, n in zip(self.valid_counts, self.visual_counts)]
+
     def with_a_slot(self) -> "TokenMap":
         """With one visual slot per row at least: where no row has an image, one unreal slot.
 

@@ -46,6 +46,7 @@ class AheadForward(RecordForward):
         assert self.trace is not None
         found = self.trace.question_attention
         if not found:  # no sample has an image
-            shape = len(self.alive), len(self.backbone.layers), self.alive.shape[1]
-            return torch.zeros(shape, device=self.alive.device)
+            batch, slots = self.tokens.visual_valid.shape
+            shape = batch, len(self.backbone.layers), slots
+            return torch.zeros(shape, device=self.tokens.image.device)
         return torch.stack([found[layer] for layer in sorted(found)], dim=1)

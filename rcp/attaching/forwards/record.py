@@ -41,7 +41,7 @@ class RecordForward(Forward):
         return hidden, arguments
 
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
-        self.record_answers(layer, hidden, self.tokens.answer_columns)
+        self.record_answers(layer, hidden)
         return hidden
 
     def _biased(self, trace: Trace, layer: int, hidden: Tensor, mask: Tensor | None) -> Tensor:
@@ -49,11 +49,11 @@ class RecordForward(Forward):
         batch, length = hidden.shape[:2]
         leaf = torch.zeros(batch, 1, length, length, device=hidden.device, requires_grad=True)
         trace.biases[layer], trace.visual_columns = leaf, self.tokens.visual_columns
-        columns = self.rows.columns(hidden)
+        columns = self.inputs.rows.columns(hidden)
         return with_key_bias(mask, leaf, columns, hidden.dtype)
 
     def _question_attention(self, place: Place) -> Tensor:
-        device = place.hidden.device
+        slots, device = self.survivors.slots, place.hidden.device
         valid = self.tokens.question_valid.to(device)
-        attention = LayerAttention(self.backbone, place, self.slots.alive.to(device), valid)
-        return mean_over_question(attention("question"), valid).to(self.alive.device)
+        attention = LayerAttention(self.backbone, place, slots.alive.to(device), valid)
+        return mean_over_question(attention("question"), valid).to(slots.alive.device)

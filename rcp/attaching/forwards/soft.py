@@ -36,35 +36,35 @@ class SoftForward(Forward):
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
     ) -> tuple[Tensor, Arguments]:
-        stage = self.stage_at(layer)
-        if stage is not None:
+        if layer in self.schedule.layers:
+            stage = self.schedule.layers.index(layer)
             hidden = self._prune(stage, layer, hidden, arguments)
         self.look_back(layer, hidden, arguments)
         if self.bias is None:
             return hidden, arguments
         mask = self._mask(arguments, hidden)
-        changed = {"attention_mask": mask, "position_embeddings": self.rope(arguments)}
+        changed = {"attention_mask": mask, "position_embeddings": self.inputs.rope(arguments)}
         return meeting(hidden, mask), arguments | changed
 
     def finish(self, hidden: Tensor) -> Tensor:
         if self.trace is not None:
-            self.trace.plan = self.plan()
-        return self.rows.scattered(hidden)
+            self.trace.plan = self.survivors.plan()
+        return self.inputs.rows.scattered(hidden)
 
     def _prune(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
         place = self.place(layer, hidden, arguments)
         choice = self.decide(stage, place)
-        hidden = self.merged(hidden, place, choice)
+        hidden = choice.folded(hidden, place)
         self._weigh(choice)
         margin = self.relaxation.margin if self.relaxation is not None else None
         if margin is None:
-            self.slots = self.slots.masked(choice.keep)
+            self.survivors.mask(choice.keep)
             return hidden
         return self._drop_far(choice, margin, hidden)
 
     def _weigh(self, choice: Choice) -> None:
         mask = choice.keep.float() if choice.soft is None else choice.soft
-        over_all = torch.zeros_like(self.kept).scatter(1, self.slots.rank, mask)
+        over_all = self.survivors.over_all(mask)
         self.kept = self.kept * over_all
         tokens = self.tokens
         weight = torch.where(tokens.visual_valid, self.kept, 1.0)
@@ -78,32 +78,28 @@ class SoftForward(Forward):
 
     def _drop_far(self, choice: Choice, margin: float, hidden: Tensor) -> Tensor:
         """Take the rows of tokens far below the cut out of the rest of the forward."""
-        near = choice.keep
+        survivors, near = self.survivors, choice.keep
         if choice.scores is not None:  # else no gradient reaches any token
             near_counts = (choice.keep.sum(1) * margin).ceil().long()
-            near = near | top_k(choice.scores.detach(), self.slots.alive, near_counts)
-        near_slots = torch.zeros_like(self.alive).scatter(1, self.slots.rank, near)
-        near_columns = torch.zeros_like(self.tokens.image).scatter(
-            1, self.tokens.visual_columns, near_slots
-        )
+            near = near | top_k(choice.scores.detach(), survivors.slots.alive, near_counts)
+        keep = survivors.columns_with(survivors.over_all(near))
         kept_counts, near_counts = torch.stack([choice.keep.sum(1), near.sum(1)]).tolist()
-        keep = self.tokens.valid & (~self.tokens.image | near_columns)
-        before = self.rows
-        left = [text + n for text, n in zip(self.text_counts, near_counts)]
-        self.leave(Rows.kept(keep, left))
-        self.slots = self.slots.compacted(choice.keep, max(1, *kept_counts))
-        return take_rows(hidden, before.locate(self.rows.columns(hidden)))
+        before = self.inputs.rows
+        left = [text + n for text, n in zip(self.tokens.text_counts, near_counts)]
+        self.inputs.leave(Rows.kept(keep, left))
+        survivors.compact(choice.keep, max(1, *kept_counts))
+        return take_rows(hidden, before.locate(self.inputs.rows.columns(hidden)))
 
     def _mask(self, arguments: Arguments, hidden: Tensor) -> Tensor:
         own = arguments["attention_mask"]
         cached = self.masks.get(id(own))
         if cached is None:
             assert self.bias is not None
-            columns = self.rows.columns(hidden)
+            columns = self.inputs.rows.columns(hidden)
             bias = self.bias.gather(3, columns[:, None, None])
-            mask = with_key_bias(self.rows.take_mask(own), bias, columns, hidden.dtype)
-            if self.rows.real is not None:
-                mask = forbid_keys(mask, self.rows.real)
+            mask = with_key_bias(self.inputs.rows.take_mask(own), bias, columns, hidden.dtype)
+            if self.inputs.rows.real is not None:
+                mask = forbid_keys(mask, self.inputs.rows.real)
             # the own mask is kept beside the result, or its id could be given to another
             cached = own, mask
             self.masks[id(own)] = cached

@@ -11,6 +11,7 @@ from rcp.attaching.forwards.attention import LayerAttention
 from rcp.attaching.forwards.place import Place
 from rcp.attaching.forwards.slots import Slots
 from rcp.backbones import Backbone
+from rcp.choosing.merging import merge_rows
 from rcp.choosing.relaxation import Relaxation
 from rcp.choosing.selection import retention, straight_through, threshold, top_k
 from rcp.choosing.tokens import take_rows
@@ -35,6 +36,13 @@ class Choice:
         scores = None if self.scores is None else self.scores.to(device)
         weights = None if self.weights is None else self.weights.to(device)
         return Choice(self.keep.to(device), soft, scores, weights)
+
+    def folded(self, hidden: Tensor, place: Place) -> Tensor:
+        """``hidden`` (B, R, D) with what is folded into the kept rows of ``place``."""
+        if self.weights is None:
+            return hidden
+        keep, weights = self.keep.to(hidden.device), self.weights.to(hidden.device)
+        return merge_rows(hidden, place.visual.to(hidden.device), keep, weights)
 
 
 @dataclass
