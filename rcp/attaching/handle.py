@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from rcp.attaching.encoder_watch import Facts, Watch, carried
 from rcp.attaching.forwards.ahead import AheadForward
+from rcp.attaching.forwards.call import Call
 from rcp.attaching.forwards.forward import Forward, Setup
 from rcp.attaching.forwards.opening import open_forward
 from rcp.attaching.generate_guard import Guard
@@ -162,14 +163,13 @@ class Handle:
         return getattr(self._local, "forward", None)
 
     def _begin(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        call = self._signature.bind_partial(*args, **kwargs).arguments
-        call |= call.pop("kwargs", {})
+        arguments = self._signature.bind_partial(*args, **kwargs).arguments
+        arguments |= arguments.pop("kwargs", {})
         trace, prompt = (getattr(self._local, name, None) for name in ("trace", "prompt"))
         generating = self._guard is not None and self._guard.generating
-        self._local.forward = open_forward(
-            self.setup, self.mode, call, trace, prompt, generating=generating
-        )
-        self._local.forward.entry.encoded = carried(call.get("mm_encoder_outputs"))
+        call = Call.of(arguments, prompt, generating)
+        self._local.forward = open_forward(self.setup, self.mode, call, trace)
+        self._local.forward.entry.encoded = carried(arguments.get("mm_encoder_outputs"))
 
     def _encoded(self, facts: Facts) -> None:
         if self._running is not None:
