@@ -138,7 +138,7 @@ def test_image_rows_and_places(name):
         maps = []
         decoder = handle.setup.backbone.decoder
         hook = decoder.norm.register_forward_pre_hook(
-            lambda *_: maps.append(handle._running.tokens)
+            lambda *_: maps.append(handle._relay.running.tokens)
         )
         case.model(**inputs)
         case.model.generate(**inputs, max_new_tokens=1, do_sample=False)

@@ -28,6 +28,17 @@ def test_only_attaching_touches_a_model():
 
 
 @pytest.mark.parametrize(
+    "file", sorted((PACKAGE / "attaching").rglob("*.py")), ids=lambda file: file.stem
+)
+def test_what_touches_a_model_is_small(file):
+    text = file.read_text("utf-8")
+    assert len(text.splitlines()) <= 250
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            assert sum(isinstance(part, ast.FunctionDef) for part in node.body) <= 15, node.name
+
+
+@pytest.mark.parametrize(
     "room", sorted({file.parent for file in MODULES.values()}), ids=lambda room: room.name
 )
 def test_every_room_says_in_a_sentence_what_it_knows(room):

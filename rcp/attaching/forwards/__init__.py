@@ -1,1 +1,1 @@
-"""What happens during one forward of a model with a plug-in attached: one file a mode."""
+"""What happens during one forward of a model with a plug-in attached, and its bookkeeping."""
