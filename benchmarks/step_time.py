@@ -24,9 +24,10 @@ from benchmarks.environment import environment
 from rcp.attaching.attach import attach
 from rcp.choosing.relaxation import Relaxation
 from rcp.training.data_module import ConversationDataModule
-from rcp.training.estimate.planning import read_configuration, read_plugin_options
+from rcp.training.estimate.planning import plugin_options
 from rcp.training.objective import answer_logits
 from rcp.training.plugin_training import PluginTraining
+from rcp.training.run.cli import read_configuration
 
 WARM_UP = 2
 LIMIT = 1.15
@@ -98,13 +99,13 @@ def synchronise(device: torch.device) -> None:
 
 def measure(config: Path, margin: float | None, steps: int) -> dict[str, Any]:
     """Medians over ``steps`` steps after the warm-up."""
-    values = read_configuration(config)
-    model, data = values["model"], values["data"]
+    values = read_configuration(["--config", str(config)])
+    model, data = values.model, values.data
     torch.manual_seed(0)
     module = PluginTraining(
-        model["base"],
-        read_plugin_options(model),
-        dtype=model.get("dtype", "float32"),
+        model.base,
+        plugin_options(values),
+        dtype=model.dtype,
         margin=margin,
         gradient_shares_every=0,
     )
@@ -114,8 +115,7 @@ def measure(config: Path, margin: float | None, steps: int) -> dict[str, Any]:
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
         callbacks=[watch],
     )
-    trainer.fit(module, ConversationDataModule(data["train"], data["val"], None,
-                                               data["batch_size"]))
+    trainer.fit(module, ConversationDataModule(data.train, data.val, None, data.batch_size))
     timed = watch.seconds[WARM_UP:]
     floors = [step["teacher"] + step["student"] for step in timed]
     ratios = [step["step"] / floor for step, floor in zip(timed, floors)]
@@ -127,7 +127,7 @@ def measure(config: Path, margin: float | None, steps: int) -> dict[str, Any]:
             for name in timed[0]
         },
         "steps": steps,
-        "batch_size": data["batch_size"],
+        "batch_size": data.batch_size,
     }
 
 

@@ -23,7 +23,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         if given[:1] == [name]:
             commands.command(name).configure(subparser)
-    options = parser.parse_args(given)
+    options, others = parser.parse_known_args(given)
+    if others and "overrides" not in options:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    options.overrides = others
     try:
         commands.command(options.command).run(options)
     except UserError as error:

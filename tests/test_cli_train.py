@@ -124,8 +124,7 @@ BAD_ARGUMENTS = {
     "package that is not installed: .*comet": ["--trainer.logger", "CometLogger"],
     "accumulate_grad_batches is 0": ["--trainer.accumulate_grad_batches", "0"],
     "run_folder is empty": ["--run_folder", ""],
-    "aliases of the configuration .* unfold": ["--config", "{folder}/bomb.yaml"],
-    "aliases .* into themselves": ["--config", "{folder}/recursive.yaml"],
+    "configuration .* refers to itself": ["--config", "{folder}/recursive.yaml"],
     "configuration .* is too deep": ["--config", "{folder}/deep.yaml"],
     "no configuration 'xxx": ["--config", "x" * 300],
     "Importing 'stranger.Spy' is not allowed.* Classes of pytorch_lightning may": [
@@ -175,8 +174,6 @@ def test_bad_input_is_one_paragraph_and_leaves_nothing(
     (tmp_path / "unknown.yaml").write_text(yaml.safe_dump(unknown))
     (tmp_path / "twice.yaml").write_text("seed_everything: 1\nseed_everything: 2\n")
     (tmp_path / "unplugged.yaml").write_text("model: {plugin: null}")
-    aliases = [f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 30)]
-    (tmp_path / "bomb.yaml").write_text("\n".join(["x0: &x0 [1]", *aliases]))
     (tmp_path / "recursive.yaml").write_text("model: &model {plugin: *model}")
     (tmp_path / "deep.yaml").write_text("[" * 5000)
     (tmp_path / "stranger.yaml").write_text("trainer: {callbacks: [{class_path: stranger.Spy}]}")

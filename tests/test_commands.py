@@ -64,6 +64,14 @@ def test_bad_input_is_one_paragraph(
     assert capsys.readouterr().err == "python -m rcp pruners: The moon is not cheese.\n"
 
 
+def test_only_a_command_with_overrides_takes_what_it_does_not_know(
+    capsys: pytest.CaptureFixture[str],
+):
+    with pytest.raises(SystemExit):
+        main(["backbones", "--model.base", "x"])
+    assert "unrecognized arguments: --model.base x" in capsys.readouterr().err
+
+
 def test_one_command_does_not_import_the_others():
     """The lists stay quick whatever heavy packages other commands need."""
     code = (

@@ -15,6 +15,7 @@ from transformers import (
 )
 
 import rcp
+import train
 from rcp.__main__ import main
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import kv_bytes, prefill_flops
@@ -22,6 +23,7 @@ from rcp.base_model.sizes import decoder_facts
 from rcp.choosing.relaxation import Relaxation
 from rcp.training.estimate.memory import CONTEXT, SPLIT, Step, kept_per_row, memory
 from rcp.training.estimate.planning import on_meta, rows_by_layer
+from rcp.training.run.cli import read_configuration
 from tests.tiny import reference_plugin, tiny_inputs, tiny_llava_model
 from tests.tiny_base import LAYERS, TOKENS
 
@@ -39,15 +41,15 @@ def config(base_folder: Path, tmp_path: Path) -> Path:
     shutil.copy(base_folder / "config.json", tmp_path / "base")
     path = tmp_path / "config.yaml"
     model = {"base": str(tmp_path / "base"), "plugin": PLUGIN, "margin": 1.5}
-    path.write_text(yaml.safe_dump({"model": model, "data": {"batch_size": 4}}))
+    data = {"train": "no.json", "val": "no.json", "batch_size": 4}
+    path.write_text(yaml.safe_dump({"model": model, "data": data}))
     return path
 
 
 def test_the_plan_needs_no_weights_and_agrees_with_the_cost_model(config: Path, capsys):
     assert main(["plan", "--config", str(config), "--text-tokens", "10"]) == 0
     out = capsys.readouterr().out
-    part = yaml.safe_load(config.read_text())["model"]
-    model, plugin = on_meta(part["base"], part)
+    model, plugin = on_meta(read_configuration(["--config", str(config)]))
     facts = decoder_facts(backbone_for(model))
     full, kept = [TOKENS + 10] * LAYERS, [TOKENS + 10, 18, 18, 12]
     rows = rows_by_layer(plugin, TOKENS, 10, 1.5)
@@ -61,8 +63,7 @@ def test_the_plan_needs_no_weights_and_agrees_with_the_cost_model(config: Path, 
 
 
 def test_parameters_are_counted_like_those_of_the_real_plugin(config: Path, base_folder: Path):
-    part = yaml.safe_load(config.read_text())["model"]
-    model, planned = on_meta(part["base"], part)
+    _, planned = on_meta(read_configuration(["--config", str(config)]))
     whole = AutoModelForImageTextToText.from_pretrained(base_folder)
     loaded = rcp.Plugin.for_model(planned.spec, whole)
     assert {n: p.shape for n, p in planned.named_parameters()} == {
@@ -83,13 +84,13 @@ def test_what_does_not_fit_is_told_with_what_would_help(config: Path, capsys):
 def test_bad_configurations_are_refused(config: Path, tmp_path: Path, capsys):
     values = yaml.safe_load(config.read_text())
     for change, complaint in (
-        ({"dtype": "load"}, "dtype is 'load', but it must be 'float32' or 'bfloat16'"),
-        ({"margin": "wide"}, "margin is 'wide', but it must be a finite float"),
-        ({"plugin": [1]}, "model.plugin is not right"),
-        ({"plugin": {"class_path": "os.system"}}, "model.plugin is not right"),
+        ({"dtype": "load"}, "model.dtype\": Expected a typing.Literal['float32', 'bfloat16']"),
+        ({"margin": "wide"}, "model.margin\": "),
+        ({"plugin": [1]}, "model.plugin is [1]: give its fields"),
+        ({"plugin": {"class_path": "os.system"}}, "Importing 'os.system' is not allowed"),
         ({"base": str(tmp_path / "gone")}, "cannot be read"),
         ({"plugin": {"stages": [{"layer": 9, "ratio": 0.5}]}}, "layer 9"),
-        ({"plugin": {"budgett": 3}}, "model.plugin is not right"),
+        ({"plugin": {"budgett": 3}}, "does not accept option 'model.plugin.budgett"),
     ):
         path = tmp_path / "bad.yaml"
         path.write_text(yaml.safe_dump({**values, "model": {**values["model"], **change}}))
@@ -100,18 +101,40 @@ def test_bad_configurations_are_refused(config: Path, tmp_path: Path, capsys):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("[1]", "holds no configuration"),
-        ("model: [1]", "holds no configuration of train.py, with the fields of model, data"),
-        ("trainer: much", "holds no configuration"),
-        ("data: {batch_size: many}", "batch_size is 'many'"),
-        ("2020-13-45: 1", "is no YAML"),
-        ("model: &a {plugin: *a}", "unfold into more than"),
+        ("[1]", "Correct it in the configuration"),
+        ("model: [1]", "Correct it in the configuration"),
+        ("trainer: much", "Correct it in the configuration"),
+        ("model: {base: b, plugin: null}\ndata: {train: t, val: v}", "model.plugin is None"),
+        ("data: {batch_size: many}", "data.batch_size\": Expected a <class 'int'>"),
+        ("2020-13-45: 1", "Correct it in the configuration"),
+        ("model: &a {plugin: *a}", "refers to itself"),
     ],
 )
 def test_what_is_no_configuration_is_refused(text: str, complaint: str, tmp_path: Path, capsys):
     (tmp_path / "bad.yaml").write_text(text)
     assert main(["plan", "--config", str(tmp_path / "bad.yaml")]) == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_overrides_count_as_in_training(config: Path, capsys):
+    plan = ["plan", "--config", str(config), "--gpu-memory", "64"]
+    changes = ["--data.batch_size", "2", "--model.plugin.stages=null",
+               "--model.plugin.budget", "8", "--model.plugin.layers", "[0]"]
+    assert main([*plan, *changes]) == 0
+    out = capsys.readouterr().out
+    assert "from layer 0: 8" in out and "batch 2:" in out
+    assert main([*plan, "--model.plugin.budgett", "8"]) == 2
+    assert "model.plugin.budgett" in capsys.readouterr().err
+
+
+def test_what_is_refused_is_told_as_training_tells_it(config: Path, capsys):
+    for wrong in (["--model.dtype", "load"], ["--model.temprature", "1"], ["--trainer", "much"]):
+        said = []
+        for command in (main, train.main):
+            name = ["plan"] if command is main else []
+            assert command([*name, "--config", str(config), *wrong]) == 2
+            said.append(capsys.readouterr().err.partition(": ")[2])
+        assert said[0] and said[0] == said[1]
 
 
 @pytest.mark.parametrize("option", ["visual-tokens", "text-tokens", "answer-tokens", "devices"])

@@ -1,6 +1,7 @@
 """Tell what a training will take before it starts: memory, tokens, FLOPs and KV cache.
 
-Reads the configuration and the base's config.json; needs no weights and no data.
+Reads the configuration as train.py does, overrides such as --model.plugin.budget 32 included, and
+the base's config.json; needs no weights and no data.
 """
 
 import argparse
@@ -9,6 +10,7 @@ from pathlib import Path
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The configuration, and what it does not say: the length of texts and the machine."""
+    parser.set_defaults(overrides=[])
     add = parser.add_argument
     add("--config", type=Path, required=True, help="configuration of train.py")
     add("--base", metavar="MODEL", help="folder or hub id, in place of the configuration's")

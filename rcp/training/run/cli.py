@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 from pytorch_lightning.callbacks import LearningRateMonitor
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -26,6 +26,7 @@ from rcp.training.run.folder import (
     refuse_existing_run,
 )
 from rcp.training.run.refusals import (
+    refuse_bare_parts,
     refuse_impossible,
     refuse_late_validation,
     refuse_seed,
@@ -160,14 +161,45 @@ class TrainingCLI(LightningCLI):
         return Path(self.config.fit.run_folder)
 
 
+class ReadingCLI(TrainingCLI):
+    """Parses like a run, and makes nothing of what it reads."""
+
+    def before_instantiate_classes(self) -> None:
+        refuse_bare_parts(self.config.fit)
+
+    def instantiate_classes(self) -> None:
+        """Nothing is made."""
+
+    def _add_instantiators(self) -> None:
+        """Nothing is made."""
+
+    def _set_seed(self) -> None:
+        """Nothing is drawn."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+
+def read_configuration(arguments: Sequence[str]) -> Namespace:
+    """What a run with these ``arguments`` would be given, defaults included, as plain values.
+
+    Raises ``UserError`` for what the parser refuses; loads nothing and writes nothing.
+    """
+    return _parsed(ReadingCLI, arguments).config.fit
+
+
 def run(arguments: Sequence[str]) -> None:
     """Train as ``arguments`` say; raises ``UserError`` for what cannot be."""
     # the frozen model is meant to be in evaluation mode
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
+    _parsed(TrainingCLI, arguments)
+
+
+def _parsed(cli: type[TrainingCLI], arguments: Sequence[str]) -> TrainingCLI:
     parser = {"exit_on_error": False}
     only_our_classes()
     try:
-        TrainingCLI(
+        return cli(
             PluginTraining,
             ConversationDataModule,
             save_config_callback=SaveRun,

@@ -1,6 +1,5 @@
 """Configuration files: found by name, and refused where YAML would silently mend them."""
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,9 +10,6 @@ from jsonargparse import set_parsing_settings
 from rcp.errors import UserError
 
 CONFIGS = Path("configs")
-
-MOST = 10_000
-"""Values that a configuration may hold; the largest here hold about a hundred."""
 
 
 def with_config_paths(arguments: Sequence[str]) -> list[str]:
@@ -51,41 +47,26 @@ def only_our_classes() -> None:
 
 
 def _check(path: Path) -> None:
-    """Refuse what is no text, what refers to itself or is too deep, and fields given twice, of
-    which YAML would take the second."""
+    """Refuse what is no text, what is too deep, and fields given twice, of which YAML would take
+    the second."""
     try:
         content = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+        repeated = next(_repeated(content), None)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
             f"The configuration '{path}' is no text ({error}). Give a YAML file."
         ) from error
     except RecursionError as error:
-        raise UserError(f"The configuration '{path}' is too deep. Give a flatter one.") from error
+        raise UserError(
+            f"The configuration '{path}' is too deep, or refers to itself. Give a flatter one."
+        ) from error
     except yaml.YAMLError:
         return  # the parser of the command line says where it is wrong
-    if _unfolded(content, {}) > MOST:
+    if repeated is not None:
         raise UserError(
-            f"The aliases of the configuration '{path}' unfold into more than {MOST} values, or "
-            f"into themselves. Write out what they stand for."
+            f"The configuration '{path}' gives '{repeated.value}' a second time in line "
+            f"{repeated.start_mark.line + 1}. Leave one of the two."
         )
-    for key in _repeated(content):
-        raise UserError(
-            f"The configuration '{path}' gives '{key.value}' a second time in line "
-            f"{key.start_mark.line + 1}. Leave one of the two."
-        )
-
-
-def _unfolded(node: yaml.Node | None, known: dict[int, float]) -> float:
-    """How many values ``node`` is with every alias followed; infinite if one leads back to it."""
-    if id(node) not in known:
-        known[id(node)] = math.inf  # for what lies inside it
-        inside: list[yaml.Node] = []
-        if isinstance(node, yaml.SequenceNode):
-            inside = node.value
-        elif isinstance(node, yaml.MappingNode):
-            inside = [part for pair in node.value for part in pair]
-        known[id(node)] = 1 + sum(_unfolded(part, known) for part in inside)
-    return known[id(node)]
 
 
 def _repeated(node: yaml.Node | None) -> Iterator[yaml.ScalarNode]:

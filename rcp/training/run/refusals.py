@@ -19,21 +19,26 @@ def refuse_seed(seed: bool | int) -> None:
         raise UserError(f"seed_everything is {seed}: give a whole number from 0 to {2**32 - 1}.")
 
 
-def refuse_impossible(config: Any) -> None:
-    """Refuse fields of ``config`` that cannot be, each with what is allowed."""
-    trainer = config.trainer
-    if not isinstance(trainer, Namespace):
+def refuse_bare_parts(config: Any) -> None:
+    """Refuse a value in place of the fields of ``trainer`` or ``model.plugin``."""
+    if not isinstance(config.trainer, Namespace):
         raise UserError(
-            f"trainer is {trainer}: give its fields, such as max_steps; 'python train.py --help' "
-            f"lists them."
+            f"trainer is {config.trainer}: give its fields, such as max_steps; 'python train.py "
+            f"--help' lists them."
         )
-    _refuse_precision(trainer.precision)
-    refuse_deepspeed(trainer.strategy, trainer.accelerator)
     if not isinstance(config.model.plugin, Namespace):
         raise UserError(
             f"model.plugin is {config.model.plugin}: give its fields, such as stages, or budget "
             f"and layers; 'python train.py --help' lists them."
         )
+
+
+def refuse_impossible(config: Any) -> None:
+    """Refuse fields of ``config`` that cannot be, each with what is allowed."""
+    refuse_bare_parts(config)
+    trainer = config.trainer
+    _refuse_precision(trainer.precision)
+    refuse_deepspeed(trainer.strategy, trainer.accelerator)
     for name, value, least in (
         ("checkpoint_every", config.checkpoint_every, 1),
         ("left_out", config.left_out, 0),
