@@ -8,7 +8,6 @@ folder and not computed again. Ends in results/methods.json, .md and .png.
 """
 
 import argparse
-import inspect
 import json
 import sys
 from collections.abc import Sequence
@@ -87,11 +86,11 @@ def _method(bench: Bench, table: str, name: str) -> Entry:
     schedule = bench.schedules[table]
     try:
         contestants = []
-        for seed in range(SEEDS if _takes(name, "seed") else 1):
+        for seed in range(SEEDS if PRUNERS.get(name).draws else 1):
             stages = []
             for layer, ratio in zip(schedule.layers, schedule.ratios):
-                arguments: dict[str, Any] = {"seed": seed} if _takes(name, "seed") else {}
-                if _takes(name, "growth"):
+                arguments: dict[str, Any] = {"seed": seed} if PRUNERS.get(name).draws else {}
+                if name == "debiased":
                     arguments["growth"] = bench.growths()[str(layer)]
                 stages.append(StageSpec(layer, ratio, name, arguments))
             contestants.append(Contestant(name, bench.plugin(stages)))
@@ -118,10 +117,6 @@ def _information_horizon(bench: Bench) -> Entry:
     entry = bench.entry("mean", "information_horizon", contestants)
     remark = f"divprune at {first}, random at {middle}, none from {end} on"
     return replace(entry, remark=remark)
-
-
-def _takes(name: str, argument: str) -> bool:
-    return argument in inspect.signature(PRUNERS.get(name)).parameters
 
 
 def _accuracy(entry: Entry) -> float:

@@ -1,5 +1,6 @@
 """`python -m rcp`: every file of rcp/commands is a subcommand that explains itself."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -44,6 +45,33 @@ def test_a_pruner_is_listed_with_its_paper_and_needs(capsys: pytest.CaptureFixtu
     main(["pruners"])
     (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith("rcp ")]
     assert "2604.04972" in line and "needs question_attention" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "needs"),
+    [
+        ("debiased", "needs what the method needs that it wraps"),
+        ("without_sinks", "needs layer_input, what the method needs that it wraps"),
+    ],
+)
+def test_a_wrapper_needs_what_it_wraps(name: str, needs: str, capsys: pytest.CaptureFixture[str]):
+    main(["pruners"])
+    (line,) = [x for x in capsys.readouterr().out.splitlines() if x.startswith(f"{name} ")]
+    assert line.endswith(needs)
+    inner = PRUNERS.get("sparsevlm")(8)
+    wrapped = PRUNERS.get(name)(8, method="sparsevlm")
+    assert wrapped.needs == PRUNERS.get(name).needs | inner.needs and wrapped.uses == inner.uses
+
+
+@pytest.mark.parametrize("name", PRUNERS.names())
+def test_what_a_pruner_declares_is_what_it_takes(name: str):
+    pruner = PRUNERS.get(name)
+    taken = inspect.signature(pruner).parameters
+    assert pruner.can_be_blind == ("blind" in taken)
+    assert pruner.draws == ("seed" in taken)
+    assert pruner.wraps == ("method" in taken)
+    if not pruner.wraps:  # else the class does not say what its object needs
+        assert (pruner(16).needs, pruner(16).uses) == (pruner.needs, pruner.uses)
 
 
 def test_an_unknown_command_names_the_known_ones(capsys: pytest.CaptureFixture[str]):

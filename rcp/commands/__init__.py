@@ -1,8 +1,8 @@
 """The subcommands of `python -m rcp`: one file each, and a new one is a new file.
 
 A file `guide_layer.py` is the subcommand `guide-layer`. The first line of its docstring is its
-help; its ``configure`` declares arguments and its ``run`` does the work. Where it sets a default for
-``overrides``, these are the arguments that it does not know, in their order. A file whose name
+help; its ``configure`` declares arguments and its ``run`` does the work. Where it sets a default
+for ``overrides``, these are the arguments that it does not know, in their order. A file whose name
 begins with an underscore is no subcommand but what several of them share.
 """
 

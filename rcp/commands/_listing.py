@@ -27,7 +27,8 @@ def _line(entry: Entry) -> str:
     if entry.get("paper"):
         facts.append(f"({entry['paper']})")
     if isinstance(needs := entry.get("needs"), list):
-        facts.append(f"needs {', '.join(needs) or 'nothing'}")
+        what = [*needs, *(["what the method needs that it wraps"] if entry.get("wraps") else [])]
+        facts.append(f"needs {', '.join(what) or 'nothing'}")
     if entry.get("limits"):
         facts.append(str(entry["limits"]))
     return "  ".join(facts)

@@ -26,6 +26,7 @@ def run(options: argparse.Namespace) -> None:
                 "paper": PRUNERS.get(name).paper,
                 "needs": sorted(PRUNERS.get(name).needs),
                 "uses": sorted(PRUNERS.get(name).uses),
+                "wraps": PRUNERS.get(name).wraps,
                 "trained": PRUNERS.get(name).learned,
                 "published": [asdict(found) for found in PRUNERS.get(name).published],
             }

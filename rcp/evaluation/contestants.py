@@ -1,7 +1,6 @@
 """Who takes part: a plug-in, a control, or the model as it is."""
 
 import copy
-import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -12,7 +11,6 @@ from rcp.attaching.attach import attach
 from rcp.choosing.schedule import Schedule
 from rcp.conversations import Batch, LoadedSample
 from rcp.plugin import Plugin, PluginSpec, StageSpec
-from rcp.pruners import PRUNERS
 
 FULL = "full"
 BLANK_IMAGE = "blank_image"
@@ -78,9 +76,8 @@ def blinded(contestant: Contestant) -> Contestant | None:
     """The same plug-in, weights and all, with the question zeroed; None if it cannot be."""
     plugin = contestant.plugin
     assert plugin is not None
-    for stage in plugin.spec.stages:
-        if "blind" not in inspect.signature(PRUNERS.get(stage.method)).parameters:
-            return None
+    if not all(plugin.pruner(stage.layer).can_be_blind for stage in plugin.spec.stages):
+        return None
     spec = copy.deepcopy(plugin.spec)
     for stage in spec.stages:
         stage.arguments["blind"] = True

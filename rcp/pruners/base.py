@@ -23,7 +23,11 @@ class Pruner(nn.Module):
     ``hidden_size`` are keyword-only, plain values: they are what a configuration or an exported
     folder holds. ``learned`` marks scores that mean something on their own: z > 0 is "keep".
     ``may_drop_all`` marks a method that may keep nothing of a sample instead of its count.
-    ``published`` are schedules of its paper, the usual one first.
+    ``published`` are schedules of its paper, the usual one first. ``can_be_blind`` marks a method
+    with an argument ``blind``, which hides the question from weights that were trained with it;
+    ``draws`` one whose choice depends on a draw, which its argument ``seed`` numbers. ``wraps``
+    marks one around another method, which its argument ``method`` names: when it is made, the
+    other's ``needs`` and ``uses`` are added to its own.
     """
 
     name: ClassVar[str] = ""
@@ -33,6 +37,9 @@ class Pruner(nn.Module):
     learned: ClassVar[bool] = False
     may_drop_all: ClassVar[bool] = False
     published: ClassVar[tuple[Published, ...]] = ()
+    can_be_blind: ClassVar[bool] = False
+    draws: ClassVar[bool] = False
+    wraps: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
         if cls.name:

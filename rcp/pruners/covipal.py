@@ -26,6 +26,7 @@ class ContextualPruner(Pruner):
     name = "covipal"
     paper = "arXiv 2508.17243"
     learned = True
+    can_be_blind = True
 
     def __init__(
         self,

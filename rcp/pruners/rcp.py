@@ -28,6 +28,7 @@ class CrossAttentionPruner(Pruner):
     paper = "arXiv 2604.04972"
     needs = frozenset({"question_attention"})
     learned = True
+    can_be_blind = True
 
     def __init__(
         self,

@@ -43,6 +43,8 @@ class ReweightingPruner(Pruner):
     attention times :meth:`factor`. Works with any method that reads attention, and nests; raises
     ``UserError`` for one that does not."""
 
+    wraps = True
+
     def __init__(
         self, hidden_size: int, *, method: str, arguments: dict[str, Any] | None = None
     ) -> None:
@@ -55,7 +57,7 @@ class ReweightingPruner(Pruner):
                 f"that needs one of {', '.join(sorted(ATTENTION))}."
             )
         self.needs = self.needs | self.inner.needs
-        self.uses = self.inner.uses
+        self.uses = self.uses | self.inner.uses
 
     def factor(self, view: View) -> Tensor:
         """What the attention to each visual token is multiplied by, (B, N) fp32, not negative."""

@@ -28,6 +28,7 @@ class ToDREPruner(Pruner):
     paper = "arXiv 2505.18757"
     needs = frozenset({"encoder_tokens"})
     uses = frozenset({"vision_cls_attention"})
+    draws = True
 
     def __init__(self, hidden_size: int, *, seed: int = 0) -> None:
         super().__init__(hidden_size)
