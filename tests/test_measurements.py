@@ -7,6 +7,7 @@ import torch
 
 import rcp
 from rcp.__main__ import main
+from rcp.choosing.tokens import IGNORED
 from rcp.evaluation.studies.attention_trend import BINS, attention_trends, fitted
 from rcp.evaluation.studies.horizon import horizon, information_by_layer
 from tests.tiny import tiny_inputs
@@ -67,10 +68,11 @@ def test_a_trend_that_is_exponential_is_found():
 def test_trends_are_of_each_sample_alike(tiny_llava):
     """A sample with two images weighs in each place as much per token as one with one."""
     inputs = tiny_inputs(questions=(5, 7), images=(2, 1))
-    found = attention_trends(tiny_llava, [{"inputs": inputs}], [1, 3])
-    again = attention_trends(tiny_llava, [{"inputs": inputs}] * 2, [1, 3])
+    batch = {"inputs": inputs, "labels": torch.full_like(inputs["input_ids"], IGNORED)}
+    found = attention_trends(tiny_llava, [batch], [1, 3])
+    again = attention_trends(tiny_llava, [batch] * 2, [1, 3])
     assert list(found) == [1, 3] and found == again and found[1] != found[3]
-    blind = {"inputs": tiny_inputs(questions=(5,), images=(0,))}
+    blind = {**batch, "inputs": tiny_inputs(questions=(5,), images=(0,))}
     assert attention_trends(tiny_llava, [blind], [1])[1].growth == 0
 
 

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from rcp.atomic_write import whole
 from rcp.commands import _plugin_on_data
-from rcp.conversations import Batch
+from rcp.conversations import Batch, on_device
 from rcp.evaluation.preparation import conversation_batches
 from rcp.evaluation.report import tables
 from rcp.evaluation.studies.diagnosis import diagnose
@@ -37,15 +37,12 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _batches(found: _plugin_on_data.Subject, options: argparse.Namespace) -> Iterator[Batch]:
-    device = found.model.device
     batches = conversation_batches(
         found.processor, found.dataset, options.limit, options.batch_size, with_answers=True
     )
     count = min(options.limit, len(found.dataset))
     for batch in tqdm(batches, total=-(-count // options.batch_size), unit="batch"):
-        batch["inputs"] = {name: value.to(device) for name, value in batch["inputs"].items()}
-        batch["labels"] = batch["labels"].to(device)
-        yield batch
+        yield on_device(batch, found.model.device)
 
 
 def _by_layer(values: dict[str, Any]) -> tables.Cells:

@@ -1,6 +1,6 @@
 """Conversation files and their batches, for training and evaluation alike."""
 
-from rcp.conversations.collator import Batch, ConversationCollator
+from rcp.conversations.collator import Batch, ConversationCollator, on_device
 from rcp.conversations.reader import PLACEHOLDER, ConversationDataset, LoadedSample, Sample
 
 __all__ = [
@@ -10,4 +10,5 @@ __all__ = [
     "ConversationDataset",
     "LoadedSample",
     "Sample",
+    "on_device",
 ]

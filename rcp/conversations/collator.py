@@ -33,6 +33,12 @@ class Batch(TypedDict):
     skipped: list[tuple[str, str]]
 
 
+def on_device(batch: Batch, device: torch.device) -> Batch:
+    """``batch`` with its inputs and labels on ``device``."""
+    inputs = {name: value.to(device) for name, value in batch["inputs"].items()}
+    return {**batch, "inputs": inputs, "labels": batch["labels"].to(device)}
+
+
 class Turn(NamedTuple):
     """One sample as the chat template writes it: the prompt, and what the model should add."""
 

@@ -9,10 +9,14 @@ from rcp.backbones import backbone_for
 from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations.source import open_conversations
-from rcp.errors import UserError
 from rcp.evaluation.comparison import Report, compare
-from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.entrants import compared, exported, refuse_shared_names, training_free
+from rcp.evaluation.entrants import (
+    base_of,
+    compared,
+    exported,
+    refuse_shared_names,
+    training_free,
+)
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.options import parse
 from rcp.evaluation.report import tables
@@ -34,8 +38,9 @@ def evaluate(options: argparse.Namespace) -> Report:
     dataset = open_conversations(options.data, options.image_folder)
     entrants = exported(options.plugin) if options.plugin else []
     others = compared(options.compare)
+    base = base_of(entrants[0].plugin if entrants else None, options.base)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, processor = load_base(_base(options, entrants), options.dtype, device)
+    model, processor = load_base(base, options.dtype, device)
     if options.pruner:
         entrants = training_free(options.pruner, options.budget, options.layers, model)
     elif options.budget is not None:
@@ -61,15 +66,3 @@ def evaluate(options: argparse.Namespace) -> Report:
     write_rows(report.rows, options.output)
     print(f"Rows written to {options.output}")
     return report
-
-
-def _base(options: argparse.Namespace, entrants: Sequence[Contestant]) -> str:
-    if options.base is not None:
-        return options.base
-    plugin = entrants[0].plugin if entrants else None
-    if plugin is None or plugin.base is None or not plugin.base.name_or_path:
-        raise UserError(
-            "It is not known which model to evaluate: neither --base nor a plug-in that names "
-            "its base is given. Add --base with the folder or hub id of a vision-language model."
-        )
-    return plugin.base.name_or_path

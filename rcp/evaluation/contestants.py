@@ -10,7 +10,7 @@ from torch import nn
 from rcp.attaching.attach import attach
 from rcp.choosing.schedule import Schedule
 from rcp.conversations import Batch, LoadedSample
-from rcp.plugin import Plugin, PluginSpec, StageSpec
+from rcp.plugin import Plugin, PluginSpec, stages_of
 
 FULL = "full"
 BLANK_IMAGE = "blank_image"
@@ -62,11 +62,11 @@ def schedule_controls(
     grid, and the plug-in itself with the question zeroed, where its pruner can be blinded.
     """
     controls = [
-        Contestant("random", _training_free("random", schedule, model, seed=seed))
+        Contestant("random", untrained("random", schedule, model, seed=seed))
         for seed in range(seeds)
     ]
     controls += [
-        Contestant(method, _training_free(method, schedule, model))
+        Contestant(method, untrained(method, schedule, model))
         for method in ("uniform", "question_attention")
     ]
     return [control for control in controls if control.method != method_of(plugin)]
@@ -91,18 +91,16 @@ def input_controls(ratio: float, model: nn.Module, num_layers: int, seeds: int) 
     """Controls that spend the mean ``ratio`` before the decoder: all layers see the same tokens."""
     schedule = Schedule((0,), (ratio,), num_layers)
     controls = [
-        Contestant("random_input", _training_free("random", schedule, model, seed=seed))
+        Contestant("random_input", untrained("random", schedule, model, seed=seed))
         for seed in range(seeds)
     ]
     return [
         *controls,
-        Contestant("uniform_input", _training_free("uniform", schedule, model)),
+        Contestant("uniform_input", untrained("uniform", schedule, model)),
     ]
 
 
-def _training_free(method: str, schedule: Schedule, model: nn.Module, **arguments: int) -> Plugin:
-    stages = [
-        StageSpec(layer, ratio, method, dict(arguments))
-        for layer, ratio in zip(schedule.layers, schedule.ratios)
-    ]
-    return Plugin.for_model(PluginSpec(stages=stages), model).eval()
+def untrained(method: str, schedule: Schedule, model: nn.Module, **arguments: int) -> Plugin:
+    """A plug-in of one ``method``, which needs no training, at every stage of ``schedule``."""
+    spec = PluginSpec(stages_of(schedule, method, **arguments))
+    return Plugin.for_model(spec, model).eval()

@@ -8,9 +8,9 @@ from torch import nn
 from rcp.backbones import backbone_for
 from rcp.choosing.schedule import mean_ratio_of, schedule_for
 from rcp.errors import UserError
-from rcp.evaluation.contestants import CONTROLS, FULL, Contestant, method_of
+from rcp.evaluation.contestants import CONTROLS, FULL, Contestant, method_of, untrained
 from rcp.folder.read_write import load_plugin
-from rcp.plugin import Plugin, PluginSpec, StageSpec
+from rcp.plugin import Plugin
 from rcp.pruners import PRUNERS
 
 
@@ -43,6 +43,20 @@ def compared(arguments: Sequence[str]) -> list[Contestant]:
             )
         folders.setdefault(name, []).append(Path(folder))
     return [contestant for name, paths in folders.items() for contestant in exported(paths, name)]
+
+
+def base_of(plugin: Plugin | None, given: str | None) -> str:
+    """The frozen model to load: the one ``given``, else the one that ``plugin`` names.
+
+    Raises ``UserError`` where neither says it.
+    """
+    named = plugin.base.name_or_path if plugin is not None and plugin.base is not None else ""
+    if not (given or named):
+        raise UserError(
+            "It is not known which model to evaluate: neither --base nor a plug-in that names "
+            "its base is given. Add --base with the folder or hub id of a vision-language model."
+        )
+    return given or named
 
 
 def refuse_shared_names(
@@ -82,5 +96,4 @@ def training_free(
         layers = published[0].layers_in(depth) if published else (0,)
     mean_ratio = mean_ratio_of(budget, backbone.visual_tokens)
     schedule = schedule_for(mean_ratio, tuple(layers), depth)
-    stages = [StageSpec(at, ratio, name) for at, ratio in zip(schedule.layers, schedule.ratios)]
-    return [Contestant(name, Plugin.for_model(PluginSpec(stages=stages), model).eval())]
+    return [Contestant(name, untrained(name, schedule, model))]

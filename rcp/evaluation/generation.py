@@ -11,6 +11,7 @@ from rcp.attaching.cache_names import cache_name
 from rcp.attaching.encoder_watch import watching
 from rcp.attaching.forwards.entry import entry_facts
 from rcp.backbones import Backbone
+from rcp.base_model.answering import greedy_answers
 from rcp.base_model.sizes import decoder_facts
 from rcp.conversations import Batch, ConversationDataset, LoadedSample
 from rcp.evaluation.contestants import Contestant
@@ -70,23 +71,19 @@ class Questions:
 
     def answer_batch(self, batch: Batch, tally: Tally, pruned: bool) -> None:
         """Answer ``batch`` with the model as it is now; ``pruned`` says a plug-in is attached."""
-        model, tokenizer = self.backbone.model, self.processor.tokenizer
-        inputs = batch["inputs"]
+        model, inputs = self.backbone.model, batch["inputs"]
         cache = DynamicCache(config=model.config)
         end_of_prefill = EndOfPrefill(cache)
-        tokens = model.generate(
-            **inputs,
-            **{cache_name(model): cache},
+        said = greedy_answers(
+            model,
+            self.processor,
+            inputs,
+            self.max_new_tokens,
             logits_processor=[end_of_prefill],
-            do_sample=False,
-            num_beams=1,
-            max_new_tokens=self.max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
+            **{cache_name(model): cache},
         )
         occupancy = Occupancy.of(self.backbone, inputs, cache if pruned else None)
         tally.add(occupancy, end_of_prefill.kv_bytes)
-        new = tokens[:, inputs["input_ids"].shape[1]:]
-        said = tokenizer.batch_decode(new, skip_special_tokens=True)
         tally.metric.update(said, batch["answers"], batch["question_types"])
 
 

@@ -7,7 +7,13 @@ from typing import Any
 from torch import Tensor
 
 from rcp.attaching.given_images import encode_images
-from rcp.conversations import Batch, ConversationCollator, ConversationDataset, LoadedSample
+from rcp.conversations import (
+    Batch,
+    ConversationCollator,
+    ConversationDataset,
+    LoadedSample,
+    on_device,
+)
 
 NO_LIMIT = 2**31
 """No sample is left out for its length: every method must answer every question."""
@@ -26,9 +32,8 @@ class Preparation:
         self.encoder_options = encoder_options
 
     def __call__(self, samples: Sequence[LoadedSample]) -> Batch:
-        batch = self.collate(samples)
-        inputs = {name: value.to(self.model.device) for name, value in batch["inputs"].items()}
-        batch["inputs"] = with_encoded_images(self.model, inputs, **self.encoder_options)
+        batch = on_device(self.collate(samples), self.model.device)
+        batch["inputs"] = with_encoded_images(self.model, batch["inputs"], **self.encoder_options)
         return batch
 
 

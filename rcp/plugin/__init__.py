@@ -2,6 +2,7 @@
 
 from rcp.plugin.lora import Lora, LoraSpec
 from rcp.plugin.plugin import Plugin, fitted
-from rcp.plugin.spec import PluginSpec, RepairSpec, StageSpec
+from rcp.plugin.spec import PluginSpec, RepairSpec, StageSpec, stages_of
 
-__all__ = ["Lora", "LoraSpec", "Plugin", "PluginSpec", "RepairSpec", "StageSpec", "fitted"]
+__all__ = ["Lora", "LoraSpec", "Plugin", "PluginSpec", "RepairSpec", "StageSpec", "fitted",
+           "stages_of"]

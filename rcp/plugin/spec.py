@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rcp.choosing.schedule import Schedule
 from rcp.plugin.lora import LoraSpec
 
 
@@ -21,6 +22,14 @@ class StageSpec:
     ratio: float
     method: str = "rcp"
     arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def stages_of(schedule: Schedule, method: str, **arguments: Any) -> list[StageSpec]:
+    """One ``method`` with the same ``arguments`` at every stage of ``schedule``."""
+    return [
+        StageSpec(layer, ratio, method, dict(arguments))
+        for layer, ratio in zip(schedule.layers, schedule.ratios)
+    ]
 
 
 @dataclass

@@ -8,7 +8,7 @@ from rcp.backbones import Backbone
 from rcp.choosing.schedule import mean_ratio_of, schedule_for
 from rcp.errors import UserError
 from rcp.objectives.losses import MomentForm
-from rcp.plugin import PluginSpec, RepairSpec, StageSpec
+from rcp.plugin import PluginSpec, RepairSpec, StageSpec, stages_of
 from rcp.plugin.lora import LoraSpec
 
 
@@ -68,10 +68,7 @@ class PluginOptions:
         assert self.budget is not None and self.layers is not None
         layers, depth = tuple(self.layers), len(backbone.layers)
         schedule = schedule_for(mean_ratio_of(self.budget, backbone.visual_tokens), layers, depth)
-        return [
-            StageSpec(layer, kept, self.method, dict(self.arguments))
-            for layer, kept in zip(schedule.layers, schedule.ratios)
-        ]
+        return stages_of(schedule, self.method, **self.arguments)
 
 
 @dataclass

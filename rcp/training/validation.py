@@ -6,6 +6,7 @@ import pytorch_lightning as pl
 
 from rcp.attaching.attach import attach
 from rcp.attaching.given_images import given_images
+from rcp.base_model.answering import greedy_answers
 from rcp.conversations import Batch
 from rcp.objectives.exact_match import ExactMatch
 from rcp.plugin import Plugin
@@ -51,16 +52,12 @@ class ValidatedTraining(pl.LightningModule):
             self.results |= {name: round(float(value), 6) for name, value in scores.items()}
 
     def _score(self, metric: ExactMatch, batch: Batch) -> None:
-        tokenizer = self.processor.tokenizer
-        prompt = batch["inputs"]["input_ids"].shape[1]
-        generate: Any = self.model.generate
-        tokens = generate(
-            **batch["inputs"],
-            do_sample=False,
-            max_new_tokens=self.max_new_tokens,
-            pad_token_id=tokenizer.pad_token_id,
+        predictions = greedy_answers(
+            self.model,
+            self.processor,
+            batch["inputs"],
+            self.max_new_tokens,
             # with sharded weights every process must go on until the last one is done
             synced_gpus=is_sharded(self.model),
         )
-        predictions = tokenizer.batch_decode(tokens[:, prompt:], skip_special_tokens=True)
         metric.update(predictions, batch["answers"], batch["question_types"])

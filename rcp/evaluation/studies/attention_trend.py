@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rcp.attaching.attach import attach
-from rcp.conversations import Batch
+from rcp.conversations import Batch, on_device
 from rcp.plugin import Plugin, PluginSpec
 
 BINS = 64
@@ -37,9 +37,8 @@ def attention_trends(
     counts = torch.zeros(BINS, dtype=torch.float64)
     observer = Plugin.for_model(PluginSpec(stages=[]), model)
     for batch in batches:
-        inputs = {name: value.to(model.device) for name, value in batch["inputs"].items()}
         with attach(model, observer, "record") as handle, handle.trace(layers) as trace:
-            model(**inputs)
+            model(**on_device(batch, model.device)["inputs"])
         exists = trace.visual_valid
         if not trace.question_attention or exists is None:
             continue

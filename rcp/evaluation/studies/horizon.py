@@ -9,7 +9,7 @@ from torch import Tensor
 from rcp.attaching.attach import attach
 from rcp.backbones import backbone_for
 from rcp.choosing.tokens import IGNORED
-from rcp.conversations import Batch
+from rcp.conversations import Batch, on_device
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 
 
@@ -30,8 +30,8 @@ def information_by_layer(model: Any, batches: Iterable[Batch]) -> list[float]:
     lost = torch.zeros(depth, dtype=torch.float64)
     samples = 0
     for batch in batches:
-        inputs = {name: value.to(model.device) for name, value in batch["inputs"].items()}
-        labels = batch["labels"].to(model.device)
+        batch = on_device(batch, model.device)
+        inputs, labels = batch["inputs"], batch["labels"]
         seeing = _answer_probability(model, inputs, labels)
         samples += len(seeing)
         for layer, plugin in enumerate(plugins):

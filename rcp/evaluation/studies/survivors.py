@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from rcp.attaching.attach import attach
-from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample
+from rcp.base_model.answering import greedy_answers
+from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, on_device
 from rcp.errors import UserError
 from rcp.evaluation.preparation import NO_LIMIT
 from rcp.plugin import Plugin
@@ -46,15 +47,15 @@ def survivors(
             f"Nothing is dropped for sample '{item.sample.id}': "
             f"{'the plug-in has no stage' if item.images else 'it has no image'}. Choose another."
         )
-    batch = ConversationCollator(processor, NO_LIMIT, with_answers=False)([item])
-    inputs = {name: value.to(model.device) for name, value in batch["inputs"].items()}
-    full = _answer(model, processor, inputs, max_new_tokens)
+    collate = ConversationCollator(processor, NO_LIMIT, with_answers=False)
+    inputs = on_device(collate([item]), model.device)["inputs"]
+    full = greedy_answers(model, processor, inputs, max_new_tokens)[0].strip()
     with attach(model, plugin, "record") as handle, handle.trace(views=layers[:1]) as seen:
         model(**inputs)
     with attach(model, plugin, "drop") as handle:
         with handle.trace() as kept:
             model(**inputs)
-        pruned = _answer(model, processor, inputs, max_new_tokens)
+        pruned = greedy_answers(model, processor, inputs, max_new_tokens)[0].strip()
     assert kept.plan is not None
     view = seen.views[layers[0]]
     columns = kept.plan.visual[0]
@@ -70,17 +71,6 @@ def survivors(
         image_index=view.image_index[0].cpu(),
         grid=view.grid[0].float().cpu(),
     )
-
-
-def _answer(model: Any, processor: Any, inputs: dict[str, Tensor], length: int) -> str:
-    tokens = model.generate(
-        **inputs,
-        do_sample=False,
-        max_new_tokens=length,
-        pad_token_id=processor.tokenizer.pad_token_id,
-    )
-    new = tokens[0, inputs["input_ids"].shape[1]:]
-    return processor.tokenizer.decode(new, skip_special_tokens=True).strip()
 
 
 def _as_seen(image: Image.Image, processor: Any) -> Image.Image:

@@ -18,6 +18,7 @@ from rcp.conversations import (
     ConversationDataset,
     LoadedSample,
     Sample,
+    on_device,
 )
 from rcp.conversations.unreadable import PassingOver
 from rcp.errors import UserError
@@ -101,9 +102,7 @@ class TeacherCache:
                 items = self._readable(numbers)
                 if not items and not together:
                     continue
-                batch = collate(items or [PassingOver(self.dataset)[0]])
-                batch["inputs"] = {k: v.to(device) for k, v in batch["inputs"].items()}
-                batch["labels"] = batch["labels"].to(device)
+                batch = on_device(collate(items or [PassingOver(self.dataset)[0]]), device)
                 features = None if encode is None else encode(batch["inputs"])
                 names = [] if encode is None else self._images_of(batch)
                 values = _per_image(features, len(names))

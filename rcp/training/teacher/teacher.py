@@ -23,6 +23,7 @@ from rcp.conversations import (
     ConversationCollator,
     LoadedSample,
     Sample,
+    on_device,
 )
 from rcp.errors import UserError
 from rcp.objectives.losses import task_loss
@@ -119,16 +120,15 @@ class Teacher:
         if is_sharded(self.model):
             device = inputs["input_ids"].device
             if any_process(encodes, device) and not encodes:
-                blank = {name: value.to(device) for name, value in self._blank.items()}
-                encode_images(self.model, blank)
+                encode_images(self.model, on_device(self._blank, device)["inputs"])
         return encode_images(self.model, inputs) if encodes else cached
 
     @cached_property
-    def _blank(self) -> dict[str, Tensor]:
+    def _blank(self) -> Batch:
         image = Image.new("RGB", (BLANK, BLANK))
         sample = Sample("blank", (Path("blank"),), f"{PLACEHOLDER}\n", "", "")
         collate = ConversationCollator(self.processor, sys.maxsize, with_answers=False)
-        return collate([LoadedSample(sample, (image,))])["inputs"]
+        return collate([LoadedSample(sample, (image,))])
 
     def answers(self, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, Trace]:
         """Logits (B, C, V) as :func:`answer_logits` gives them, and the answer rows of ``layers``.
