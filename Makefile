@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN := runs/quickstart
 
-.PHONY: quickstart test lint benchmark data gpu gpu-bundle
+.PHONY: quickstart test test-all mutate lint benchmark data gpu gpu-bundle
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,6 +34,15 @@ quickstart: $(READY) runs/data/quickstart runs/data/validation runs/data/test
 
 test: $(READY)
 	$(BIN)/python -m pytest -q
+
+# The slow ones too: every method on every family, compilation, training to the end.
+test-all: $(READY)
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+# Would the tests notice? Errors put into the package one by one; goes on where it was stopped.
+# Some rooms only: make mutate ROOMS="rcp/repair rcp/folder"
+mutate: $(READY)
+	$(BIN)/python -m tests.mutation $(ROOMS)
 
 lint: $(READY)
 	$(BIN)/flake8

@@ -1,0 +1,1 @@
+"""Would the tests notice? Small errors put into the package one by one: ``make mutate``."""

@@ -1,0 +1,8 @@
+"""Mutants that no test can catch, and why: by the name that a run prints for them."""
+
+EQUIVALENT: dict[str, str] = {
+    "rcp/objectives/labels.py: order = share.masked_fill(~alive, -1).argsort(dim=1, stable=True)"
+    "  [False]": "on a CPU every sort is stable; other devices are told to",
+    "rcp/objectives/losses.py: rows = sums[-1].detach().clamp(min=1)  [1 + 1] #2":
+        "the result of fewer than two rows is multiplied by zero",
+}

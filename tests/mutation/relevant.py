@@ -1,0 +1,25 @@
+"""Which test files would notice an error where: the nearest first, all of them quick."""
+
+OF_ALL = ["tests/test_golden.py", "tests/test_plugin.py"]
+
+OF_ROOM = {
+    "rcp/repair": ["tests/test_repair_values.py", "tests/test_covipal.py"],
+    "rcp/objectives": [
+        "tests/test_loss_values.py", "tests/test_losses.py", "tests/test_covipal_labels.py",
+        "tests/test_exact_match.py", "tests/test_relevance.py",
+    ],
+    "rcp/choosing": [
+        "tests/test_choosing_values.py", "tests/test_attached_values.py", "tests/test_tokens.py",
+        "tests/test_schedule.py", "tests/test_methods.py", "tests/test_budgets.py",
+        "tests/test_attachment.py", "tests/test_selection.py",
+    ],
+    "rcp/plugin": ["tests/test_budgets.py", "tests/test_lora.py", "tests/test_plugin_folder.py"],
+    "rcp/folder": ["tests/test_plugin_folder.py", "tests/test_lora.py"],
+    "rcp/attaching": [
+        "tests/test_attached_values.py", "tests/test_masking.py", "tests/test_record.py",
+        "tests/test_attachment.py",
+        "tests/test_methods.py", "tests/test_before_decoder.py", "tests/test_lora.py",
+        "tests/test_relevance.py", "tests/test_parity.py",
+    ],
+}
+"""Room → test files, besides :data:`OF_ALL`."""

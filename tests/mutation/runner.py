@@ -1,0 +1,87 @@
+"""One mutant in a forked child: the package is imported anew, with the error in one module."""
+
+import importlib.util
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.mutation.mutants import Mutant, mutated
+
+OURS = ("rcp", "tests", "conftest")
+
+
+def warm_up(tests: list[str]) -> None:
+    """Import all that ``tests`` need, then forget what is ours: a child has only that to read."""
+    for test in tests:
+        importlib.import_module(test.removesuffix(".py").replace("/", "."))
+    _forget_ours()
+
+
+def passes(tests: list[str], limit: float, mutant: Mutant | None = None) -> bool:
+    """Whether all of the test files ``tests`` pass, with ``mutant`` in, in ``limit`` seconds."""
+    substitute = None if mutant is None else Substitute(Path(mutant.file), mutated(mutant))
+    child = os.fork()
+    if child == 0:
+        os.setsid()  # what the tests start ends with them
+        code = 1
+        try:
+            code = _tested(tests, substitute)
+        finally:
+            os._exit(code)
+    return _waited_for(child, limit) == pytest.ExitCode.OK
+
+
+def _tested(tests: list[str], substitute: "Substitute | None") -> int:
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 1)
+    os.dup2(quiet, 2)
+    _forget_ours()
+    if substitute is not None:
+        sys.meta_path.insert(0, substitute)
+    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
+
+
+def _waited_for(child: int, limit: float) -> int:
+    end = time.monotonic() + limit
+    while time.monotonic() < end:
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.02)
+    os.killpg(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return -signal.SIGKILL
+
+
+def _forget_ours() -> None:
+    for name in list(sys.modules):
+        if name.split(".")[0] in OURS and not name.startswith("tests.mutation"):
+            del sys.modules[name]
+
+
+class Substitute:
+    """Finds and loads the module of ``file``, from ``source`` in its place."""
+
+    def __init__(self, file: Path, source: str) -> None:
+        parts = file.with_suffix("").parts
+        self.name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+        self.file = file
+        self.source = source
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.name:
+            return None
+        found = importlib.util.spec_from_file_location(name, self.file.absolute(), loader=self)
+        if self.file.name == "__init__.py":
+            found.submodule_search_locations = [str(self.file.absolute().parent)]
+        return found
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module) -> None:
+        exec(compile(self.source, str(self.file.absolute()), "exec"), module.__dict__)
