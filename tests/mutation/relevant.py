@@ -13,8 +13,13 @@ OF_ROOM = {
         "tests/test_schedule.py", "tests/test_methods.py", "tests/test_budgets.py",
         "tests/test_attachment.py", "tests/test_selection.py",
     ],
-    "rcp/plugin": ["tests/test_budgets.py", "tests/test_lora.py", "tests/test_plugin_folder.py"],
-    "rcp/folder": ["tests/test_plugin_folder.py", "tests/test_lora.py"],
+    "rcp/plugin": [
+        "tests/test_plugin_values.py", "tests/test_budgets.py", "tests/test_lora.py",
+        "tests/test_plugin_folder.py",
+    ],
+    "rcp/folder": [
+        "tests/test_plugin_values.py", "tests/test_plugin_folder.py", "tests/test_lora.py",
+    ],
     "rcp/attaching": [
         "tests/test_attached_values.py", "tests/test_masking.py", "tests/test_record.py",
         "tests/test_attachment.py",
