@@ -11,8 +11,7 @@ import rcp
 from rcp.base_model.cost import DecoderFacts, prefill_flops
 from rcp.choosing.view import View
 from rcp.pruners.covipal import ContextualPruner
-from tests.test_parity import text_rows
-from tests.tiny import COVIPAL_ARGUMENTS, covipal_spec, randomised
+from tests.tiny import COVIPAL_ARGUMENTS, covipal_spec, randomised, text_rows
 
 WIDTH = 24
 

@@ -11,7 +11,7 @@ from rcp.choosing.merging import unmerged, weighted_sum
 from rcp.pruners import PRUNERS
 from tests.decoding import dropped, error, family, generated, logits, masked
 from tests.families import FAMILIES, Sample
-from tests.test_families import BATCHES, text_of
+from tests.families.batches import BATCHES, text_of
 
 WITHOUT_FACTS = {"idefics3", "smolvlm", "gemma3", "mistral3", "aya_vision", "qwen2_vl",
                  "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v"}

@@ -6,10 +6,11 @@ from torch import Tensor
 
 from rcp import UserError, attach
 from rcp.backbones import backbone_for
-from rcp.backbones.base import BACKBONES, Backbone
+from rcp.backbones.base import BACKBONES
 from rcp.backbones.refused import REFUSED
 from tests.decoding import REFERENCES, error, family, logits, plugin_for, prompt_ends
 from tests.families import FAMILIES, Case, Sample
+from tests.families.batches import BATCHES, batches_of, text_of
 from tests.tiny import attention_spec, rcp_spec
 
 TOLERANCE = 1e-5
@@ -17,21 +18,6 @@ TOLERANCE = 1e-5
 
 EFFECT = 1e-2
 """What dropping must change, so that a parity below the tolerance means something."""
-
-BATCHES = {
-    "ragged": (Sample(3, images=2), Sample(4, question=3), Sample(5, images=0)),
-    "even": (Sample(0), Sample(1, question=9)),
-}
-
-
-def batches_of(case: Case) -> dict[str, tuple[Sample, ...]]:
-    return BATCHES | ({"video": (Sample(6, video=True), Sample(7))} if case.videos else {})
-
-
-def text_of(inputs: dict[str, Tensor], backbone: Backbone) -> Tensor:
-    """(B, T) the valid columns that are no image: their logits mean something."""
-    image = backbone.image_rows(inputs["input_ids"], None)
-    return inputs["attention_mask"].bool() & ~image
 
 
 def parity(case: Case, spec, samples: tuple[Sample, ...], padding: str = "left") -> float:

@@ -11,7 +11,7 @@ from rcp.attaching.forwards.repacking import closed
 from rcp.backbones import backbone_for
 from tests.decoding import error, family, logits, plugin_for
 from tests.families import FAMILIES, Sample
-from tests.test_families import batches_of, text_of
+from tests.families.batches import batches_of, text_of
 from tests.test_families_generate import (
     assert_decodes_as_masked,
     is_upstream,

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 import rcp
-from tests.tiny import IMAGE, REFERENCE_SPECS, reference_plugin, row_of, tiny_inputs
+from tests.tiny import (
+    IMAGE,
+    REFERENCE_SPECS,
+    reference_plugin,
+    row_of,
+    text_rows,
+    tiny_inputs,
+)
 
 PARITY = 1e-5  # fp32, logits of order 1; dropping changes them by more than 0.1
 
@@ -16,10 +23,6 @@ BATCHES = {
     "several images": dict(questions=(4, 6, 5), images=(2, 1, 3)),
     "text only": dict(questions=(4, 30), images=(1, 0)),
 }
-
-
-def text_rows(inputs):
-    return inputs["attention_mask"].bool() & (inputs["input_ids"] != IMAGE)
 
 
 @pytest.mark.parametrize("plugin_name", REFERENCE_SPECS)

@@ -13,7 +13,7 @@ from rcp.choosing.view import LOOKS_BACK
 from rcp.pruners import PRUNERS
 from tests.decoding import dropped, error, family, logits, masked
 from tests.families import FAMILIES, Sample
-from tests.test_families import BATCHES, text_of
+from tests.families.batches import BATCHES, text_of
 from tests.tiny import tiny_inputs, tiny_llava_model
 from tests.tiny_base import make_processor
 

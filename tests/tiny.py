@@ -86,6 +86,11 @@ def row_of(inputs: dict[str, Tensor], row: int, images: tuple[int, ...]) -> dict
     return alone
 
 
+def text_rows(inputs: dict[str, Tensor]) -> Tensor:
+    """(B, T) the valid columns that are no image: their logits mean something."""
+    return inputs["attention_mask"].bool() & (inputs["input_ids"] != IMAGE)
+
+
 def randomised(plugin: Plugin, seed: int = 3) -> Plugin:
     """Every parameter random, so that no branch is silent by its initialisation."""
     generator = torch.Generator().manual_seed(seed)

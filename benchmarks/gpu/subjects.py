@@ -13,7 +13,7 @@ from rcp.pruners import PRUNERS
 from tests import test_methods
 from tests.decoding import REFERENCES, plugin_for, prompt_ends
 from tests.families import FAMILIES
-from tests.test_families import BATCHES, text_of
+from tests.families.batches import BATCHES, text_of
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def facts(shown: list[list[Media]]) -> Tensor | None:
     return torch.stack(found) if found else None
 
 
-def randomised(model: nn.Module, gain: float = 1.2) -> Any:
+def with_large_weights(model: nn.Module, gain: float = 1.2) -> Any:
     """Weights large enough that attention is far from flat: dropping a token must be felt."""
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():

@@ -15,7 +15,18 @@ from transformers import (
     Qwen3Config,
 )
 
-from .case import IMAGE, Case, Media, Sample, batch, given, noise, randomised, sizes, stacked
+from .case import (
+    IMAGE,
+    Case,
+    Media,
+    Sample,
+    batch,
+    given,
+    noise,
+    sizes,
+    stacked,
+    with_large_weights,
+)
 
 SIDE, PATCH = 32, 8
 TOKENS = (SIDE // PATCH) ** 2
@@ -47,7 +58,7 @@ def llava(decoder: PreTrainedConfig) -> Case:
         vision_config=clip(), text_config=decoder, image_token_id=IMAGE, vision_feature_layer=-1
     )
     torch.manual_seed(0)
-    return Case(randomised(LlavaForConditionalGeneration(config)), inputs)
+    return Case(with_large_weights(LlavaForConditionalGeneration(config)), inputs)
 
 
 CASES = {

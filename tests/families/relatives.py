@@ -44,9 +44,9 @@ from .case import (
     batch,
     given,
     noise,
-    randomised,
     sizes,
     stacked,
+    with_large_weights,
 )
 from .llava import PATCH, SIDE, TOKENS, clip, inputs
 
@@ -90,7 +90,7 @@ def vipllava() -> Case:
         image_token_index=IMAGE,
         vision_feature_layers=[-2, -1],
     )
-    return Case(randomised(VipLlavaForConditionalGeneration(config)), inputs)
+    return Case(with_large_weights(VipLlavaForConditionalGeneration(config)), inputs)
 
 
 def fast_vlm() -> Case:
@@ -105,7 +105,7 @@ def fast_vlm() -> Case:
     config = FastVlmConfig(
         vision_config=tower, text_config=Qwen2Config(**sizes()), image_token_index=IMAGE
     )
-    return Case(randomised(FastVlmForConditionalGeneration(config)), inputs)
+    return Case(with_large_weights(FastVlmForConditionalGeneration(config)), inputs)
 
 
 def internvl() -> Case:
@@ -123,7 +123,7 @@ def internvl() -> Case:
         image_token_id=IMAGE,
         downsample_ratio=0.5,
     )
-    model = randomised(InternVLForConditionalGeneration(config))
+    model = with_large_weights(InternVLForConditionalGeneration(config))
     return Case(model, tiles(3, TOKENS, marked=False))
 
 
@@ -155,7 +155,7 @@ def idefics3(config_class: Any, model_class: Any) -> Case:
             row[: len(part)] = part
         return made | {"pixel_values": padded}
 
-    return Case(randomised(model_class(config)), make)
+    return Case(with_large_weights(model_class(config)), make)
 
 
 def gemma3(window: int) -> Case:
@@ -177,7 +177,7 @@ def gemma3(window: int) -> Case:
         types = (text["input_ids"] == IMAGE).long()
         return text | given(pixel_values=stacked(shown), token_type_ids=types)
 
-    return Case(randomised(Gemma3ForConditionalGeneration(config)), make)
+    return Case(with_large_weights(Gemma3ForConditionalGeneration(config)), make)
 
 
 def paligemma(text: Any) -> Case:
@@ -192,7 +192,7 @@ def paligemma(text: Any) -> Case:
         made = inputs(samples, padding=padding)
         return made | {"token_type_ids": torch.zeros_like(made["input_ids"])}
 
-    return Case(randomised(PaliGemmaForConditionalGeneration(config)), make)
+    return Case(with_large_weights(PaliGemmaForConditionalGeneration(config)), make)
 
 
 def aya_vision() -> Case:
@@ -215,7 +215,7 @@ def aya_vision() -> Case:
         text, shown = batch(samples, media, padding)
         return text | given(pixel_values=stacked(shown))
 
-    return Case(randomised(AyaVisionForConditionalGeneration(config)), make)
+    return Case(with_large_weights(AyaVisionForConditionalGeneration(config)), make)
 
 
 CASES = {

@@ -44,9 +44,9 @@ from .case import (
     facts,
     given,
     noise,
-    randomised,
     sizes,
     stacked,
+    with_large_weights,
 )
 from .llava import PATCH, SIDE, clip
 from .relatives import siglip
@@ -101,7 +101,7 @@ def llava_next() -> Case:
         image_grid_pinpoints=PINPOINTS,
         vision_feature_layer=-1,
     )
-    return Case(randomised(LlavaNextForConditionalGeneration(config)), _any_res_inputs)
+    return Case(with_large_weights(LlavaNextForConditionalGeneration(config)), _any_res_inputs)
 
 
 def llava_onevision() -> Case:
@@ -114,7 +114,7 @@ def llava_onevision() -> Case:
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
     )
-    model = randomised(LlavaOnevisionForConditionalGeneration(config))
+    model = with_large_weights(LlavaOnevisionForConditionalGeneration(config))
     return Case(model, _onevision_inputs, videos=True)
 
 
@@ -156,7 +156,7 @@ def pixtral() -> Case:
         vision_feature_layer=-1,
         vision_feature_select_strategy="full",
     )
-    return Case(randomised(LlavaForConditionalGeneration(config)), _rows(merge=1))
+    return Case(with_large_weights(LlavaForConditionalGeneration(config)), _rows(merge=1))
 
 
 def mistral3() -> Case:
@@ -167,7 +167,7 @@ def mistral3() -> Case:
         vision_feature_layer=-1,
         spatial_merge_size=2,
     )
-    return Case(randomised(Mistral3ForConditionalGeneration(config)), _rows(merge=2))
+    return Case(with_large_weights(Mistral3ForConditionalGeneration(config)), _rows(merge=2))
 
 
 # -- M-RoPE: patches come flat, with a (time, height, width) grid for each image -----------------
@@ -233,7 +233,7 @@ def qwen2_vl() -> Case:
         vision_config={"embed_dim": 32, "hidden_size": HIDDEN, **_PATCHES},
         **_TOKENS,
     )
-    model = randomised(Qwen2VLForConditionalGeneration(config))
+    model = with_large_weights(Qwen2VLForConditionalGeneration(config))
     return Case(model, _mrope(frames_apart=False), videos=True)
 
 
@@ -250,7 +250,7 @@ def qwen2_5_vl() -> Case:
         },
         **_TOKENS,
     )
-    model = randomised(Qwen2_5_VLForConditionalGeneration(config))
+    model = with_large_weights(Qwen2_5_VLForConditionalGeneration(config))
     return Case(model, _mrope(frames_apart=False), videos=True)
 
 
@@ -269,14 +269,14 @@ def qwen3_vl() -> Case:
     config = Qwen3VLConfig(
         text_config=_mrope_text([4, 2, 2]), vision_config=_qwen3_vision(), **_TOKENS
     )
-    model = randomised(Qwen3VLForConditionalGeneration(config))
+    model = with_large_weights(Qwen3VLForConditionalGeneration(config))
     return Case(model, _mrope(frames_apart=True), videos=True)
 
 
 def qwen3_vl_moe() -> Case:
     text = _mrope_text([4, 2, 2], num_experts=4, num_experts_per_tok=2, moe_intermediate_size=32)
     config = Qwen3VLMoeConfig(text_config=text, vision_config=_qwen3_vision(), **_TOKENS)
-    model = randomised(Qwen3VLMoeForConditionalGeneration(config))
+    model = with_large_weights(Qwen3VLMoeForConditionalGeneration(config))
     return Case(model, _mrope(frames_apart=True), videos=True)
 
 
@@ -297,7 +297,7 @@ def glm4v() -> Case:
         video_start_token_id=104,
         video_end_token_id=105,
     )
-    model = randomised(Glm4vForConditionalGeneration(config))
+    model = with_large_weights(Glm4vForConditionalGeneration(config))
     return Case(model, _mrope(frames_apart=False), never=(*range(IMAGE, VOCABULARY),))
 
 

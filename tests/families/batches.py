@@ -1,0 +1,23 @@
+"""Batches every family is tried with, and the columns of theirs whose logits mean something."""
+
+from torch import Tensor
+
+from rcp.backbones import Backbone
+
+from .case import Case, Sample
+
+BATCHES = {
+    "ragged": (Sample(3, images=2), Sample(4, question=3), Sample(5, images=0)),
+    "even": (Sample(0), Sample(1, question=9)),
+}
+
+
+def batches_of(case: Case) -> dict[str, tuple[Sample, ...]]:
+    """With one of videos for a family that understands them."""
+    return BATCHES | ({"video": (Sample(6, video=True), Sample(7))} if case.videos else {})
+
+
+def text_of(inputs: dict[str, Tensor], backbone: Backbone) -> Tensor:
+    """(B, T) the valid columns that are no image."""
+    image = backbone.image_rows(inputs["input_ids"], None)
+    return inputs["attention_mask"].bool() & ~image
