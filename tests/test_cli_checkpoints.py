@@ -196,8 +196,8 @@ def test_export_refuses_bad_checkpoints(
 @pytest.mark.parametrize(
     ("output", "complaint"),
     [
-        ("run", "no exported plug-in, and --overwrite replaces nothing else"),
-        ("run/last.ckpt", "no exported plug-in"),
+        ("run", "not an exported plug-in, and --overwrite replaces nothing else"),
+        ("run/last.ckpt", "not an exported plug-in"),
         ("run/last.ckpt/plugin", "nothing can be written in .*last.ckpt"),
         ("/proc/plugin", "nothing can be written in '/proc'"),
     ],

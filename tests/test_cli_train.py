@@ -114,7 +114,7 @@ BAD_ARGUMENTS = {
     "data.num_workers is -1": ["--data.num_workers", "-1"],
     "learning_rate is -1": ["--model.optimizer.learning_rate", "-1"],
     "loss.task is -1": ["--model.loss.task", "-1"],
-    "configuration .* is no text": ["--config", "{folder}/binary.yaml"],
+    "configuration .* is not text": ["--config", "{folder}/binary.yaml"],
     "unknown.yaml' is a file": ["--run_folder", "{folder}/unknown.yaml"],
     "seed_everything is -1": ["--seed_everything", "-1"],
     "trainer cannot be made: .*invalid strategy name": ["--trainer.strategy", "dpp"],

@@ -49,7 +49,8 @@ def test_it_is_listed_attached_exported_and_evaluated(
 ):
     assert main(["pruners", "--json", "--import", str(own_method)]) == 0
     listed = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
-    assert listed["largest"]["paper"] == "an example" and listed["largest"]["needs"] == ["layer_input"]
+    assert listed["largest"]["paper"] == "an example"
+    assert listed["largest"]["needs"] == ["layer_input"]
     plugin = rcp.Plugin.for_model(rcp.PluginSpec([rcp.StageSpec(0, 0.5, "largest")]), tiny_llava)
     rcp.save_plugin(plugin, tmp_path / "plugin")
     loaded = rcp.load_plugin(tmp_path / "plugin")

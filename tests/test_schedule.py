@@ -47,7 +47,7 @@ def test_sixty_four_tokens_behind_layer_four_is_explained():
 
 @pytest.mark.parametrize("mean, layers", [(0.5, ()), (1.01, (1, 8)), (float("nan"), (1, 8))])
 def test_no_stage_and_more_than_everything_are_refused(mean, layers):
-    with pytest.raises(UserError, match="is no schedule. Name at least one layer"):
+    with pytest.raises(UserError, match="is not a schedule. Name at least one layer"):
         schedule_for(mean, layers, 24)
 
 

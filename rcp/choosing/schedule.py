@@ -51,7 +51,7 @@ class Schedule:
 
     @property
     def mean_ratio(self) -> float:
-        """Kept share of the visual tokens, mean over the decoder's layers (RCP §4 [computed])."""
+        """Kept share of the visual tokens, mean over the decoder's layers (RCP [computed])."""
         kept = (1.0, *self.ratios)
         return sum(n * r for n, r in zip(self.spans, kept)) / self.num_layers
 
@@ -132,14 +132,14 @@ def schedule_for(
 
     Each stage keeps ``decay`` times what the one before kept. With ``decay`` None the shares fall
     geometrically so that the last stage keeps a tenth of the first, which is close to the
-    published 64-token row (16.7 → 1.4 %, RCP §1 [draft]); the shape is our decision [ours].
+    published 64-token row (16.7 → 1.4 %, RCP [draft]); the shape is our decision [ours].
     Raises ``UserError`` where the layers before the first stage alone cost more than the budget,
     for a mean above 1, and for layers that cannot be.
     """
     if not layers or not mean_ratio <= 1.0:
         raise UserError(
             f"A mean of {mean_ratio:.2%} of the visual tokens with stages at the layers "
-            f"{list(layers)} is no schedule. Name at least one layer, and give a share of the "
+            f"{list(layers)} is not a schedule. Name at least one layer, and give a share of the "
             f"tokens above 0 and at most 1."
         )
     spans = Schedule(layers, (0.0,) * len(layers), num_layers).spans  # refuses impossible layers

@@ -68,7 +68,7 @@ def _stage(text: str, tokens: int | None) -> StageSpec:
 def _argument(text: str, pair: str) -> tuple[str, Any]:
     name, separator, value = pair.partition("=")
     if not (name and separator):
-        raise UserError(f"--stage {text}: '{pair}' is no argument. Write NAME=VALUE.")
+        raise UserError(f"--stage {text}: '{pair}' is not an argument. Write NAME=VALUE.")
     try:
         return name, json.loads(value)
     except json.JSONDecodeError:

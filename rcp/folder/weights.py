@@ -46,7 +46,7 @@ def checked(
             f"anew."
         )
     if unknown := sorted(set(tensors) - set(wanted)):
-        warnings.warn(f"Nobody knows these tensors in {source}: {', '.join(unknown)}", stacklevel=4)
+        warnings.warn(f"Unknown tensors in {source}: {', '.join(unknown)}", stacklevel=4)
     return {name: _as_used(name, tensors[name], value, source) for name, value in wanted.items()}
 
 

@@ -1,4 +1,4 @@
-"""The only trained and saved object: pruners by layer, the repair adapter, the schedule."""
+"""What is trained and saved: pruners by layer, the repair adapter, the schedule."""
 
 import copy
 from dataclasses import replace

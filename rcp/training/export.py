@@ -42,8 +42,8 @@ def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -
         )
     if there and not os.path.isfile(standing(output) / DESCRIPTION):
         raise UserError(
-            f"'{output}' is no exported plug-in, and --overwrite replaces nothing else: it may be "
-            "worth hours. Name another folder with --output, or remove it first."
+            f"'{output}' is not an exported plug-in, and --overwrite replaces nothing else: it may "
+            "be worth hours. Name another folder with --output, or remove it first."
         )
     content = read_checkpoint(checkpoint)
     plugin = rebuild_plugin(content)

@@ -1,4 +1,4 @@
-"""The phases of a training: from the teacher's attention, then end to end, softly and hard."""
+"""The phases of a training: learning from the teacher, then end to end, softly and hard."""
 
 import math
 from dataclasses import dataclass

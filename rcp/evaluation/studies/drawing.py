@@ -1,4 +1,4 @@
-"""Pictures of what survives: the only file of the package that draws."""
+"""Pictures of what survives, with matplotlib."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -54,7 +54,7 @@ def _check(path: Path) -> None:
         repeated = next(_repeated(content), None)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"The configuration '{path}' is no text ({error}). Give a YAML file."
+            f"The configuration '{path}' is not text ({error}). Give a YAML file."
         ) from error
     except RecursionError as error:
         raise UserError(

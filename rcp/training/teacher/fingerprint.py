@@ -49,7 +49,9 @@ def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"'{path}' is damaged ({error}). Remove the folder it lies in.") from error
     if not isinstance(theirs, dict):
-        raise UserError(f"'{path}' is damaged: it is no object. Remove the folder it lies in.")
+        raise UserError(
+            f"'{path}' is damaged: it is not a JSON object. Remove the folder it lies in."
+        )
     different = [name for name in mine if theirs.get(name) != mine[name]]
     if different:
         raise UserError(
