@@ -76,7 +76,7 @@ def paper_prefill_flops(hidden: int, intermediate: int, rows: Sequence[int]) -> 
     """Sum over layers of ``2s·4h² + 4s²h + 6shm``: the formula that pruning papers print.
 
     s tokens, width h, gated MLP of width m. Multi-head attention without grouped keys, heads as
-    wide as the model, no output head, no plug-in (RCP §6 [computed], to compare with published
+    wide as the model, no output head, no plug-in (RCP [computed], to compare with published
     percentages). Everything else in this package is counted by :func:`prefill_flops`.
     """
     return sum(

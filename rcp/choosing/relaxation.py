@@ -8,7 +8,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Relaxation:
-    """Temperature and noise of the choice while training (RCP §2 [draft]).
+    """Temperature and noise of the choice while training (RCP [draft]).
 
     ``hard``: tokens are kept or not, and a straight-through gradient reaches the scores; else each
     is retained by its sigmoid, a number between 0 and 1 (CoViPAL stage 2 [note]).

@@ -25,7 +25,7 @@ def top_k(scores: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
 
 
 def threshold(scores: Tensor, alive: Tensor) -> Tensor:
-    """Keep the alive tokens whose score is positive: z > 0 (RCP §2 [draft])."""
+    """Keep the alive tokens whose score is positive: z > 0 (RCP [draft])."""
     return (scores > 0) & alive
 
 

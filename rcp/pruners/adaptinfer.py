@@ -8,7 +8,7 @@ from rcp.pruners.base import Pruner
 
 
 class AdaptInferPruner(Pruner):
-    """Text-to-image attention weighted by each text token's importance (AdaptInfer [code]).
+    """Text-to-image attention weighted by each text token's importance (AdaptInfer's code).
 
     Head by head, a text token's importance is its column sum in the symmetric text-to-text
     attention TT + TTᵀ - diag(TT); the score sums importance times text-to-image attention over

@@ -10,7 +10,7 @@ from rcp.typed_values import check_range
 
 
 class AgilePruner(Pruner):
-    """Best attention first, near-duplicates out (AgilePruner, ICLR 2026 [note]).
+    """Best attention first, near-duplicates out (a note on AgilePruner, ICLR 2026).
 
     Walks down by [CLS] attention; the n-th kept token kills those with 1 - cosine below
     0.01 n erank(X) / ``average_erank``. The effective rank exp(entropy of the normalised singular

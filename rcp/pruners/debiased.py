@@ -9,7 +9,7 @@ from rcp.pruners.reweighted import ReweightingPruner
 
 
 class DebiasedPruner(ReweightingPruner):
-    """Another method whose attention is divided by an exponential trend (Debiasing [code]).
+    """Another method whose attention is divided by an exponential trend (Debiasing's code).
 
     Attention to the i-th of L visual tokens is divided by f(i/L) = mu·exp(``growth``·i/L), which
     `python -m rcp debiasing` fits to the attention of a model on a data set. mu changes no

@@ -8,7 +8,7 @@ from rcp.pruners.base import Pruner
 
 
 class DivPrunePruner(Pruner):
-    """Max-min diversity of the projected tokens (DivPrune, CVPR 2025 [code]).
+    """Max-min diversity of the projected tokens (DivPrune's code, CVPR 2025).
 
     Distance is 1 - cosine. First the token whose nearest neighbour is farthest, then again and
     again the one whose nearest kept token is. No text, no attention. Published at a ratio of

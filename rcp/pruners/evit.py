@@ -9,7 +9,7 @@ from rcp.pruners.base import Pruner
 
 
 class EViTPruner(Pruner):
-    """Top-k by [CLS] attention, the rest fused into the last of them (EViT, ICLR 2022 [code]).
+    """Top-k by [CLS] attention, the rest fused into the last of them (EViT's code, ICLR 2022).
 
     The k-th token gives its slot and position to the sum of all tokens from it downwards, each
     times its attention, not renormalised. Published between the blocks of a vision transformer;

@@ -8,7 +8,7 @@ from rcp.pruners.base import Pruner
 
 
 class FastVPruner(Pruner):
-    """The last prompt token's attention one layer earlier, mean over heads (FastV [note]).
+    """The last prompt token's attention one layer earlier, mean over heads (a note on FastV).
 
     As published, tokens go once, after layer K = 2 (counted from 1) and by that layer's attention;
     a stage at our 0-based layer l reads layer l - 1, so K = 2 is ``layers: [2]``. The paper speaks

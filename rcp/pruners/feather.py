@@ -10,7 +10,7 @@ from rcp.typed_values import check_range
 
 
 class FeatherPruner(Pruner):
-    """Attention of the last text token in the layer before, without rotary (FEATHER [code]).
+    """Attention of the last text token in the layer before, without rotary (FEATHER's code).
 
     Softmax over image keys only, mean over heads: rotary favours tokens near the question. The
     first stage keeps every ``stride``-th row and column of the image besides; a later one goes by

@@ -11,7 +11,7 @@ from rcp.typed_values import check_range
 
 
 class HoloVPruner(Pruner):
-    """Shares the budget out to crops, then keeps the best of each (HoloV, NeurIPS 2025 [code]).
+    """Shares the budget out to crops, then keeps the best of each (HoloV's code, NeurIPS 2025).
 
     The tokens are cut in sequence order into ``crops`` contiguous crops (16 for LLaVA: bands of
     rows). A token's score is its [CLS] attention x 1000 plus ``diversity`` times the variance of

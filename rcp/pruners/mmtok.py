@@ -10,7 +10,7 @@ from rcp.typed_values import check_range
 
 
 class MMTokPruner(Pruner):
-    """Greedy coverage of question and image (MMTok, ICLR 2026 [code]).
+    """Greedy coverage of question and image (MMTok's code, ICLR 2026).
 
     How well token j covers question token i: softmax over j of cosine(question i, projected j) /
     0.02; how well it covers visual token i: softmax over j of cosine(encoder i, encoder j) / 0.2,

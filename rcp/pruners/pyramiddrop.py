@@ -8,7 +8,7 @@ from rcp.pruners.base import Pruner
 
 
 class PyramidDropPruner(Pruner):
-    """The last instruction token's attention in the stage's own layer (PyramidDrop [note]).
+    """The last instruction token's attention in the stage's own layer (a note on PyramidDrop).
 
     Softmax over all keys, mean over heads. As published, half of the tokens left go at each of
     three layers; the query and keys are projected from the input of the layer they go at, which

@@ -9,7 +9,7 @@ from rcp.typed_values import check_range
 
 
 class CrossAttentionPruner(Pruner):
-    """The layer's own attention, corrected by a learned residual (RCP §2 [draft]).
+    """The layer's own attention, corrected by a learned residual (RCP, first draft).
 
     z = base + S_a + S_t + b: ``base`` the centred log of the question's attention, ``S_a`` a
     cross-attention of learned, question-conditioned queries to the visual tokens, ``S_t`` a
@@ -104,7 +104,7 @@ class CrossAttentionPruner(Pruner):
 
 
 def centred_log(attention: Tensor, alive: Tensor) -> Tensor:
-    """log(max(q2v, 1e-6)) minus its mean over alive tokens, (B, N), detached (RCP §2 [draft])."""
+    """log(max(q2v, 1e-6)) minus its mean over alive tokens, (B, N), detached (RCP [draft])."""
     logs = attention.detach().float().clamp(min=1e-6).log()
     mean = (logs * alive).sum(1, keepdim=True) / alive.sum(1, keepdim=True).clamp(min=1)
     return logs - mean

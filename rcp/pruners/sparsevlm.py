@@ -17,7 +17,7 @@ NEIGHBOURS = 5
 
 
 class SparseVLMPruner(Pruner):
-    """Attention of the question's raters; dropped tokens recycled in groups (SparseVLM [note]).
+    """Attention of the question's raters; dropped tokens recycled in groups (a note on SparseVLM).
 
     Raters are the question tokens whose share of softmax(image · textᵀ), mean over the image, is
     no less than the mean: by embeddings as they enter the decoder. Their attention in the stage's

@@ -14,7 +14,7 @@ LAST = 1e6
 
 
 class ToDREPruner(Pruner):
-    """Max-sum diversification of the encoder's tokens (ToDRE stage 1 [paper]).
+    """Max-sum diversification of the encoder's tokens (ToDRE's paper, stage 1).
 
     Starts at the token with the highest [CLS] attention, a random one where the tower has no
     [CLS]; then adds the token with the smallest sum of cosines to all kept ones. Published at 10 %

@@ -9,7 +9,7 @@ from rcp.pruners.base import Pruner
 
 
 class ToDREExitPruner(Pruner):
-    """Nothing, or everything: by how much text and image attend to each other (ToDRE [paper]).
+    """Nothing, or everything: by how much text and image attend to each other (ToDRE's paper).
 
     r_tv is the share of the question's attention that goes to the image, r_vt the share of the
     image's that goes to text, both mean over heads and rows of the stage's own layer. If both are

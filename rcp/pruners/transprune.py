@@ -8,7 +8,7 @@ from rcp.pruners.base import Pruner
 
 
 class TransPrunePruner(Pruner):
-    """Token transitions since the first stage, plus the text's attention (TransPrune [code]).
+    """Token transitions since the first stage, plus the text's attention (TransPrune's code).
 
     Both are divided by their sum over the tokens alive. Transitions add up over attention and
     feed-forward blocks from the layer before the first stage on, as in the paper, whose layers 7

@@ -11,7 +11,7 @@ from rcp.typed_values import check_range
 
 
 class VisionDropDecoderPruner(Pruner):
-    """Image-to-image attention picks dominant tokens; others join targets (VisionDrop [code]).
+    """Image-to-image attention picks dominant tokens; others join targets (VisionDrop's code).
 
     Attention of the image's own rows (softmax over all keys, mean over heads), without the text's
     say. The code means over all image rows, though a causal mask lets few see the late tokens: we

@@ -10,7 +10,7 @@ from rcp.typed_values import check_range
 
 
 class VisionDropEncoderPruner(Pruner):
-    """Dominant tokens by [CLS] attention, contextual targets for the others (VisionDrop [code]).
+    """Dominant tokens by [CLS] attention, contextual targets for the others (VisionDrop's code).
 
     Of the tokens that are not dominant, every n-th is a target; each of the others joins the
     target whose key is most like its own, and a target becomes itself plus the mean of what

@@ -11,7 +11,7 @@ from rcp.typed_values import check_range
 
 
 class WithoutSinksPruner(ReweightingPruner):
-    """Another method that sees no attention to visual sinks (VAR [code] detects, [ours] excludes).
+    """Another method that sees no attention to visual sinks (VAR's code detects, we exclude).
 
     A token is a sink if, after RMSNorm without weight, one of the ``dimensions`` of its layer
     input exceeds ``threshold`` in magnitude. The published dimensions: LLaVA-1.5-7B 1415 and

@@ -12,7 +12,7 @@ from rcp.typed_values import check_range
 
 
 class ZooPrunePruner(Pruner):
-    """Sensitivity times novelty (ZOO-Prune, CVPR 2026 [note]).
+    """Sensitivity times novelty (a note on ZOO-Prune, CVPR 2026).
 
     A token's sensitivity is how far the projector M moves along ``directions`` random ones u,
     the same for all tokens: mean ||M(x + h u) - M(x - h u)|| / 2h, scaled to [0, 1] over the

@@ -9,7 +9,7 @@ from rcp.typed_values import check_range
 
 
 class FilmRepair(RepairAdapter):
-    """x += up(γ · h + β), γ and β from a context of the dropped tokens (RCP §3 [draft]).
+    """x += up(γ · h + β), γ and β from a context of the dropped tokens (RCP [draft]).
 
     ``inner`` is 512 in the paper, ``side`` x ``side`` the learned grid of ``channels``-vectors.
     α = 1 and ``up`` starts at zero, so that a fresh adapter is an exact identity [ours].
@@ -40,7 +40,7 @@ class FilmRepair(RepairAdapter):
 
 
 class ContextEncoder(nn.Module):
-    """``e_mask + e_pruned`` of a stage, (B, inner) (RCP §3 [draft])."""
+    """``e_mask + e_pruned`` of a stage, (B, inner) (RCP [draft])."""
 
     def __init__(self, hidden_size: int, inner: int, side: int, channels: int) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Film(nn.Module):
     """One repair layer: what to add to rows (B, A, D), given the context (B, inner).
 
     With s = state(h) + context the features GELU(down(h)) are scaled by 1 + gamma(s) and shifted
-    by beta(s) (RCP §3 [draft]); zero when fresh. [ours]
+    by beta(s) (RCP [draft]); zero when fresh. [ours]
     """
 
     def __init__(self, hidden_size: int, inner: int) -> None:
