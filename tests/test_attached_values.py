@@ -193,6 +193,14 @@ def test_a_plan_is_saved_with_all_it_holds(case, tmp_path):
         rcp.KeepPlan.load(tmp_path)
 
 
+def test_one_samples_plan_is_spread_over_many_and_saved(case, tmp_path):
+    plan = planned(case, plugin_for(case, rcp_spec((0, 2))), case.inputs([Sample(3)]))
+    plan.spread(3).save(tmp_path / "plan.safetensors")
+    read = rcp.KeepPlan.load(tmp_path / "plan.safetensors")
+    assert read.kept.tolist() == [[count] * 3 for count in plan.kept[:, 0].tolist()]
+    assert torch.equal(read.visual, plan.visual.expand(3, -1))
+
+
 # -- masks ---------------------------------------------------------------------------------------
 
 

@@ -5,4 +5,8 @@ EQUIVALENT: dict[str, str] = {
     "  [False]": "on a CPU every sort is stable; other devices are told to",
     "rcp/objectives/losses.py: rows = sums[-1].detach().clamp(min=1)  [1 + 1] #2":
         "the result of fewer than two rows is multiplied by zero",
+    "rcp/choosing/merging.py: identity = torch.eye(members.shape[2], device=members.device)"
+    "  [2 - 1]": "members are as many targets as guests: all tokens",
+    "rcp/choosing/merging.py: targets = (counts * share).floor().long()  [without floor]":
+        "a whole number is what is left of a positive one without its fraction",
 }
