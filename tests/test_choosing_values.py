@@ -74,6 +74,8 @@ def test_the_cut_lies_midway_and_at_an_extreme_where_there_is_no_other_side():
     assert cut(scores, marks("xxx."), marks("xxx.")).item() == 1.0
     assert cut(scores, marks("...."), marks("xxx.")).item() == 4.0
     assert cut(scores, marks("...."), marks("....")).item() == 0.0
+    endless = torch.full((1, 2), math.inf)
+    assert cut(endless, marks("x."), marks("xx")).item() == 0.0
     wanting = scores.clone().requires_grad_()
     assert not cut(wanting, marks("x..."), marks("xxx.")).requires_grad
 
@@ -331,6 +333,20 @@ def test_places_of_a_square_and_of_a_row():
     assert grid[4:].flatten().tolist() == pytest.approx([0, -2 / 3, 0, 0, 0, 2 / 3], abs=1e-6)
 
 
+def test_slots_that_do_not_exist_belong_to_no_image():
+    grid = square_grid(torch.arange(6)[None], marks("xxxxx."), torch.tensor([[0, 1, 1, 1, 1, 1]]))
+    assert grid[0, :5].tolist() == [[0, 0], [-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
+
+
+def test_a_family_that_knows_says_where_its_tokens_are():
+    tokens = build_token_map(marks(".x.x", "..x."), marks("xxxx", "xxxx"))
+    index = torch.tensor([[9, 4, 9, 5], [9, 9, 6, 9]])
+    grid = torch.arange(16.0).reshape(2, 4, 2)
+    placed = tokens.placed(index, grid)
+    assert placed.image_index[0].tolist() == [4, 5] and placed.image_index[1, 0] == 6
+    assert placed.grid[0].tolist() == [[2, 3], [6, 7]] and placed.grid[1, 0].tolist() == [12, 13]
+
+
 def test_roles_with_labels_with_an_end_and_with_neither():
     image, valid = marks("..xx....", ".xx....."), marks("xxxxxxxx", "xxxxxxx.")
     labels = torch.full((2, 8), IGNORED)
@@ -340,6 +356,9 @@ def test_roles_with_labels_with_an_end_and_with_neither():
     assert torch.equal(tokens.answer, marks(".....xx.", "....xx.."))
     assert tokens.prompt_end.tolist() == [6, 5]
     assert tokens.visual_counts == (2, 2) and tokens.valid_counts == (8, 7)
+    unlabelled = build_token_map(image, valid, labels=torch.full((2, 8), IGNORED))
+    assert unlabelled.prompt_end.tolist() == [8, 7] and not unlabelled.answer.any()
+    assert torch.equal(unlabelled.question, marks("....xxxx", "...xxxx."))
     ended = build_token_map(image, valid, prompt_end=torch.tensor([6, 5]))
     assert torch.equal(ended.question, tokens.question)
     assert torch.equal(ended.answer, marks(".....xxx", "....xxx."))

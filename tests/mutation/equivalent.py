@@ -9,4 +9,8 @@ EQUIVALENT: dict[str, str] = {
     "  [2 - 1]": "members are as many targets as guests: all tokens",
     "rcp/choosing/merging.py: targets = (counts * share).floor().long()  [without floor]":
         "a whole number is what is left of a positive one without its fraction",
+    "rcp/choosing/schedule.py: spans = Schedule(layers, (0.0,) * len(layers), num_layers).spans"
+    "  # refuses impossible layers  [0.0 + 1]": "spans are of layers alone",
+    "rcp/choosing/tokens.py: sizes = torch.zeros(len(run), columns.shape[1] + 1, "
+    "dtype=torch.long, device=run.device)  [1 + 1] #2": "one more count that nothing reads",
 }
