@@ -1,10 +1,11 @@
 """How far pruning moves the rows that predict answers, and which move goes with lost answers."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
+from torchmetrics import Metric, PearsonCorrCoef
 
 from rcp.objectives.losses import EPSILON
 
@@ -53,32 +54,26 @@ class DistributionShift(Metric):
         }
 
 
-class GapWithLoss(Metric):
+class GapWithLoss(PearsonCorrCoef):
     """Correlation over samples of how far a layer's rows moved with answers lost, for L layers.
 
-    Pearson's; 0 where either side never varies.
+    Pearson's, from fp64 sums; 0 where either side never varies.
     """
 
-    sums: Tensor
-    count: Tensor
-
     def __init__(self, layers: int) -> None:
-        super().__init__()
-        self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        # Σx, Σx², Σy, Σy², Σxy
-        self.add_state("sums", torch.zeros(5, layers, dtype=torch.float64), dist_reduce_fx="sum")
+        super().__init__(num_outputs=layers)
+        self.set_dtype(torch.float64)
 
     def update(self, distance: Tensor, lost: Tensor) -> None:
         """``distance`` (B, L); ``lost`` (B,): 1 right only in full, -1 only pruned, else 0."""
-        x, y = distance.double(), lost.double()[:, None].expand_as(distance)
-        self.count += len(x)
-        self.sums += torch.stack([v.sum(0) for v in (x, x.square(), y, y.square(), x * y)])
+        answers = lost.double()[:, None].expand_as(distance)
+        super().update(distance.double(), answers.contiguous())
 
     def compute(self) -> Tensor:
         """(L,)"""
-        x, xx, y, yy, xy = self.sums / self.count.clamp(min=1)
-        spread = ((xx - x.square()).clamp(min=0) * (yy - y.square()).clamp(min=0)).sqrt()
-        return torch.where(spread > 1e-12, (xy - x * y) / spread.clamp(min=1e-12), 0.0)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a side that never varies: that is no fault
+            return super().compute().nan_to_num(0.0)
 
 
 class SinkSurvival(Metric):

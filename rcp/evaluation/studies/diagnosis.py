@@ -63,7 +63,7 @@ def diagnose(
         "stages": [
             {"layer": layer, **_at(sunk.compute(), stage)} for stage, layer in enumerate(stages)
         ],
-        "samples": int(lost.count.item()),
+        "samples": int(lost.n_total[0].item()),
         "sink_multiple": sink_multiple,
     }
 
