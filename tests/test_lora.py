@@ -128,7 +128,7 @@ def test_gradients_reach_every_adapter_and_a_fresh_one_changes_nothing(tiny_llav
         ({"targets": ["c_attn"]}, "no linear module of that name. It has: .*q_proj"),
         ({"layers": [6]}, "layer 6, but the decoder has 6 layers"),
         ({"rank": 0}, "lora.rank is 0"),
-        ({"alpha": float("nan")}, "lora.alpha is nan"),
+        ({"alpha": float("nan")}, "LoraSpec.alpha is 'nan', but it must be a finite"),
     ],
 )
 def test_adapters_that_cannot_be_are_refused(changes, complaint, tiny_llava):

@@ -1,6 +1,5 @@
 """Low-rank adapters on the frozen decoder's linear layers, trained as a part of the plug-in."""
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,8 +68,6 @@ class Lora(nn.Module):
         super().__init__()
         if spec.rank < 1:
             raise UserError(f"lora.rank is {spec.rank}: give a whole number of at least 1.")
-        if not math.isfinite(spec.alpha):
-            raise UserError(f"lora.alpha is {spec.alpha}: give a finite number, such as 2 x rank.")
         if not spec.modules:
             raise UserError(
                 "The low-rank adapters name no modules of a model. Make the plug-in by "

@@ -15,11 +15,7 @@ from rcp.plugin.lora import Lora
 from rcp.plugin.spec import PluginSpec
 from rcp.pruners import PRUNERS, Pruner
 from rcp.repair import REPAIRS, RepairAdapter
-from rcp.typed_values import check_arguments
-
-SELECTIONS = ("top_k", "threshold")
-POSITION_POLICIES = ("keep", "repack")
-REPAIRED_ROWS = ("answer", "text")
+from rcp.typed_values import check_arguments, from_plain
 
 SAME_BUDGET = 0.005
 """Relative: two budgets that differ by less are one, written with few digits."""
@@ -35,8 +31,7 @@ class Plugin(nn.Module):
 
     def __init__(self, spec: PluginSpec, hidden_size: int, num_layers: int) -> None:
         super().__init__()
-        _check_choice("selection", spec.selection, SELECTIONS)
-        _check_choice("position_policy", spec.position_policy, POSITION_POLICIES)
+        from_plain(PluginSpec, spec.to_dict())  # refuses what a spec made in code may hold
         for what, size in (("hidden_size", hidden_size), ("num_layers", num_layers)):
             if size < 1:
                 raise UserError(f"{what} is {size}: give the decoder's own, which is at least 1.")
@@ -66,7 +61,6 @@ class Plugin(nn.Module):
         self.repair: RepairAdapter | None = None
         if spec.repair is not None:
             self._check_repair_layers(spec.repair.layers)
-            _check_choice("repair.rows", spec.repair.rows, REPAIRED_ROWS)
             self.repair = _build(
                 REPAIRS,
                 spec.repair.method,
@@ -196,11 +190,6 @@ def fitted(spec: PluginSpec, model: nn.Module) -> PluginSpec:
     layers = backbone_for(model).layers
     prefix = next(name for name, module in model.named_modules() if module is layers)
     return replace(spec, lora=spec.lora.for_layers(layers, prefix))
-
-
-def _check_choice(what: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f"{what} '{value}' is unknown. Choose one of {', '.join(allowed)}.")
 
 
 def _build(registry: Any, name: str, sizes: tuple[Any, ...], arguments: dict[str, Any]) -> Any:

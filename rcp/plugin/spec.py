@@ -1,10 +1,14 @@
 """All that rebuilds a plug-in, in plain values."""
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from rcp.choosing.schedule import Schedule
 from rcp.plugin.lora import LoraSpec
+
+Selection = Literal["top_k", "threshold"]
+PositionPolicy = Literal["keep", "repack"]
+RepairedRows = Literal["answer", "text"]
 
 
 @dataclass
@@ -47,7 +51,7 @@ class RepairSpec:
     layers: list[int]
     method: str = "film"
     arguments: dict[str, Any] = field(default_factory=dict)
-    rows: str = "answer"
+    rows: RepairedRows = "answer"
 
 
 @dataclass
@@ -67,8 +71,8 @@ class PluginSpec:
 
     stages: list[StageSpec]
     repair: RepairSpec | None = None
-    selection: str = "top_k"
-    position_policy: str = "keep"
+    selection: Selection = "top_k"
+    position_policy: PositionPolicy = "keep"
     lora: LoraSpec | None = None
     budgets: list[float] | None = None
 

@@ -10,6 +10,7 @@ from rcp.errors import UserError
 from rcp.objectives.losses import MomentForm
 from rcp.plugin import PluginSpec, RepairSpec, StageSpec, stages_of
 from rcp.plugin.lora import LoraSpec
+from rcp.plugin.spec import PositionPolicy, Selection
 
 
 @dataclass
@@ -39,8 +40,8 @@ class PluginOptions:
     arguments: dict[str, Any] = field(default_factory=dict)
     repair: RepairSpec | None = None
     lora: LoraSpec | None = None
-    selection: str = "top_k"
-    position_policy: str = "keep"
+    selection: Selection = "top_k"
+    position_policy: PositionPolicy = "keep"
     budgets: list[float] | None = None
 
     def spec_for(self, backbone: Backbone) -> PluginSpec:
