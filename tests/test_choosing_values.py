@@ -372,6 +372,7 @@ def test_roles_with_labels_with_an_end_and_with_neither():
 def test_a_batch_of_text_gets_one_dead_slot_where_one_is_needed():
     tokens = build_token_map(marks("...", "..."), marks("xxx", "xxx"))
     assert tokens.visual_columns.shape == (2, 0) and not tokens.has_images
+    assert tokens.question.all()  # its first word, too
     slot = tokens.with_a_slot()
     assert slot.visual_columns.tolist() == [[0], [0]] and not slot.visual_valid.any()
     assert slot.image_index.tolist() == [[-1], [-1]] and slot.grid.isnan().all()
