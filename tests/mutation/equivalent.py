@@ -13,4 +13,8 @@ EQUIVALENT: dict[str, str] = {
     "  # refuses impossible layers  [0.0 + 1]": "spans are of layers alone",
     "rcp/choosing/tokens.py: sizes = torch.zeros(len(run), columns.shape[1] + 1, "
     "dtype=torch.long, device=run.device)  [1 + 1] #2": "one more count that nothing reads",
+    "rcp/choosing/tokens.py: grid=none[..., None].expand(-1, -1, 2).float(),  [1 - 1] #2":
+        "a continuation has no slot, so that none of none is none",
+    "rcp/choosing/view.py: rotary: bool = True,  [False]":
+        "a protocol's default is for readers; that of LayerAttention counts",
 }
