@@ -8,6 +8,7 @@ import re
 import runpy
 import shlex
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -51,12 +52,17 @@ def parsing_only(monkeypatch):
 
         return parse_args
 
-    def stopped(self):
+    def stopped(_):
         raise Parsed
+
+    def command(name):
+        return SimpleNamespace(configure=found(name).configure, run=stopped)
 
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args",
                         stop(argparse.ArgumentParser.parse_args))
     monkeypatch.setattr(cli.TrainingCLI, "before_instantiate_classes", stopped)
+    found = commands.command
+    monkeypatch.setattr(commands, "command", command)
     monkeypatch.chdir(ROOT)
 
 
