@@ -19,9 +19,9 @@ from benchmarks.command import exit_status, variants_parser
 from benchmarks.environment import environment
 from benchmarks.steps import compared, trained_plugins, training_seconds
 from benchmarks.variants import CONFIGS, Variant, changed, read_configuration
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.evaluation.report import tables
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 from rcp.folder.read_write import load_plugin
 
 RECIPE = "rcp_tiny.yaml"
@@ -119,7 +119,7 @@ class Result:
 
     name: str
     about: str
-    row: Row
+    row: ResultRow
     parameters: int
     training_seconds: float
 
@@ -179,7 +179,7 @@ def _write(
 ) -> None:
     made = environment(["python", "-m", "benchmarks.ablation", *arguments])
     values: dict[str, Any] = {"made": made, "rows": [asdict(result) for result in results]}
-    with whole(output) as unfinished:
+    with atomic(output) as unfinished:
         unfinished.write_text(json.dumps(values, indent=2) + "\n")
     lines = ["# RCP, part by part", "", *(f"- {name}: {value}" for name, value in made.items())]
     lines += ["", tables.markdown(_cells(results)), "", *notes]

@@ -26,7 +26,7 @@ from benchmarks.variants import (
 from rcp import __main__ as commands
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.report import tables
-from rcp.evaluation.report.rows import Row, write_rows
+from rcp.evaluation.report.rows import ResultRow, write_rows
 
 SHARED = {"model.gradient_shares_every": 0}
 
@@ -127,7 +127,7 @@ def _page(report: Report, options: argparse.Namespace, arguments: Sequence[str])
     return "\n".join(lines) + "\n"
 
 
-def _gap(rows: Sequence[Row]) -> str:
+def _gap(rows: Sequence[ResultRow]) -> str:
     first = rows[1]
     (oracle,) = [row for row in rows if row.method == ORACLE]
     points = 100 * (oracle.accuracy - first.accuracy)

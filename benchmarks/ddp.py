@@ -20,7 +20,7 @@ from benchmarks.steps import compared, trained_plugin
 from benchmarks.variants import read_configuration
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.report import tables
-from rcp.evaluation.report.rows import Row, write_rows
+from rcp.evaluation.report.rows import ResultRow, write_rows
 
 CONFIG = Path("configs/quickstart.yaml")
 SHARED = [
@@ -67,7 +67,7 @@ def spread(processes: int) -> list[str]:
     ]
 
 
-def verdict(one: Row, two: Row) -> str:
+def verdict(one: ResultRow, two: ResultRow) -> str:
     """How far apart the accuracies are, in units of what seeds do."""
     apart = 100 * abs(two.accuracy - one.accuracy)
     noise = 100 * ((one.accuracy_std**2 + two.accuracy_std**2) / 2) ** 0.5

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.backbones import backbone_for
 from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import Schedule, schedule_for
@@ -16,7 +16,7 @@ from rcp.evaluation.contestants import FULL, Contestant
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.prefill import extra_flops, selection_seconds, speedups
 from rcp.evaluation.preparation import conversation_batches
-from rcp.evaluation.report.rows import Row, pooled
+from rcp.evaluation.report.rows import ResultRow, pooled
 from rcp.evaluation.studies.attention_trend import attention_trends
 from rcp.evaluation.studies.horizon import horizon, information_by_layer
 from rcp.plugin import Plugin, PluginSpec, StageSpec
@@ -52,7 +52,7 @@ class Entry:
     or what it is not on this model. ``selection`` is in seconds a prefill of 8 samples."""
 
     method: str
-    row: Row | None
+    row: ResultRow | None
     selection: float | None = None
     remark: str = ""
 
@@ -104,7 +104,7 @@ class Bench:
         if path.is_file():
             found = json.loads(path.read_text())
             if found["row"]["n"] == self.questions.count:
-                return Entry(**found | {"row": Row(**found["row"])})
+                return Entry(**found | {"row": ResultRow(**found["row"])})
         tallies = self.questions.answer(contestants)
         first, full, prepare = contestants[0], Contestant(FULL), self.questions.prepare
         own, common = (
@@ -132,5 +132,5 @@ class Bench:
         return json.loads(path.read_text())
 
     def _write(self, path: Path, content: Any) -> None:
-        with whole(path) as unfinished:
+        with atomic(path) as unfinished:
             unfinished.write_text(json.dumps(content))

@@ -17,11 +17,11 @@ from benchmarks.variants import (
     validated_once,
     write_configuration,
 )
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.errors import UserError
 from rcp.evaluation import cli
 from rcp.evaluation.comparison import Report
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 
 SECONDS = "seconds.json"
 
@@ -44,7 +44,7 @@ def trained_plugin(config: str | Path, run: Path, seed: int, changes: Sequence[s
     seeds = ["--seed_everything", str(seed), "--data.seed", str(seed)]
     start = time.monotonic()
     run_script("train.py", "--config", str(config), "--run_folder", str(run), *seeds, *changes)
-    with whole(run / SECONDS) as unfinished:
+    with atomic(run / SECONDS) as unfinished:
         unfinished.write_text(json.dumps(before + time.monotonic() - start))
     run_script("export.py", "--checkpoint", str(run / "best.ckpt"), "--output", str(plugin))
     return plugin
@@ -92,9 +92,9 @@ def compared(
     if finished.is_file():
         found = _read(finished)
         if found["question"] == question:
-            return Report([Row(**row) for row in found["rows"]], found["notes"])
+            return Report([ResultRow(**row) for row in found["rows"]], found["notes"])
     report = cli.run(question)
-    with whole(finished) as unfinished:
+    with atomic(finished) as unfinished:
         unfinished.write_text(json.dumps(asdict(report) | {"question": question}))
     return report
 

@@ -26,11 +26,11 @@ from benchmarks.variants import (
     changed,
     read_configuration,
 )
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE
 from rcp.evaluation.report import tables
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 
 INSIDE = {"first stage at layer 1": (1, 8, 15)}
 BEFORE = {"first stage before the decoder": (0, 8, 15)}
@@ -100,7 +100,7 @@ def _write(
     made = environment(["python", "-m", "benchmarks.sweep", *arguments])
     budgets = {str(removed): [asdict(row) for row in report.rows]
                for removed, report in reports.items()}
-    with whole(output) as unfinished:
+    with atomic(output) as unfinished:
         unfinished.write_text(json.dumps({"made": made, "removed": budgets}, indent=2) + "\n")
     text = ["# RCP over the budget", "", *(f"- {name}: {value}" for name, value in made.items())]
     for removed, report in reports.items():
@@ -125,7 +125,7 @@ def _lines(reports: dict[float, Report]) -> list[figures.Line]:
     return list(lines.values())
 
 
-def _add(line: figures.Line, row: Row, full: Row) -> None:
+def _add(line: figures.Line, row: ResultRow, full: ResultRow) -> None:
     line.tokens.append(row.mean_tokens)
     line.flops.append(row.flops / 1e9)
     line.value.append(100 * row.retained)

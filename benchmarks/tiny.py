@@ -19,7 +19,7 @@ from benchmarks.variants import CONFIGS, read_configuration
 from rcp.evaluation.comparison import Report
 from rcp.evaluation.contestants import BLANK_IMAGE, FULL
 from rcp.evaluation.report import tables
-from rcp.evaluation.report.rows import Row, write_rows
+from rcp.evaluation.report.rows import ResultRow, write_rows
 
 BUDGETS = {"N/9": "rcp_tiny.yaml", "N/18": "rcp_tiny_n18.yaml"}
 
@@ -41,7 +41,7 @@ def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
     print(f"Rows in {options.output}, tables in {options.output.with_suffix('.md')}")
 
 
-def merged(results: Sequence[Sequence[Row]]) -> list[Row]:
+def merged(results: Sequence[Sequence[ResultRow]]) -> list[ResultRow]:
     """The rows of all budgets; those without pruning, which are the same in each, only once."""
     first, *others = results
     return [*first, *(row for rows in others for row in rows if not _unpruned(row))]
@@ -61,7 +61,7 @@ def random_drops(config: Path) -> list[str]:
     ]
 
 
-def _unpruned(row: Row) -> bool:
+def _unpruned(row: ResultRow) -> bool:
     return row.method in (FULL, BLANK_IMAGE)
 
 

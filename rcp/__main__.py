@@ -10,7 +10,7 @@ from rcp.errors import UserError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status: 0, or 2 for input that is at fault."""
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    given = _as_called_now(sys.argv[1:] if arguments is None else list(arguments))
     parser = argparse.ArgumentParser(prog="python -m rcp", description=__doc__)
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name in commands.names():
@@ -33,6 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"python -m rcp {options.command}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _as_called_now(given: list[str]) -> list[str]:
+    """``given`` with the present name of its command, said where it had another one."""
+    if not given or given[0] not in commands.FORMER:
+        return given
+    name = commands.FORMER[given[0]]
+    print(f"python -m rcp {given[0]} is called {name} now.", file=sys.stderr)
+    return [name, *given[1:]]
 
 
 if __name__ == "__main__":

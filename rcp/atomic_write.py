@@ -15,7 +15,7 @@ from rcp.errors import UserError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic(path: Path) -> Iterator[Path]:
     """Inside, a file to write to; it becomes ``path`` at the end, or goes if that is not reached.
 
     Raises ``UserError`` where it cannot be written.

@@ -56,7 +56,7 @@ VIDEO = (Sample(6, video=True), Sample(7))
 NOISE = Relaxation(noise=1.0)
 MARGIN = Relaxation(noise=1.0, margin=1.5)
 SOFT = Relaxation(hard=False)
-LOOKS_AHEAD = frozenset({"guide_attention"})  # of a forward of its own: a teacher's has none
+LOOKS_AHEAD = frozenset({"full_attention"})  # of a forward of its own: a teacher's has none
 
 
 def on(device: str, dtype: torch.dtype, inputs: Inputs) -> Inputs:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import rcp
-from rcp.atomic_write import whole, whole_folder
+from rcp.atomic_write import atomic, whole_folder
 from rcp.folder.read_write import write_files
 from rcp.training.run.survival import AtomicCheckpointIO
 from rcp.training.teacher.shards import Shards
@@ -34,7 +34,7 @@ def test_files_have_the_mode_of_the_umask(umask: int, tiny_llava, tmp_path: Path
     rcp.save_plugin(plugin, tmp_path / "plugin")
     AtomicCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
     Shards(tmp_path / "cache").write(0, {"a": torch.zeros(1)}, {})
-    with whole(tmp_path / "rows.json") as unfinished:
+    with atomic(tmp_path / "rows.json") as unfinished:
         unfinished.write_text("[]")
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 8
     assert modes(tmp_path, files=True) == {0o666 & ~umask}
@@ -42,7 +42,7 @@ def test_files_have_the_mode_of_the_umask(umask: int, tiny_llava, tmp_path: Path
 
 
 def test_what_is_not_reached_leaves_nothing(tmp_path: Path):
-    for write in (whole, whole_folder):
+    for write in (atomic, whole_folder):
         with pytest.raises(KeyboardInterrupt), write(tmp_path / "result"):
             raise KeyboardInterrupt
     with pytest.raises(rcp.UserError, match="'.*file/result' cannot be written"):

@@ -9,7 +9,7 @@ from tests.probe import probing
 from tests.tiny import IMAGE, tiny_inputs
 
 NEEDS = ("question_attention", "attention", "attention_before", "layer_input", "transitions",
-         "guide_attention")
+         "full_attention")
 TOLERANCE = 1e-6  # fp32 probabilities
 
 
@@ -97,16 +97,16 @@ def test_layer_inputs_and_the_guide_are_those_of_the_full_model(tiny_llava, batc
     weights, hidden, _ = eager
     found = views(tiny_llava, batch, "drop")
     slots = found[1].alive.shape[1]
-    assert found[1].guide_attention.shape == (3, len(weights), slots)  # as the view's text says
+    assert found[1].full_attention.shape == (3, len(weights), slots)  # as the view's text says
     for row in range(3):
         image, question = columns(batch, row)
         expected = torch.stack([w[row][:, question][:, :, image].mean((0, 1)) for w in weights])
-        guide = found[1].guide_attention[row, :, :len(image)]
+        guide = found[1].full_attention[row, :, :len(image)]
         assert (guide - expected).abs().max() < TOLERANCE
         entered = found[1].layer_input[row, :len(image)] - hidden[1][row, image]
         assert entered.abs().max() < 1e-5  # of order 1; the model ran in sdpa, not eager
         half = len(image) // 2  # the probe keeps the later half
-        later = found[3].guide_attention[row, :, :half]
+        later = found[3].full_attention[row, :, :half]
         assert (later - expected[:, half:]).abs().max() < TOLERANCE
 
 
@@ -131,7 +131,7 @@ def test_both_modes_see_the_same_after_a_drop(tiny_llava, batch):
         left = soft.alive[row].nonzero()[:, 0]
         n = len(left)
         assert torch.equal(drop.rank[row, :n], left)
-        for name in ("transitions", "question_attention", "guide_attention"):
+        for name in ("transitions", "question_attention", "full_attention"):
             gap = getattr(soft, name)[row][..., left] - getattr(drop, name)[row][..., :n]
             assert gap.abs().max() < TOLERANCE, name
         for blocks in ("attention", "attention_before"):
@@ -144,7 +144,7 @@ def test_both_modes_see_the_same_after_a_drop(tiny_llava, batch):
 
 
 def test_a_second_turn_has_no_guide(tiny_llava, batch):
-    plugin, _ = probing(tiny_llava, ["guide_attention"])
+    plugin, _ = probing(tiny_llava, ["full_attention"])
     plain, _ = probing(tiny_llava, [])
     with rcp.attach(tiny_llava, plugin, "drop"), torch.no_grad():
         cache = tiny_llava(**batch).past_key_values

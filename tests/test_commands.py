@@ -109,3 +109,15 @@ def test_one_command_does_not_import_the_others():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("former", "name"), commands.FORMER.items())
+def test_a_former_name_still_works_and_says_the_present_one(
+    former: str, name: str, capsys: pytest.CaptureFixture[str]
+):
+    assert name in commands.names() and former not in commands.names()
+    with pytest.raises(SystemExit, match="0"):
+        main([former, "--help"])
+    told = capsys.readouterr()
+    assert told.err == f"python -m rcp {former} is called {name} now.\n"
+    assert f"python -m rcp {name} " in told.out

@@ -21,14 +21,14 @@ from transformers import (
 import rcp
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import (
-    DecoderFacts,
+    DecoderSizes,
     kv_bytes,
     layer_flops,
     paper_prefill_flops,
     per_layer,
     prefill_flops,
 )
-from rcp.base_model.sizes import decoder_facts
+from rcp.base_model.sizes import decoder_sizes
 from rcp.evaluation.generation import allocated_bytes
 from tests.families import FAMILIES, Sample
 from tests.tiny import IMAGE, TOKENS, rcp_spec, tiny_inputs
@@ -95,7 +95,7 @@ def prefill(model: nn.Module, inputs: dict[str, torch.Tensor]):
 
 
 def test_flops_of_a_full_prefill(model: nn.Module) -> None:
-    facts = decoder_facts(backbone_for(model))
+    facts = decoder_sizes(backbone_for(model))
     inputs = tiny_inputs((7,), (1,))
     rows = [inputs["input_ids"].shape[1]] * facts.layers
     found = counted(lambda: prefill(model, inputs), "model.language_model", "lm_head")
@@ -104,7 +104,7 @@ def test_flops_of_a_full_prefill(model: nn.Module) -> None:
 
 def test_the_facts_that_make_a_difference_are_read(model: nn.Module) -> None:
     """A model that ignored grouped keys or head_dim would pass on a decoder that has neither."""
-    facts = decoder_facts(backbone_for(model))
+    facts = decoder_sizes(backbone_for(model))
     attention = model.get_decoder().layers[0].self_attn
     assert attention.q_proj.weight.shape == (facts.heads * facts.head_dim, facts.hidden)
     assert attention.k_proj.weight.shape == (facts.kv_heads * facts.head_dim, facts.hidden)
@@ -115,7 +115,7 @@ def test_the_facts_that_make_a_difference_are_read(model: nn.Module) -> None:
 def test_every_family_is_counted_right(family: str) -> None:
     """Text only: image towers are not the decoder's business."""
     case = FAMILIES[family]()
-    facts = decoder_facts(backbone_for(case.model))
+    facts = decoder_sizes(backbone_for(case.model))
     if facts.experts:  # torch does not count the grouped product that runs by default
         case.model.set_experts_implementation("eager")
     inputs = case.inputs([Sample(images=0, question=20)])
@@ -135,7 +135,7 @@ def test_flops_of_a_pruned_prefill(
     model: nn.Module, layers: tuple[int, ...], ratios: tuple[float, ...]
 ) -> None:
     """A uniform grid multiplies no matrices: all that is counted is the model's own work."""
-    facts = decoder_facts(backbone_for(model))
+    facts = decoder_sizes(backbone_for(model))
     inputs = tiny_inputs((7,), (1,))
     text = inputs["input_ids"].shape[1] - TOKENS
     plugin = rcp.Plugin.for_model(spec("uniform", layers, ratios), model)
@@ -160,7 +160,7 @@ def test_kv_bytes_are_those_allocated(
     ratios: tuple[float, ...],
 ) -> None:
     """A ragged batch holds, under each stage, as many rows as its longest sample."""
-    facts = decoder_facts(backbone_for(model))
+    facts = decoder_sizes(backbone_for(model))
     inputs = tiny_inputs(questions, images)
     plugin = rcp.Plugin.for_model(spec("random", layers, ratios), model)
     with rcp.attach(model, plugin, "drop"):
@@ -176,7 +176,7 @@ def test_kv_bytes_are_those_allocated(
 
 
 def test_kv_bytes_follow_the_precision(model: nn.Module) -> None:
-    facts = decoder_facts(backbone_for(model))
+    facts = decoder_sizes(backbone_for(model))
     inputs = tiny_inputs((5, 5))
     cache = prefill(model.bfloat16(), inputs).past_key_values
     rows = [inputs["input_ids"].shape[1]] * facts.layers
@@ -185,7 +185,7 @@ def test_kv_bytes_follow_the_precision(model: nn.Module) -> None:
 
 def test_what_a_plugin_adds_is_what_it_multiplies(tiny_llava: nn.Module) -> None:
     """Counted beyond the decoder: q and k projections of each stage, the pruner, the repair."""
-    facts = decoder_facts(backbone_for(tiny_llava))
+    facts = decoder_sizes(backbone_for(tiny_llava))
     inputs = tiny_inputs((7,), (1,))
     length = inputs["input_ids"].shape[1]
     plugin = rcp.Plugin.for_model(rcp_spec((1,), (0.5,), repair=()), tiny_llava).eval()
@@ -214,7 +214,7 @@ def test_an_mlp_without_gate_has_two_matrices() -> None:
         vocab_size=120,
     )
     model = GPTNeoXForCausalLM(config).eval()
-    facts = DecoderFacts(48, 112, 4, 4, 12, 120, gated=False, windows=(None,) * 3)
+    facts = DecoderSizes(48, 112, 4, 4, 12, 120, gated=False, windows=(None,) * 3)
     ids = torch.arange(20)[None]
     found = counted(lambda: model(ids, logits_to_keep=1))
     assert prefill_flops(facts, [20] * 3) == pytest.approx(found, rel=0.01)
@@ -222,7 +222,7 @@ def test_an_mlp_without_gate_has_two_matrices() -> None:
 
 def test_the_paper_formula_is_that_of_plain_multi_head_attention() -> None:
     """LLaVA-1.5-7B is one: there the formula and the exact count of a layer agree."""
-    facts = DecoderFacts(4096, 11008, 32, 32, 128, 32000, gated=True, windows=(None,) * 32)
+    facts = DecoderSizes(4096, 11008, 32, 32, 128, 32000, gated=True, windows=(None,) * 32)
     assert layer_flops(facts, 586) == paper_prefill_flops(4096, 11008, [586])
     grouped = replace(facts, kv_heads=8)
     assert layer_flops(grouped, 586) < paper_prefill_flops(4096, 11008, [586])

@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import rcp
-from rcp.base_model.cost import DecoderFacts, prefill_flops
+from rcp.base_model.cost import DecoderSizes, prefill_flops
 from rcp.choosing.view import View
 from rcp.pruners.covipal import ContextualPruner
 from tests.tiny import COVIPAL_ARGUMENTS, covipal_spec, randomised, text_rows
@@ -119,7 +119,7 @@ def test_its_size_at_the_width_of_a_7b_model(blocks, least, most):
     assert least < sum(p.numel() for p in pruner.parameters()) < most
 
 
-LLAVA_7B = DecoderFacts(4096, 11008, 32, 32, 128, 32064, True, (None,) * 32)
+LLAVA_7B = DecoderSizes(4096, 11008, 32, 32, 128, 32064, True, (None,) * 32)
 QUESTION = 40
 """Text rows of a short prompt; a longer one makes the prefill dearer, and the share smaller."""
 

@@ -51,10 +51,10 @@ def test_stages_follow_from_the_share_of_steps():
     guide, retention = GuideOptions(layer=9, share=0.25), RetentionOptions(share=0.5)
     at = [moment(step / 8, guide, retention) for step in range(8)]
     assert at[:2] == [Moment("guided", 0.0), Moment("guided", 0.5)]
-    assert [m.stage for m in at[2:]] == ["soft"] * 3 + ["hard"] * 3
+    assert [m.phase for m in at[2:]] == ["soft"] * 3 + ["hard"] * 3
     assert [m.progress for m in at[2:]] == pytest.approx([n / 6 for n in range(6)])
     assert moment(0.5, None, None) == Moment("hard", 0.5)
-    assert moment(0.99, GuideOptions(layer=9, share=1.0), None).stage == "guided"
+    assert moment(0.99, GuideOptions(layer=9, share=1.0), None).phase == "guided"
 
 
 class StagesSeen(pl.Callback):
@@ -62,7 +62,7 @@ class StagesSeen(pl.Callback):
         self.stages: list[str] = []
 
     def on_train_batch_start(self, _: pl.Trainer, module: Any, *__: Any) -> None:
-        self.stages.append(module.moment.stage)
+        self.stages.append(module.moment.phase)
 
 
 def test_the_first_stage_trains_only_the_pruners_that_have_a_guide(

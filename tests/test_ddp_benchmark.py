@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from benchmarks import ddp
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 
-ONE = Row("rcp", 0.90, 0.01, {}, 0.95, 16.0, 18.0, 2e9, 2048, 3.0, 3, 40)
+ONE = ResultRow("rcp", 0.90, 0.01, {}, 0.95, 16.0, 18.0, 2e9, 2048, 3.0, 3, 40)
 
 
 def test_two_processes_share_the_batches_of_one():

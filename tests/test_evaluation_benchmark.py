@@ -9,9 +9,9 @@ import yaml
 from benchmarks import steps as steps_module
 from benchmarks import tiny
 from rcp.evaluation.comparison import Report
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 
-FULL = Row("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 40)
+FULL = ResultRow("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 40)
 RCP = replace(FULL, method="rcp", accuracy=0.88, mean_tokens=16.0, seeds=2)
 
 

@@ -16,7 +16,7 @@ from rcp.evaluation.comparison import Timing, compare
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.report import rows, tables
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 from rcp.objectives.exact_match import ExactMatch
 from tests.full_disk import full_disk
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised
@@ -38,7 +38,7 @@ SCHEMA = [
     "seeds",
     "n",
 ]
-ROW = Row("rcp", 0.5, 0.1, {"counting": 0.25}, 0.8, 8.5, 16.0, 2e9, 1024, 1.5, 3, 40)
+ROW = ResultRow("rcp", 0.5, 0.1, {"counting": 0.25}, 0.8, 8.5, 16.0, 2e9, 1024, 1.5, 3, 40)
 
 
 @pytest.fixture
@@ -82,11 +82,11 @@ def test_one_seed_has_no_spread():
 
 
 def test_rows_have_the_promised_fields_in_order(tmp_path):
-    assert [field.name for field in fields(Row)] == SCHEMA
+    assert [field.name for field in fields(ResultRow)] == SCHEMA
     rows.write_rows([ROW], tmp_path / "out" / "rows.json")
     (written,) = json.loads((tmp_path / "out" / "rows.json").read_text())
     assert list(written) == SCHEMA
-    assert Row(**written) == ROW
+    assert ResultRow(**written) == ROW
 
 
 def test_rows_appear_whole_or_not_at_all(tmp_path):

@@ -10,7 +10,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 import rcp
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import kv_bytes, paper_prefill_flops, per_layer, prefill_flops
-from rcp.base_model.sizes import decoder_facts
+from rcp.base_model.sizes import decoder_sizes
 from rcp.choosing.schedule import Schedule
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.contestants import Contestant, blinded, input_controls, schedule_controls
@@ -121,7 +121,7 @@ def test_tokens_and_bytes_are_those_of_the_schedule(model, processor, plugin, tm
     )
     assert full.visual == [TOKENS] * LAYERS
     assert pruned.visual == [16, 8, 8, 2] and pruned.mean_tokens == 8.5
-    facts = decoder_facts(backbone_for(model))
+    facts = decoder_sizes(backbone_for(model))
     text = len(processor.tokenizer(prompt("what is the red ?"))["input_ids"]) - 1
     held = per_layer((1, 2, 1), [text + kept for kept in (16, 8, 2)])
     assert pruned.kv_bytes == sum(kv_bytes(facts, held, value_bytes=4))

@@ -15,10 +15,10 @@ from benchmarks.methods_figure import draw
 from benchmarks.methods_page import cells
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.report import tables
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 from rcp.pruners import PRUNERS
 
-FULL = Row("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 2)
+FULL = ResultRow("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 2)
 
 
 @pytest.fixture

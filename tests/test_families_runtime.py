@@ -126,7 +126,7 @@ def waits_within(case, inputs) -> tuple[int, int]:
 
 def waits_by_nature(method: str) -> bool:
     """How many it keeps is up to the data, or it runs the whole decoder ahead, masks and all."""
-    return PRUNERS.get(method).may_drop_all or "guide_attention" in PRUNERS.get(method).needs
+    return PRUNERS.get(method).may_drop_all or "full_attention" in PRUNERS.get(method).needs
 
 
 @pytest.mark.parametrize("policy", ["keep", "repack"])

@@ -27,7 +27,7 @@ from rcp.training.run.strategies import (
     chosen_strategy,
     refuse_deepspeed,
 )
-from rcp.training.whole import independent_copy, whole_weights
+from rcp.training.sharded import gathered_weights, independent_copy
 from tests.test_cli_train import config  # noqa: F401  (a fixture)
 from tests.test_training_plugin import training
 
@@ -181,7 +181,7 @@ def test_a_folder_without_the_plugin_is_no_checkpoint(tmp_path: Path):
 def test_a_copy_shares_nothing(base_folder: Path):
     plugin = training(base_folder).plugin
     copy = independent_copy(plugin)
-    expected = whole_weights(plugin)
+    expected = gathered_weights(plugin)
     for parameter in plugin.parameters():
         parameter.data.add_(1)
     assert all(torch.equal(copy.state_dict()[name], value) for name, value in expected.items())

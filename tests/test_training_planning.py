@@ -1,4 +1,4 @@
-"""`python -m rcp plan`: its numbers against the cost model, and what autograd really saves."""
+"""`python -m rcp estimate`: its numbers against the cost model, and what autograd really saves."""
 
 import re
 import shutil
@@ -19,9 +19,9 @@ import train
 from rcp.__main__ import main
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import kv_bytes, prefill_flops
-from rcp.base_model.sizes import decoder_facts
+from rcp.base_model.sizes import decoder_sizes
 from rcp.choosing.relaxation import Relaxation
-from rcp.training.estimate.memory import CONTEXT, SPLIT, Step, kept_per_row, memory
+from rcp.training.estimate.memory import CONTEXT, SPLIT, StepSizes, kept_per_row, memory
 from rcp.training.estimate.planning import on_meta, rows_by_layer
 from rcp.training.run.cli import read_configuration
 from tests.tiny import reference_plugin, tiny_inputs, tiny_llava_model
@@ -47,10 +47,10 @@ def config(base_folder: Path, tmp_path: Path) -> Path:
 
 
 def test_the_plan_needs_no_weights_and_agrees_with_the_cost_model(config: Path, capsys):
-    assert main(["plan", "--config", str(config), "--text-tokens", "10"]) == 0
+    assert main(["estimate", "--config", str(config), "--text-tokens", "10"]) == 0
     out = capsys.readouterr().out
     model, plugin = on_meta(read_configuration(["--config", str(config)]))
-    facts = decoder_facts(backbone_for(model))
+    facts = decoder_sizes(backbone_for(model))
     full, kept = [TOKENS + 10] * LAYERS, [TOKENS + 10, 18, 18, 12]
     rows = rows_by_layer(plugin, TOKENS, 10, 1.5)
     assert (rows.full, rows.kept) == (full, kept)
@@ -72,9 +72,9 @@ def test_parameters_are_counted_like_those_of_the_real_plugin(config: Path, base
 
 
 def test_what_does_not_fit_is_told_with_what_would_help(config: Path, capsys):
-    assert main(["plan", "--config", str(config), "--gpu-memory", "64"]) == 0
+    assert main(["estimate", "--config", str(config), "--gpu-memory", "64"]) == 0
     assert "It fits into 64.0 GiB" in capsys.readouterr().out
-    assert main(["plan", "--config", str(config), "--gpu-memory", "1.0008"]) == 0
+    assert main(["estimate", "--config", str(config), "--gpu-memory", "1.0008"]) == 0
     out = capsys.readouterr().out
     assert "does not fit" in out
     for change in ("data.batch_size", "gradient_checkpointing", "bfloat16", "deepspeed_stage_3"):
@@ -94,7 +94,7 @@ def test_bad_configurations_are_refused(config: Path, tmp_path: Path, capsys):
     ):
         path = tmp_path / "bad.yaml"
         path.write_text(yaml.safe_dump({**values, "model": {**values["model"], **change}}))
-        assert main(["plan", "--config", str(path)]) == 2
+        assert main(["estimate", "--config", str(path)]) == 2
         assert complaint in capsys.readouterr().err
 
 
@@ -112,7 +112,7 @@ def test_bad_configurations_are_refused(config: Path, tmp_path: Path, capsys):
 )
 def test_what_is_no_configuration_is_refused(text: str, complaint: str, tmp_path: Path, capsys):
     (tmp_path / "bad.yaml").write_text(text)
-    assert main(["plan", "--config", str(tmp_path / "bad.yaml")]) == 2
+    assert main(["estimate", "--config", str(tmp_path / "bad.yaml")]) == 2
     assert complaint in capsys.readouterr().err
 
 
@@ -139,13 +139,13 @@ def test_what_is_refused_is_told_as_training_tells_it(config: Path, capsys):
 
 @pytest.mark.parametrize("option", ["visual-tokens", "text-tokens", "answer-tokens", "devices"])
 def test_impossible_counts_are_refused(option: str, capsys):
-    assert main(["plan", "--config", "rcp_tiny.yaml", f"--{option}", "0"]) == 2
+    assert main(["estimate", "--config", "rcp_tiny.yaml", f"--{option}", "0"]) == 2
     assert f"--{option} is 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("memory", ["-1", "nan", "inf"])
 def test_impossible_memory_is_refused(memory: str, capsys):
-    assert main(["plan", "--config", "rcp_tiny.yaml", "--gpu-memory", memory]) == 2
+    assert main(["estimate", "--config", "rcp_tiny.yaml", "--gpu-memory", memory]) == 2
     assert f"--gpu-memory is {float(memory)}" in capsys.readouterr().err
 
 
@@ -172,21 +172,21 @@ def test_memory_kept_for_backward_is_what_autograd_saves():
         with rcp.attach(model, plugin, "soft", relaxation=Relaxation()):
             model(**inputs, labels=labels, use_cache=False)
     measured = sum(tensor.untyped_storage().nbytes() for tensor in saved.values())
-    facts = decoder_facts(backbone_for(model))
+    facts = decoder_sizes(backbone_for(model))
     assert measured == pytest.approx(batch * length * 5 * kept_per_row(facts, 4), rel=0.15)
 
 
 def test_each_choice_changes_the_term_it_is_about():
-    facts = decoder_facts(backbone_for(tiny_llava_model()))
+    facts = decoder_sizes(backbone_for(tiny_llava_model()))
     sizes = {"facts": facts, "rows": [40, 40, 20, 20, 10, 10], "first": 1, "answers": 4,
              "batch": 8, "value_bytes": 4, "base": 1000, "base_bytes": 4, "plugin": 100}
-    plain = memory(Step(**sizes))
+    plain = memory(StepSizes(**sizes))
     assert plain["base"] == 4000 and plain["plug-in"] + plain["optimiser"] == 1600
     assert plain["student"] == 8 * 100 * kept_per_row(facts, 4)
-    assert memory(Step(**sizes, checkpointing=True))["student"] < plain["student"]
-    assert memory(Step(**sizes, base_sharded=4))["base"] == 1000
-    assert memory(Step(**sizes, sharded=4))["optimiser"] == plain["optimiser"] / 4
-    assert plain["DeepSpeed"] == 0 < memory(Step(**sizes, zero=2))["DeepSpeed"]
+    assert memory(StepSizes(**sizes, checkpointing=True))["student"] < plain["student"]
+    assert memory(StepSizes(**sizes, base_sharded=4))["base"] == 1000
+    assert memory(StepSizes(**sizes, sharded=4))["optimiser"] == plain["optimiser"] / 4
+    assert plain["DeepSpeed"] == 0 < memory(StepSizes(**sizes, zero=2))["DeepSpeed"]
     others = sum(plain.values()) - plain["runtime"]
     assert plain["runtime"] == pytest.approx(CONTEXT + SPLIT * others, abs=1)
 
@@ -200,7 +200,7 @@ def test_the_whole_is_what_a_gpu_showed(stage: int, in_use: float, tmp_path: Pat
     values["trainer"]["strategy"] = f"deepspeed_stage_{stage}"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     config, base = str(tmp_path / "config.yaml"), str(tmp_path)
-    assert main(["plan", "--config", config, "--base", base]) == 0
+    assert main(["estimate", "--config", config, "--base", base]) == 0
     said = re.search(r"Memory of one GPU, batch 8: ([\d.]+) GiB", capsys.readouterr().out)
     assert said is not None and float(said.group(1)) == pytest.approx(in_use, rel=0.05)
 

@@ -3,11 +3,11 @@
 import pytest
 
 from rcp import UserError
-from rcp.training.curves import TemperatureSchedule, budget_target, learning_rate_factor
+from rcp.training.curves import TemperatureCurve, budget_target, learning_rate_factor
 
 
 def test_temperature_falls_to_60_percent_and_noise_ends_at_80():
-    schedule = TemperatureSchedule()
+    schedule = TemperatureCurve()
     assert schedule.temperature_at(0) == 1.5
     assert schedule.temperature_at(0.3) == pytest.approx(0.85)
     assert schedule.temperature_at(0.6) == schedule.temperature_at(1) == pytest.approx(0.2)
@@ -15,7 +15,7 @@ def test_temperature_falls_to_60_percent_and_noise_ends_at_80():
 
 
 def test_a_constant_temperature_without_noise():
-    schedule = TemperatureSchedule(start=0.25, end=0.25, fall_until=0, noise=0)
+    schedule = TemperatureCurve(start=0.25, end=0.25, fall_until=0, noise=0)
     assert {schedule.temperature_at(p) for p in (0, 0.5, 1)} == {0.25}
     assert schedule.noise_at(0) == 0
 
@@ -25,7 +25,7 @@ def test_a_constant_temperature_without_noise():
 )
 def test_impossible_schedules_are_refused_by_field(wrong):
     with pytest.raises(UserError, match=f"temperature.{next(iter(wrong))} is"):
-        TemperatureSchedule(**wrong)
+        TemperatureCurve(**wrong)
 
 
 def test_budget_target_is_a_cosine_from_one():

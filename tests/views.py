@@ -92,7 +92,7 @@ def make_view(batch, tokens, kind, seed, alive=None):
         attention_before=attention(),
         layer_input=table(batch, tokens, WIDTH, slot=[1]),
         transitions=table(batch, tokens, slot=[1]).abs(),
-        guide_attention=table(batch, LAYERS, tokens, slot=[2]).abs(),
+        full_attention=table(batch, LAYERS, tokens, slot=[2]).abs(),
         projected=table(batch, tokens, WIDTH, slot=[1]),
         question_embeds=torch.randn(batch, QUESTION, WIDTH, generator=generator),
         encoder_tokens=table(batch, tokens, ENCODER, slot=[1]),
@@ -103,7 +103,7 @@ def make_view(batch, tokens, kind, seed, alive=None):
 
 
 PER_SLOT = {"visual": 1, "alive": 1, "rank": 1, "image_index": 1, "grid": 1,
-            "question_attention": 1, "layer_input": 1, "transitions": 1, "guide_attention": 2,
+            "question_attention": 1, "layer_input": 1, "transitions": 1, "full_attention": 2,
             "projected": 1, "encoder_tokens": 1, "vision_cls_attention": 1, "encoder_keys": 1}
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 
 FIGURES = "figures.json"
 
@@ -43,7 +43,7 @@ class Figures:
         self.main |= main
         values = asdict(self)
         del values["folder"]
-        with whole(self.folder / FIGURES) as unfinished:
+        with atomic(self.folder / FIGURES) as unfinished:
             unfinished.write_text(json.dumps(values, indent=2) + "\n")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.gpu.measuring import read_figures
 from benchmarks.gpu.parts import Places
 from benchmarks.gpu.running import LOG, Outcome
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.evaluation.report import tables
 
 HEADER = ["part", "status", "seconds", "main figures"]
@@ -33,7 +33,7 @@ def write(
 ) -> None:
     """``target`` with every figure as JSON, and tables of them in .md beside it."""
     found = {one.part.name: _part(one, places) for one in outcomes}
-    with whole(target) as unfinished:
+    with atomic(target) as unfinished:
         unfinished.write_text(json.dumps({"made": made, "parts": found}, indent=2) + "\n")
     lines = ["# One GPU", "", *(f"- {name}: {value}" for name, value in made.items()), ""]
     lines += [tables.markdown(summary(outcomes, places)), ""]

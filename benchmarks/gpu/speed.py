@@ -23,7 +23,7 @@ from benchmarks.gpu.shape import TEXT, Shape, prompts, random_model, shape_for
 from benchmarks.gpu.stopwatch import Stopwatch, Times
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import kv_bytes, prefill_flops
-from rcp.base_model.sizes import decoder_facts
+from rcp.base_model.sizes import decoder_sizes
 from rcp.training.estimate.planning import rows_by_layer
 from tests.decoding import error
 
@@ -90,7 +90,7 @@ def measured(
     dtype = model.dtype
     watch = Stopwatch(model, prompts(shape, batch, device, dtype), device, setting.steps)
     times, encoding = timed(watch, entrants, setting.repeats)
-    facts, full = decoder_facts(backbone_for(model)), statistics.median(times[FULL].prefill)
+    facts, full = decoder_sizes(backbone_for(model)), statistics.median(times[FULL].prefill)
     full_flops = prefill_flops(facts, entrants[0].rows(shape))
     for entrant in entrants:
         found, rows = times[entrant.name], entrant.rows(shape)

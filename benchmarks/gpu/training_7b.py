@@ -1,7 +1,7 @@
 """Training at 7B's shape by each strategy: loss, speed and memory, to resuming and exporting.
 
 Memory is what the allocator reserved and what came to be in use on the device, beside what `python
--m rcp plan` said. All strategies train the same batch; each run goes on for two steps from its last
+-m rcp estimate` said. All strategies train the same batch; each run goes on for two steps from its last
 checkpoint, is exported, and generates with its tokens dropped.
 """
 
@@ -47,10 +47,10 @@ def run(*arguments: str) -> None:
 
 
 def planned(config: Path) -> float:
-    """GiB of one GPU that `python -m rcp plan` says."""
+    """GiB of one GPU that `python -m rcp estimate` says."""
     told = io.StringIO()
     with contextlib.redirect_stdout(told):
-        commands.main(["plan", "--config", str(config), "--text-tokens", str(TEXT),
+        commands.main(["estimate", "--config", str(config), "--text-tokens", str(TEXT),
                        "--answer-tokens", str(ANSWER_TOKENS)])
     print(told.getvalue(), flush=True)
     found = re.search(r"Memory of one GPU.*?([\d.]+) GiB", told.getvalue())

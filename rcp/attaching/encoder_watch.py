@@ -21,7 +21,7 @@ from rcp.backbones import Backbone, backbone_for
 from rcp.backbones.tower import VISION_FACTS
 
 ATTRIBUTE = "rcp_vision"
-Facts = dict[str, Tensor]
+VisionFacts = dict[str, Tensor]
 """Fact → (visual tokens, F), the images of a batch one after the other."""
 
 
@@ -36,7 +36,7 @@ class Watch:
         self,
         backbone: Backbone,
         facts: Iterable[str],
-        deliver: Callable[[Facts], None] | None = None,
+        deliver: Callable[[VisionFacts], None] | None = None,
     ) -> None:
         self.backbone = backbone
         self.facts = [fact for fact in VISION_FACTS if fact in set(facts) - {"projector"}]
@@ -128,7 +128,7 @@ def vision_facts(names: Iterable[str]) -> list[str]:
     return [fact for fact in VISION_FACTS if fact in wanted]
 
 
-def carried(outputs: Any) -> Facts:
+def carried(outputs: Any) -> VisionFacts:
     """The facts on the ``mm_encoder_outputs`` of a model's call; none if nobody took any."""
     image = (outputs or {}).get("image")
     return getattr(image, ATTRIBUTE, {})

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from rcp.attaching.encoder_watch import Facts, carried
+from rcp.attaching.encoder_watch import VisionFacts, carried
 from rcp.attaching.forwards.ahead import AheadForward
 from rcp.attaching.forwards.call import Call
 from rcp.attaching.forwards.forward import Forward, Setup
@@ -49,7 +49,7 @@ class Relay:
         self.local.forward = open_forward(self.setup, self.mode, call, trace)
         self.local.forward.entry.encoded = carried(arguments.get("mm_encoder_outputs"))
 
-    def encoded(self, facts: Facts) -> None:
+    def encoded(self, facts: VisionFacts) -> None:
         """What was taken of images encoded inside the forward goes to its entry."""
         if self.running is not None:
             self.running.entry.encoded = facts
@@ -61,11 +61,11 @@ class Relay:
         running = self.running
         if running is None:
             return None
-        if running.wants_guide:
+        if running.wants_full_attention:
             guide = AheadForward(self.setup, running.tokens)
             self.local.forward = guide
             try:
-                running.seen.guide = guide.attention(decoder, args, kwargs)
+                running.seen.full_attention = guide.attention(decoder, args, kwargs)
             finally:
                 self.local.forward = running
         return args, running.enter(kwargs)

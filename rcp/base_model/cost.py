@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class DecoderFacts:
+class DecoderSizes:
     """Sizes of a decoder-only language model.
 
     ``head_dim`` need not be ``hidden / heads``. ``gated``: the MLP has three matrices, not two.
@@ -34,7 +34,7 @@ class DecoderFacts:
         return len(self.windows)
 
 
-def layer_flops(facts: DecoderFacts, rows: int) -> int:
+def layer_flops(facts: DecoderSizes, rows: int) -> int:
     """FLOPs of one decoder layer on ``rows`` tokens that attend to each other.
 
     The full square of attention is counted, as dense kernels under a causal or sliding mask
@@ -49,7 +49,7 @@ def layer_flops(facts: DecoderFacts, rows: int) -> int:
     return projections + attention + mlp + router
 
 
-def prefill_flops(facts: DecoderFacts, rows: Sequence[int]) -> int:
+def prefill_flops(facts: DecoderSizes, rows: Sequence[int]) -> int:
     """FLOPs of the decoder and its output head in one prefill.
 
     ``rows``: tokens present in each layer. The head is applied to the last one only, which is all
@@ -59,7 +59,7 @@ def prefill_flops(facts: DecoderFacts, rows: Sequence[int]) -> int:
     return sum(layer_flops(facts, count) for count in rows) + head
 
 
-def kv_bytes(facts: DecoderFacts, rows: Sequence[int], value_bytes: int) -> list[int]:
+def kv_bytes(facts: DecoderSizes, rows: Sequence[int], value_bytes: int) -> list[int]:
     """Bytes of keys and values that each layer caches after a prefill over ``rows`` tokens.
 
     ``value_bytes``: bytes of one number, 4 in fp32 and 2 in bf16. A layer with a sliding window

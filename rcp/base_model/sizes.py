@@ -3,10 +3,10 @@
 from typing import Any
 
 from rcp.backbones import Backbone
-from rcp.base_model.cost import DecoderFacts
+from rcp.base_model.cost import DecoderSizes
 
 
-def decoder_facts(backbone: Backbone) -> DecoderFacts:
+def decoder_sizes(backbone: Backbone) -> DecoderSizes:
     """Read off the text configuration, and off a layer where configurations differ or keep silent.
 
     Every layer is taken to be like the first but for its window.
@@ -16,7 +16,7 @@ def decoder_facts(backbone: Backbone) -> DecoderFacts:
     heads = config.num_attention_heads
     experts = getattr(config, "num_experts", 0)
     visited = config.moe_intermediate_size * config.num_experts_per_tok if experts else None
-    return DecoderFacts(
+    return DecoderSizes(
         hidden=config.hidden_size,
         intermediate=visited or config.intermediate_size,
         heads=heads,

@@ -61,7 +61,7 @@ class View:
     ``attention_before``: likewise of the layer before. ``layer_input`` (B, N, D): the visual rows
     before the layer's norm. ``transitions`` (B, N) fp32: how much attention and feed-forward
     blocks have turned and scaled each token, summed over layers
-    (:mod:`rcp.attaching.forwards.transitions`). ``guide_attention`` (B, L, N) fp32: for each of the
+    (:mod:`rcp.attaching.forwards.transitions`). ``full_attention`` (B, L, N) fp32: for each of the
     decoder's L layers, question to visual attention of a separate full forward of the unpruned
     model, mean over heads and rows.
 
@@ -89,7 +89,7 @@ class View:
     attention_before: AttentionBlocks | None = None
     layer_input: Tensor | None = None
     transitions: Tensor | None = None
-    guide_attention: Tensor | None = None
+    full_attention: Tensor | None = None
     projected: Tensor | None = None
     question_embeds: Tensor | None = None
     encoder_tokens: Tensor | None = None

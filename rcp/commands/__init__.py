@@ -13,6 +13,9 @@ import pkgutil
 from pathlib import Path
 from typing import Protocol, cast
 
+FORMER = {"plan": "estimate"}
+"""Names that commands had before, which still work, and those that they have now."""
+
 
 class Command(Protocol):
     """What a module of this package is."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.base_model.loading import load_base
 from rcp.conversations import Batch
 from rcp.conversations.source import open_conversations
@@ -51,5 +51,5 @@ def load(options: argparse.Namespace, with_answers: bool) -> tuple[Any, Iterator
 def write(result: dict[str, object], path: Path | None) -> None:
     """``result`` as JSON, if a path is given."""
     if path is not None:
-        with whole(path) as unfinished:
+        with atomic(path) as unfinished:
             unfinished.write_text(json.dumps(result, indent=2) + "\n")

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.commands import _plugin_on_data
 from rcp.conversations import Batch, on_device
 from rcp.evaluation.preparation import conversation_batches
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> None:
     values = diagnose(found.model, found.plugin, _batches(found, options), options.sinks)
     print(tables.text(_by_layer(values)), end="\n\n")
     print(tables.text(_by_stage(values)))
-    with whole(options.output) as unfinished:
+    with atomic(options.output) as unfinished:
         unfinished.write_text(json.dumps(values, indent=2) + "\n")
     print(f"\n{values['samples']} samples. Written to {options.output}")
 

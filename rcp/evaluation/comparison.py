@@ -16,7 +16,7 @@ from rcp.evaluation.images import blank_image, downsampled_input
 from rcp.evaluation.metrics.tally import Tally
 from rcp.evaluation.prefill import encoder_flops, extra_flops, speedups
 from rcp.evaluation.report import notes
-from rcp.evaluation.report.rows import Row, pooled
+from rcp.evaluation.report.rows import ResultRow, pooled
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Timing:
 class Report:
     """``rows``, the full model's first; ``notes``: sentences that belong under the table."""
 
-    rows: list[Row]
+    rows: list[ResultRow]
     notes: list[str]
 
 

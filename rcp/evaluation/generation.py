@@ -12,7 +12,7 @@ from rcp.attaching.encoder_watch import watching
 from rcp.attaching.forwards.entry import entry_facts
 from rcp.backbones import Backbone
 from rcp.base_model.answering import greedy_answers
-from rcp.base_model.sizes import decoder_facts
+from rcp.base_model.sizes import decoder_sizes
 from rcp.conversations import Batch, ConversationDataset, LoadedSample
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.metrics.occupancy import Occupancy
@@ -48,7 +48,7 @@ class Questions:
 
     def answer(self, contestants: Sequence[Contestant]) -> list[Tally]:
         """Let every contestant answer every question, side by side on each batch."""
-        facts = decoder_facts(self.backbone)
+        facts = decoder_sizes(self.backbone)
         tallies = [Tally(facts, self.types) for _ in contestants]
         plugins = [contestant.plugin for contestant in contestants if contestant.plugin]
         seen = {fact for plugin in plugins for fact in entry_facts(self.backbone, plugin)}

@@ -14,7 +14,7 @@ from rcp.attaching.attach import attach
 from rcp.attaching.cache_names import cache_in
 from rcp.backbones import Backbone
 from rcp.base_model.cost import prefill_flops
-from rcp.base_model.sizes import decoder_facts
+from rcp.base_model.sizes import decoder_sizes
 from rcp.conversations import LoadedSample
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.metrics.occupancy import Occupancy
@@ -90,7 +90,7 @@ def extra_flops(
     with contestant.attached(backbone.model), _flop_counter() as counter:
         cache = _prefill(backbone.model, inputs)
     occupancy = Occupancy.of(backbone, inputs, cache if contestant.plugin is not None else None)
-    return counter.get_total_flops() - prefill_flops(decoder_facts(backbone), occupancy.rows[0])
+    return counter.get_total_flops() - prefill_flops(decoder_sizes(backbone), occupancy.rows[0])
 
 
 def encoder_flops(preparation: Preparation, sample: LoadedSample) -> int:

@@ -19,7 +19,7 @@ class OraclePruner(Pruner):
 
     name = "oracle"
     paper = "control"
-    needs = frozenset({"guide_attention"})
+    needs = frozenset({"full_attention"})
 
     def __init__(self, hidden_size: int, *, layers: list[int] | None = None) -> None:
         super().__init__(hidden_size)
@@ -28,7 +28,7 @@ class OraclePruner(Pruner):
         self.layers = layers
 
     def forward(self, view: View) -> Tensor:
-        guide = view.given("guide_attention")
+        guide = view.given("full_attention")
         if self.layers is not None:
             if not all(0 <= layer < guide.shape[1] for layer in self.layers):
                 raise UserError(

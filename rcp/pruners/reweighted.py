@@ -11,7 +11,7 @@ from rcp.pruners.base import PRUNERS, Pruner
 from rcp.typed_values import check_arguments
 
 BLOCKS = frozenset({"attention", "attention_before"})
-ATTENTION = BLOCKS | {"question_attention", "guide_attention"}
+ATTENTION = BLOCKS | {"question_attention", "full_attention"}
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,6 @@ class ReweightingPruner(Pruner):
         changed: dict[str, Any] = {n: Reweighted(found, factor) for n, found in blocks.items()}
         if "question_attention" in self.inner.needs:
             changed["question_attention"] = view.given("question_attention") * factor
-        if "guide_attention" in self.inner.needs:
-            changed["guide_attention"] = view.given("guide_attention") * factor[:, None]
+        if "full_attention" in self.inner.needs:
+            changed["full_attention"] = view.given("full_attention") * factor[:, None]
         return replace(view, **changed)

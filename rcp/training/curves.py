@@ -7,7 +7,7 @@ from rcp.errors import UserError
 
 
 @dataclass
-class TemperatureSchedule:
+class TemperatureCurve:
     """Temperature and noise of the soft selection over a run. [draft]
 
     The temperature falls linearly from ``start`` to ``end`` until the share ``fall_until`` of the

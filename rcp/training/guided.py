@@ -1,4 +1,4 @@
-"""The first stage: the losses of pruners that learn from the teacher alone."""
+"""The first phase: the losses of pruners that learn from the teacher alone."""
 
 from collections.abc import Sequence
 
@@ -86,7 +86,7 @@ def relevance_term(
 
 
 def refuse_waiting_for_idle_parts(trainer: pl.Trainer) -> None:
-    """Refuse data-parallel training that waits for gradients of parts idle in one of its stages."""
+    """Refuse data-parallel training that waits for gradients of parts idle in one of its phases."""
     strategy = trainer.strategy
     if type(strategy) is not pl.strategies.DDPStrategy or trainer.world_size == 1:
         return  # the others look for themselves which parameters have a gradient

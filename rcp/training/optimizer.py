@@ -1,4 +1,4 @@
-"""AdamW on the plug-in, with a learning rate for each part and each stage of a training."""
+"""AdamW on the plug-in, with a learning rate for each part and each phase of a training."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -37,7 +37,7 @@ def optimizer_of(
 
 
 def _parts(plugin: Plugin, taught: Sequence[int]) -> dict[str, list[nn.Parameter]]:
-    """The parameters by what they do in the guided stage: pruners at the layers ``taught``, which
+    """The parameters by what they do in the guided phase: pruners at the layers ``taught``, which
     learn there, other pruners and the rest of the plug-in, which stand still. None is empty."""
     parts: dict[str, list[nn.Parameter]] = {"taught": [], "untaught": [], "others": []}
     for name, parameter in plugin.named_parameters():
@@ -57,7 +57,7 @@ def rate_factor(
 ) -> Factor:
     """Factor on the learning rate at each step.
 
-    Each stage warms up and decays by itself; the guided one has a rate of its own. ``guided`` is
+    Each phase warms up and decays by itself; the guided one has a rate of its own. ``guided`` is
     the factor of a part of the plug-in there, ``own`` its factor end to end. What stands still has
     a rate of zero: DeepSpeed moves all parameters alike, and weight decay would shrink it.
     """
@@ -65,7 +65,7 @@ def rate_factor(
     def factor(step: int) -> float:
         now = moment(step / steps, guide, retention)
         found = learning_rate_factor(now.progress, options.warmup, options.floor)
-        if now.stage == "guided":
+        if now.phase == "guided":
             assert guide is not None
             return guided * found * guide.learning_rate / options.learning_rate
         return found * own

@@ -11,7 +11,7 @@ from rcp.objectives.labels import LabelForm
 
 @dataclass
 class GuideOptions:
-    """The first stage: pruners learn from the teacher alone which tokens matter.
+    """The first phase: pruners learn from the teacher alone which tokens matter.
 
     The student does not run, and a repair adapter waits for its turn. With a ``layer`` the label
     is the attention the teacher pays there (CoViPAL stage 1 [note]); without, it is a token's
@@ -21,13 +21,13 @@ class GuideOptions:
         layer: 0-based decoder layer whose attention from the question to the visual tokens is the
             label, deeper than the pruning layers that learn from it (`python -m rcp guide-layer`
             ranks them); null for the relevance to the answer (rcp/objectives/relevance.py)
-        share: share of all steps; 1 trains in this stage alone
+        share: share of all steps; 1 trains in this phase alone
         pruning_layers: the pruning layers that learn from it; null for all of them
         form: with a layer, label as the "log" of a token's share of the attention, its "rank", or
             the "share" itself, each standardised within the sample
         sinks: with a layer, leave tokens out that receive more than this multiple of their
             sample's mean attention; null for none
-        learning_rate: the highest learning rate of this stage
+        learning_rate: the highest learning rate of this phase
     """
 
     layer: int | None = None
@@ -41,7 +41,7 @@ class GuideOptions:
         if not 0 < self.share <= 1:
             raise UserError(
                 f"guide.share is {self.share}, but it is the share of all steps in the first "
-                "stage: give a number above 0, up to 1, or guide: null for none."
+                "phase: give a number above 0, up to 1, or guide: null for none."
             )
         if self.sinks is not None and self.sinks <= 1:
             raise UserError(
@@ -83,10 +83,10 @@ class GuideOptions:
 
 @dataclass
 class RetentionOptions:
-    """Soft retention at the start of the end-to-end stage. CoViPAL stage 2 [note].
+    """Soft retention at the start of the end-to-end phase. CoViPAL stage 2 [note].
 
     A token is retained by sigmoid(S - t), a log bias on its key column in every later layer, with
-    t at the cut of top-k, or 0 in threshold mode; the rest of the stage keeps or drops as inference
+    t at the cut of top-k, or 0 in threshold mode; the rest of the phase keeps or drops as inference
     does, with a straight-through gradient.
 
     Attributes:
@@ -116,9 +116,9 @@ class RetentionOptions:
 
 @dataclass(frozen=True)
 class Moment:
-    """A point of a training: the stage it is in, and the ``progress`` in [0, 1] of that stage."""
+    """A point of a training: the phase it is in, and the ``progress`` in [0, 1] of that phase."""
 
-    stage: Literal["guided", "soft", "hard"]
+    phase: Literal["guided", "soft", "hard"]
     progress: float
 
 
@@ -127,7 +127,7 @@ def moment(
 ) -> Moment:
     """Where a training is when the share ``progress`` of all its steps is done.
 
-    Soft and hard retention share one end-to-end stage and its schedules.
+    Soft and hard retention share one end-to-end phase and its curves.
     """
     guided = 0.0 if guide is None else guide.share
     if progress < guided:

@@ -20,7 +20,7 @@ from rcp.errors import UserError
 from rcp.objectives.losses import Reduce
 from rcp.plugin import Plugin
 from rcp.training import checkpoint as checkpoints
-from rcp.training.curves import TemperatureSchedule, budget_target
+from rcp.training.curves import TemperatureCurve, budget_target
 from rcp.training.data_module import batches_done
 from rcp.training.distributed import all_reduce_sum, is_distributed
 from rcp.training.gradient_checkpointing import checkpoint_layers, let_layers_checkpoint
@@ -36,12 +36,12 @@ from rcp.training.optimizer import optimizer_of
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.phases import GuideOptions, Moment, RetentionOptions, moment
 from rcp.training.retention import retention_terms, retention_weights
+from rcp.training.sharded import is_sharded
 from rcp.training.taught import take_pruners
 from rcp.training.teacher.teacher import Teacher
 from rcp.training.validation import ValidatedTraining
-from rcp.training.whole import is_sharded
 
-Step = tuple[dict[str, Tensor], dict[str, float], Trace]
+StepOutcome = tuple[dict[str, Tensor], dict[str, float], Trace]
 """Terms of the loss and their weights by name, and what the forward saw."""
 
 
@@ -55,11 +55,11 @@ class PluginTraining(ValidatedTraining):
     Args:
         base: folder or hub id of the frozen vision-language model
         plugin: the pruning stages, their budget and the repair adapter
-        guide: a first stage, in which pruners learn from the teacher alone; null for none. All
-            other schedules belong to the end-to-end stage, which follows it
+        guide: a first phase, in which pruners learn from the teacher alone; null for none. All
+            other schedules belong to the end-to-end phase, which follows it
         pruners_from: exported plug-in whose pruners this training starts from, where layer, method
             and arguments agree: a guide need then teach them only once; null for fresh ones
-        retention: soft retention at the start of the end-to-end stage; null keeps or drops from
+        retention: soft retention at the start of the end-to-end phase; null keeps or drops from
             the start
         dtype: precision the frozen model is loaded in; the plug-in itself is kept in float32
         loss: weights and forms of the loss terms
@@ -88,7 +88,7 @@ class PluginTraining(ValidatedTraining):
         retention: RetentionOptions | None = None,
         dtype: BaseDtype = "float32",
         loss: LossOptions = LossOptions(),
-        temperature: TemperatureSchedule = TemperatureSchedule(),
+        temperature: TemperatureCurve = TemperatureCurve(),
         optimizer: OptimizerOptions = OptimizerOptions(),
         budget_warmup: float = 0.1,
         max_new_tokens: int = 8,
@@ -170,11 +170,11 @@ class PluginTraining(ValidatedTraining):
 
     @property
     def moment(self) -> Moment:
-        """The stage that training is in, and how far."""
+        """The phase that training is in, and how far."""
         return self.moment_at(self.global_step)
 
     def moment_at(self, step: int) -> Moment:
-        """The stage at the optimiser step ``step``, and how far it is then."""
+        """The phase at the optimiser step ``step``, and how far it is then."""
         return moment(step / self._steps, self.guide, self.retention)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -182,7 +182,7 @@ class PluginTraining(ValidatedTraining):
         # the step's, which batches accumulated for one would share.
         number = batches_done(self.trainer.fit_loop.epoch_loop.batch_progress)
         torch.manual_seed((self._seed + number * 4096 + self.global_rank) % 2**63)
-        guided = self.moment.stage == "guided"
+        guided = self.moment.phase == "guided"
         learning = guided or self.optimizer.pruners > 0
         # frozen, not merely still: the backward pass then ends at the first repair layer, and they
         # choose as they will at inference, without dropout
@@ -194,7 +194,7 @@ class PluginTraining(ValidatedTraining):
         self._log_step(terms, weighted, loss, seen)
         return loss
 
-    def _guided(self, batch: Batch) -> Step:
+    def _guided(self, batch: Batch) -> StepOutcome:
         """The pruners' scores against what the frozen model looks at; the student does not run."""
         assert self.guide is not None
         layers = self.guided_layers
@@ -206,7 +206,7 @@ class PluginTraining(ValidatedTraining):
             term = attention_term(self.plugin, self.guide, layers, teacher, self._reduce)
         return {"guide": term}, {"guide": 1.0}, teacher
 
-    def _end_to_end(self, batch: Batch) -> Step:
+    def _end_to_end(self, batch: Batch) -> StepOutcome:
         """The student's answers, through the frozen model."""
         now = self.moment
         teacher_logits, teacher = self._answers_of_teacher(batch)
@@ -216,7 +216,7 @@ class PluginTraining(ValidatedTraining):
             self.temperature.temperature_at(now.progress),
             self.temperature.noise_at(now.progress) if learning else 0.0,
             margin=self.margin,
-            hard=now.stage == "hard",
+            hard=now.phase == "hard",
         )
         plugin = self._plugin_of_step()
         with attach(self.model, plugin, "soft", relaxation=relaxation) as handle:
@@ -233,7 +233,7 @@ class PluginTraining(ValidatedTraining):
             self._reduce,
         )
         weights = self.weights
-        if now.stage == "soft":
+        if now.phase == "soft":
             assert self.retention is not None
             terms |= retention_terms(plugin, student, self._reduce)
             weights = weights | retention_weights(self.retention)

@@ -10,8 +10,8 @@ from rcp.base_model.answering import greedy_answers
 from rcp.conversations import Batch
 from rcp.objectives.exact_match import ExactMatch
 from rcp.plugin import Plugin
+from rcp.training.sharded import independent_copy, is_sharded
 from rcp.training.teacher.teacher import Teacher
-from rcp.training.whole import independent_copy, is_sharded
 
 
 class ValidatedTraining(pl.LightningModule):

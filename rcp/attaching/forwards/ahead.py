@@ -36,7 +36,7 @@ class AheadForward(RecordForward):
             raise UserError(
                 "The attention of the full model is taken from a forward of its own, which cannot "
                 f"see the {cache.get_seq_length()} tokens already in this cache. Start with an "
-                "empty cache, or use a pruner that does not need guide_attention."
+                "empty cache, or use a pruner that does not need full_attention."
             )
         mask = kwargs.get("attention_mask")
         # without mask and cache, gaps in position ids would be taken for document borders

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from rcp.attaching.cache_names import cache_in
+from rcp.attaching.forwards.columns import Columns
 from rcp.attaching.forwards.forward import Arguments, Forward, Setup
-from rcp.attaching.forwards.rows import Rows
 from rcp.attaching.generation_state import (
     ATTRIBUTE,
     GenerationState,
@@ -103,7 +103,7 @@ class DropForward(Forward):
             return hidden  # nothing went: bit for bit the model's own path
         before_rows = self.inputs.rows
         left = [text + n for text, n in zip(self.tokens.text_counts, counts)]
-        self.inputs.leave(Rows.kept(survivors.columns, left))
+        self.inputs.leave(Columns.kept(survivors.columns, left))
         self.masks.clear()
         columns = self.inputs.rows.columns(self.tokens.image)
         return take_rows(hidden, before_rows.locate(columns))

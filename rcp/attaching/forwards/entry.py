@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rcp.attaching.encoder_watch import Facts
+from rcp.attaching.encoder_watch import VisionFacts
 from rcp.backbones import Backbone
 from rcp.backbones.tower import VISION_FACTS
 from rcp.choosing.tokens import TokenMap, take_rows
@@ -55,7 +55,7 @@ class Entry:
     def __init__(self, backbone: Backbone, names: frozenset[str]) -> None:
         self.backbone = backbone
         self.names = names
-        self.encoded: Facts = {}
+        self.encoded: VisionFacts = {}
         self._dense: dict[str, Tensor] = {}
 
     def enter(self, tokens: TokenMap, embeds: Tensor | None) -> None:

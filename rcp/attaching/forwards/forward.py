@@ -70,10 +70,10 @@ class Forward:
             trace.visual_valid = tokens.visual_valid
 
     @property
-    def wants_guide(self) -> bool:
+    def wants_full_attention(self) -> bool:
         """Whether a stage asks what the unpruned model attends to."""
         pruners = [self.plugin.pruner(at) for at in self.schedule.layers]
-        asked = any("guide_attention" in pruner.needs for pruner in pruners)
+        asked = any("full_attention" in pruner.needs for pruner in pruners)
         return asked and self.tokens.visual_columns.shape[1] > 0 and self.replayed is None
 
     def enter(self, arguments: Arguments) -> Arguments:

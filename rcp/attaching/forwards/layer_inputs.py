@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
+from rcp.attaching.forwards.columns import Columns
 from rcp.attaching.forwards.repacking import Repacking
-from rcp.attaching.forwards.rows import Rows
 from rcp.backbones import Backbone
 from rcp.backbones.base import Rope
 
@@ -17,7 +17,7 @@ class LayerInputs:
 
     def __init__(self, backbone: Backbone, length: int) -> None:
         self.backbone = backbone
-        self.rows = Rows(length)
+        self.rows = Columns(length)
         self.additions: list[Tensor] = []
         self.repacking: Repacking | None = None
         self._ropes: dict[int, tuple[Rope, Rope]] = {}  # as handed over, and of the rows left
@@ -34,7 +34,7 @@ class LayerInputs:
             arguments = self.repacking.enter(arguments, start)
         return arguments
 
-    def leave(self, rows: Rows) -> None:
+    def leave(self, rows: Columns) -> None:
         """Go on with ``rows`` alone."""
         self.rows = rows
         self._ropes.clear()

@@ -15,7 +15,7 @@ from rcp.choosing.view import mean_over_question
 class RecordForward(Forward):
     """Runs the frozen model as it is."""
 
-    wants_guide = False
+    wants_full_attention = False
 
     def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
         if trace is not None and trace.view_layers:

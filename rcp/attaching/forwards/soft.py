@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from rcp.attaching.forwards.columns import Columns
 from rcp.attaching.forwards.forward import Arguments, Forward, Setup
-from rcp.attaching.forwards.rows import Rows
 from rcp.attaching.forwards.stage import Choice
 from rcp.attaching.masks import forbid_keys, key_bias, meeting, with_key_bias
 from rcp.attaching.trace import Trace
@@ -86,7 +86,7 @@ class SoftForward(Forward):
         kept_counts, near_counts = torch.stack([choice.keep.sum(1), near.sum(1)]).tolist()
         before = self.inputs.rows
         left = [text + n for text, n in zip(self.tokens.text_counts, near_counts)]
-        self.inputs.leave(Rows.kept(keep, left))
+        self.inputs.leave(Columns.kept(keep, left))
         survivors.compact(choice.keep, max(1, *kept_counts))
         return take_rows(hidden, before.locate(self.inputs.rows.columns(hidden)))
 

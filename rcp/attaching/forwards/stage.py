@@ -50,12 +50,12 @@ class Seen:
     """What the layers before a stage left for it, where its method asks.
 
     ``before``: the rows at the input of the layer before; ``transitions`` (B, N) fp32 and
-    ``guide`` (B, layers, N) fp32 over all slots a sample began with.
+    ``full_attention`` (B, layers, N) fp32 over all slots a sample began with.
     """
 
     before: Place | None = None
     transitions: Tensor | None = None
-    guide: Tensor | None = None
+    full_attention: Tensor | None = None
 
 
 def look(
@@ -91,7 +91,7 @@ def look(
         "attention_before": lambda: _before(backbone, seen, slots, question_valid),
         "layer_input": lambda: take_rows(place.hidden, place.visual),
         "transitions": lambda: _of_slots(seen.transitions, device).gather(1, slots.rank),
-        "guide_attention": lambda: _of_slots(seen.guide, device).gather(
+        "full_attention": lambda: _of_slots(seen.full_attention, device).gather(
             2, slots.rank[:, None].expand(-1, len(backbone.layers), -1)
         ),
     }

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from rcp.base_model.cost import DecoderFacts, paper_prefill_flops, prefill_flops
+from rcp.base_model.cost import DecoderSizes, paper_prefill_flops, prefill_flops
 from rcp.evaluation.metrics.occupancy import Occupancy
 from rcp.objectives.exact_match import ExactMatch
 
@@ -12,7 +12,7 @@ from rcp.objectives.exact_match import ExactMatch
 class Tally:
     """Sums over the samples of one contestant, read as means per sample."""
 
-    def __init__(self, facts: DecoderFacts, question_types: Sequence[str]) -> None:
+    def __init__(self, facts: DecoderSizes, question_types: Sequence[str]) -> None:
         self.facts = facts
         self.metric = ExactMatch(question_types)
         self._samples = 0

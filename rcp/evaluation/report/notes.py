@@ -1,12 +1,12 @@
 """Sentences that say how the numbers of a table were come by."""
 
 from rcp.backbones import Backbone
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 
 PAPER_FORMULA = "2s·4h² + 4s²h + 6shm"
 
 
-def about_answers(full: Row, batch_size: int) -> str:
+def about_answers(full: ResultRow, batch_size: int) -> str:
     """What was asked, and what the token columns mean."""
     return (
         f"{full.n} questions, greedy generate in batches of {batch_size} with the tokens "
@@ -15,7 +15,7 @@ def about_answers(full: Row, batch_size: int) -> str:
     )
 
 
-def about_flops(row: Row, plugin: float, encoder: int) -> str:
+def about_flops(row: ResultRow, plugin: float, encoder: int) -> str:
     """What is counted; ``plugin`` and ``encoder`` are FLOPs a sample."""
     return (
         "FLOPs: one prefill of the decoder, its head and the plug-in, which takes "
@@ -24,7 +24,7 @@ def about_flops(row: Row, plugin: float, encoder: int) -> str:
     )
 
 
-def about_savings(full: Row, row: Row, encoder: int, by_paper: float) -> str:
+def about_savings(full: ResultRow, row: ResultRow, encoder: int, by_paper: float) -> str:
     """How much of the FLOPs is gone, by three conventions; ``by_paper`` is the third's share."""
     counted = 1 - row.flops / full.flops
     with_encoder = 1 - (row.flops + encoder) / (full.flops + encoder)

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.evaluation.metrics.tally import Tally
 
 
 @dataclass(frozen=True)
-class Row:
+class ResultRow:
     """A method's accuracy and cost, mean over its seeds and over samples.
 
     ``accuracy``: share of exact matches; ``accuracy_std``: sample standard deviation over seeds,
@@ -38,12 +38,12 @@ class Row:
 
 def pooled(
     method: str, tallies: Sequence[Tally], full: Tally, plugin_flops: float, speedup: float
-) -> Row:
+) -> ResultRow:
     """The row of ``method``: one tally for each of its seeds."""
     accuracies = [tally.accuracy for tally in tallies]
     accuracy = statistics.fmean(accuracies)
     by_type = [tally.by_type for tally in tallies]
-    return Row(
+    return ResultRow(
         method=method,
         accuracy=round(accuracy, 6),
         accuracy_std=round(statistics.stdev(accuracies), 6) if len(tallies) > 1 else 0.0,
@@ -62,7 +62,7 @@ def pooled(
     )
 
 
-def write_rows(rows: Sequence[Row], path: Path) -> None:
+def write_rows(rows: Sequence[ResultRow], path: Path) -> None:
     """Write ``rows`` as a JSON list; the file appears whole or not at all."""
-    with whole(path) as unfinished:
+    with atomic(path) as unfinished:
         unfinished.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")

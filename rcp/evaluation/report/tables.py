@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 
 Cells = list[list[str]]
 """The header first; column 0 is text, the others are numbers."""
@@ -22,7 +22,7 @@ HEADER = [
 ]
 
 
-def summary(rows: Sequence[Row]) -> Cells:
+def summary(rows: Sequence[ResultRow]) -> Cells:
     """Accuracy and cost of each method; the first row is what speed-ups refer to."""
     full = rows[0]
     return [HEADER] + [
@@ -42,7 +42,7 @@ def summary(rows: Sequence[Row]) -> Cells:
     ]
 
 
-def by_type(rows: Sequence[Row]) -> Cells:
+def by_type(rows: Sequence[ResultRow]) -> Cells:
     """Accuracy of each method on each question type, in percent."""
     types = list(rows[0].by_type)
     lines = [[row.method, *(f"{100 * row.by_type[kind]:.1f}" for kind in types)] for row in rows]
@@ -62,7 +62,7 @@ def markdown(cells: Cells) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in [cells[0], rule, *cells[1:]])
 
 
-def _accuracy(row: Row) -> str:
+def _accuracy(row: ResultRow) -> str:
     spread = f" ± {100 * row.accuracy_std:.1f}" if row.seeds > 1 else ""
     return f"{100 * row.accuracy:.1f}{spread}"
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.evaluation.studies.survivors import Survivors
 
 SHADE = 0.8
@@ -35,7 +35,7 @@ def draw(samples: Sequence[Survivors], path: Path) -> None:
             axes.imshow(shaded(sample, number, stage))
             count = int((sample.alive[stage] & (sample.image_index == number)).sum())
             axes.set_title(f"from layer {sample.layers[stage]}: {count} tokens", fontsize=8)
-    with whole(path) as unfinished:
+    with atomic(path) as unfinished:
         figure.savefig(unfinished, dpi=110, format="png")
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.evaluation.contestants import FULL, Contestant
 from rcp.evaluation.generation import Questions
 from rcp.plugin import Plugin, PluginSpec, StageSpec
@@ -48,5 +48,5 @@ def plot_guide_scores(scores: Sequence[GuideScore], path: Path) -> None:
     axes = figure.add_subplot()
     axes.bar([score.layer for score in found], [100 * score.retained for score in found])
     axes.set(xlabel="guide layer", ylabel="accuracy retained (%)", ylim=(0, None))
-    with whole(path) as unfinished:
+    with atomic(path) as unfinished:
         figure.savefig(unfinished, dpi=150, format="png")

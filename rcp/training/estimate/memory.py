@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rcp.base_model.cost import DecoderFacts
+from rcp.base_model.cost import DecoderSizes
 
 CONTEXT = 2**30
 """Bytes that CUDA and its libraries take once a process has multiplied on a GPU."""
@@ -17,7 +17,7 @@ stage 3 keeps together at most; both in two bytes."""
 
 
 @dataclass(frozen=True)
-class Step:
+class StepSizes:
     """The sizes of one training step on one GPU.
 
     ``rows``: tokens present in each decoder layer of the student, per sample; ``first``: the
@@ -29,7 +29,7 @@ class Step:
     kept for the backward pass.
     """
 
-    facts: DecoderFacts
+    facts: DecoderSizes
     rows: Sequence[int]
     first: int
     answers: int
@@ -44,7 +44,7 @@ class Step:
     checkpointing: bool = False
 
 
-def kept_per_row(facts: DecoderFacts, value_bytes: int) -> int:
+def kept_per_row(facts: DecoderSizes, value_bytes: int) -> int:
     """Bytes that the backward pass of one frozen decoder layer needs of each of its rows.
 
     Frozen linear layers need nothing of their inputs. There remain both norms' inputs, which are
@@ -57,7 +57,7 @@ def kept_per_row(facts: DecoderFacts, value_bytes: int) -> int:
     return 2 * 4 * facts.hidden + value_bytes * inner
 
 
-def memory(step: Step) -> dict[str, int]:
+def memory(step: StepSizes) -> dict[str, int]:
     """Bytes by what they are for, as the GPU itself would count them.
 
     - base: parameters, over the GPUs that share them

@@ -11,12 +11,12 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForImageTextToText
 
 from rcp.backbones import backbone_for
-from rcp.base_model.cost import DecoderFacts, kv_bytes, per_layer, prefill_flops
-from rcp.base_model.sizes import decoder_facts
+from rcp.base_model.cost import DecoderSizes, kv_bytes, per_layer, prefill_flops
+from rcp.base_model.sizes import decoder_sizes
 from rcp.errors import UserError
 from rcp.plugin import Plugin, fitted
 from rcp.refusals import refuse_below_one
-from rcp.training.estimate.memory import Step, memory
+from rcp.training.estimate.memory import StepSizes, memory
 from rcp.training.options import PluginOptions
 from rcp.training.run.cli import read_configuration
 from rcp.typed_values import from_plain
@@ -26,7 +26,7 @@ GIGA = 1e9
 
 
 @dataclass(frozen=True)
-class Rows:
+class LayerTokens:
     """Tokens of one sample by layer: of the ``full`` model, at inference, and in training."""
 
     full: list[int]
@@ -35,14 +35,14 @@ class Rows:
 
 
 def plan(options: argparse.Namespace) -> list[str]:
-    """The lines of `python -m rcp plan`; raises ``UserError`` for what cannot be planned."""
+    """The lines of `python -m rcp estimate`; raises ``UserError`` for what cannot be planned."""
     refuse_below_one(options, "visual_tokens", "text_tokens", "answer_tokens", "devices")
     if options.gpu_memory is not None and not 0 < options.gpu_memory < math.inf:
         raise UserError(f"--gpu-memory is {options.gpu_memory}: give the GPU's GiB, above 0.")
     base = [] if options.base is None else ["--model.base", options.base]
     config = read_configuration(["--config", str(options.config), *options.overrides, *base])
     model, plugin = on_meta(config)
-    facts = decoder_facts(backbone_for(model))
+    facts = decoder_sizes(backbone_for(model))
     visual = options.visual_tokens or backbone_for(model).visual_tokens
     if visual is None:
         raise UserError(
@@ -76,14 +76,14 @@ def on_meta(config: Namespace) -> tuple[nn.Module, Plugin]:
         return model, Plugin(spec, backbone.hidden_size, len(backbone.layers))
 
 
-def rows_by_layer(plugin: Plugin, visual: int, text: int, margin: float | None) -> Rows:
+def rows_by_layer(plugin: Plugin, visual: int, text: int, margin: float | None) -> LayerTokens:
     """What each decoder layer computes for a sample of ``visual`` and ``text`` tokens."""
     spans, depth = plugin.schedule.spans, plugin.num_layers
     counts = [plugin.schedule.count(stage, visual) for stage in range(len(spans) - 1)]
     near = [visual] * len(counts)
     if margin is not None:
         near = [min(visual, -int(-count * margin // 1)) for count in counts]
-    return Rows(
+    return LayerTokens(
         full=[visual + text] * depth,
         kept=[n + text for n in per_layer(spans, [visual, *counts])],
         trained=[n + text for n in per_layer(spans, [visual, *near])],
@@ -100,15 +100,15 @@ def _step(
     config: Namespace,
     model: nn.Module,
     plugin: Plugin,
-    facts: DecoderFacts,
-    rows: Rows,
-) -> Step:
+    facts: DecoderSizes,
+    rows: LayerTokens,
+) -> StepSizes:
     strategy = str(config.trainer.strategy)
     half = config.model.dtype == "bfloat16"
     mixed = half or "bf16" in str(config.trainer.precision)
     adapted = plugin.lora is not None
     stages = plugin.schedule.layers
-    return Step(
+    return StepSizes(
         facts=facts,
         rows=rows.trained,
         first=0 if adapted else min(stages, default=plugin.num_layers),
@@ -126,7 +126,7 @@ def _step(
 
 
 def _costs(
-    facts: DecoderFacts, rows: Rows, plugin: Plugin, visual: int, value_bytes: int
+    facts: DecoderSizes, rows: LayerTokens, plugin: Plugin, visual: int, value_bytes: int
 ) -> list[str]:
     full, kept = (prefill_flops(facts, part) for part in (rows.full, rows.kept))
     cache = [sum(kv_bytes(facts, part, value_bytes)) for part in (rows.full, rows.kept)]
@@ -154,7 +154,7 @@ def _available(given: float | None) -> int | None:
     return torch.cuda.get_device_properties(0).total_memory
 
 
-def _memory_lines(step: Step, available: int | None, config: Namespace) -> list[str]:
+def _memory_lines(step: StepSizes, available: int | None, config: Namespace) -> list[str]:
     parts = memory(step)
     total = sum(parts.values())
     lines = [f"Memory of one GPU, batch {step.batch}: {total / GIB:.2f} GiB"]
@@ -167,7 +167,7 @@ def _memory_lines(step: Step, available: int | None, config: Namespace) -> list[
             *[f"  {line}" for line in _advice(step, available, config)]]
 
 
-def _advice(step: Step, available: int, config: Namespace) -> list[str]:
+def _advice(step: StepSizes, available: int, config: Namespace) -> list[str]:
     """Changes of the configuration, each with what would then be needed."""
 
     def needed(**changes: Any) -> int:

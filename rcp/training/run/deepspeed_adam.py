@@ -24,7 +24,7 @@ class IdleUntilNow(pl.Callback):
             return
         training: Any = pl_module
         before: Moment = training.moment_at(max(0, trainer.global_step - 1))
-        if before.stage == "guided" != training.moment.stage:
+        if before.phase == "guided" != training.moment.phase:
             (optimizer,) = trainer.optimizers
             begin_anew(optimizer)
 

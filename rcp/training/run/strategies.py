@@ -19,7 +19,7 @@ from rcp.atomic_write import replace_folder
 from rcp.errors import UserError
 from rcp.training import checkpoint as checkpoints
 from rcp.training.run.survival import AtomicCheckpointIO
-from rcp.training.whole import whole_weights
+from rcp.training.sharded import gathered_weights
 
 OFFLOAD = {"offload_optimizer": True, "offload_parameters": True}
 DEEPSPEED: dict[str, dict[str, Any]] = {
@@ -99,7 +99,7 @@ class PluginDeepSpeed(DeepSpeedStrategy):
         self.barrier()
         super().save_checkpoint(checkpoint, unfinished, storage_options)
         training: Any = self.lightning_module
-        weights = whole_weights(training.plugin)
+        weights = gathered_weights(training.plugin)
         if self.is_global_zero:
             state = {f"{checkpoints.PREFIX}{name}": value for name, value in weights.items()}
             AtomicCheckpointIO().save_checkpoint(

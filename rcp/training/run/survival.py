@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.errors import StoppedTogether, UserError
 
 SIGNALS = {signal.SIGTERM: 0, signal.SIGINT: 130}
@@ -29,7 +29,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
         try:
-            with whole(Path(path)) as unfinished, unfinished.open("wb") as file:
+            with atomic(Path(path)) as unfinished, unfinished.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -95,7 +95,7 @@ class TeacherCache:
                 continue
             shard = shards[rank] if rank < len(shards) else None
             found: dict[str, Tensor] = {}
-            facts: dict[str, str] = {}
+            metadata: dict[str, str] = {}
             longest = self._numbers(shards[0])  # the last file alone may hold fewer samples
             for first in range(0, len(longest), batch_size):
                 numbers = self._numbers(shard)[first : first + batch_size]
@@ -112,9 +112,9 @@ class TeacherCache:
                     continue
                 found |= {name: value.clone() for name, value in zip(names, values)} | kept
                 if isinstance(values, Tensor):
-                    facts["images"] = STACKED
+                    metadata["images"] = STACKED
             if shard is not None:
-                self.shards.write(shard, found, facts)
+                self.shards.write(shard, found, metadata)
 
     def _numbers(self, shard: int | None) -> range:
         """The numbers of the samples of the file ``shard``, of None none."""
@@ -128,7 +128,7 @@ class TeacherCache:
         features = [value.to(batch["labels"].device) for value in found if value is not None]
         if not found or len(features) < len(found):
             return None
-        stacked = self.shards.facts(shards[0]).get("images") == STACKED
+        stacked = self.shards.metadata(shards[0]).get("images") == STACKED
         pooled: Any = torch.stack(features) if stacked else features
         return BaseModelOutputWithPooling(pooler_output=pooled)
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import ProcessorMixin
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.conversations import ConversationDataset, Sample
 from rcp.errors import UserError
 
@@ -41,7 +41,7 @@ def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
                 f"'{path.parent}' cannot be made ({error.strerror}). Name another folder with "
                 "model.teacher_cache."
             ) from error
-        with whole(path) as unfinished:
+        with atomic(path) as unfinished:
             unfinished.write_text(json.dumps(mine, indent=2) + "\n")
         return
     try:

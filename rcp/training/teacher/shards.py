@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from rcp.atomic_write import whole
+from rcp.atomic_write import atomic
 from rcp.errors import UserError
 
 OPEN_FILES = 64
@@ -27,14 +27,14 @@ class Shards:
     def __contains__(self, number: int) -> bool:
         return self._path(number).is_file()
 
-    def write(self, number: int, tensors: dict[str, Tensor], facts: dict[str, str]) -> None:
-        """Write one file; ``facts`` are what :meth:`facts` gives back."""
+    def write(self, number: int, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+        """Write one file; ``metadata`` are what :meth:`metadata` gives back."""
         path = self._path(number)
         contiguous = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        with whole(path) as unfinished:
+        with atomic(path) as unfinished:
             try:
-                # without tensors and without facts, {} would make a file that no one can read
-                save_file(contiguous, str(unfinished), metadata=facts or None)
+                # without tensors and without metadata, {} would make a file that no one can read
+                save_file(contiguous, str(unfinished), metadata=metadata or None)
             except SafetensorError as error:
                 raise UserError(
                     f"'{path}' cannot be written ({error}). Make room: the next run goes on there."
@@ -45,7 +45,7 @@ class Shards:
         file = self.file(number)
         return file.get_tensor(name) if name in file.keys() else None
 
-    def facts(self, number: int) -> dict[str, str]:
+    def metadata(self, number: int) -> dict[str, str]:
         """What was written beside the tensors of a file."""
         return self.file(number).metadata() or {}
 

@@ -31,9 +31,9 @@ from rcp.objectives.relevance import relevance
 from rcp.plugin import Plugin
 from rcp.training.distributed import any_process
 from rcp.training.objective import answer_columns, answer_logits
+from rcp.training.sharded import is_sharded
 from rcp.training.teacher.cache import Keep, TeacherCache, kept_answers, kept_relevance
 from rcp.training.teacher.fingerprint import fingerprint
-from rcp.training.whole import is_sharded
 
 BLANK = 224
 """Side of an image that shows nothing, in pixels."""

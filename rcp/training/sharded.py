@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from rcp.plugin import Plugin
 
 
-def whole_weights(plugin: Plugin) -> dict[str, Tensor]:
+def gathered_weights(plugin: Plugin) -> dict[str, Tensor]:
     """The state dict on the CPU, trained parameters in fp32; all processes must call it together.
 
     Under DeepSpeed these are the optimiser's own fp32 weights, of which the module holds a
     rounded copy (ZeRO-2) or nothing at all (ZeRO-3).
     """
     state = dict(plugin.state_dict())
-    state |= {name: _whole(parameter) for name, parameter in plugin.named_parameters()}
+    state |= {name: _gathered(parameter) for name, parameter in plugin.named_parameters()}
     return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
 
@@ -26,7 +26,7 @@ def independent_copy(plugin: Plugin) -> Plugin:
     """
     copy = Plugin(plugin.spec, plugin.hidden_size, plugin.num_layers)
     copy.base = plugin.base
-    copy.load_state_dict(whole_weights(plugin))
+    copy.load_state_dict(gathered_weights(plugin))
     return copy.eval()
 
 
@@ -35,7 +35,7 @@ def is_sharded(module: nn.Module) -> bool:
     return any(hasattr(parameter, "ds_id") for parameter in module.parameters())
 
 
-def _whole(parameter: Any) -> Tensor:
+def _gathered(parameter: Any) -> Tensor:
     if hasattr(parameter, "_z3_optimizer") or hasattr(parameter, "_hp_mapping"):
         from deepspeed.utils import safe_get_full_fp32_param
 

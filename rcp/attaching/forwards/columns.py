@@ -10,7 +10,7 @@ from rcp.choosing.tokens import columns_of, take_rows
 
 
 @dataclass(frozen=True)
-class Rows:
+class Columns:
     """``length`` T columns came in; ``index`` (B, K) long lists those left, ascending.
 
     None for ``index`` means all of them. ``real`` (B, K) bool is False at fillers, which bring
@@ -22,7 +22,7 @@ class Rows:
     real: Tensor | None = None
 
     @classmethod
-    def kept(cls, keep: Tensor, counts: list[int]) -> "Rows":
+    def kept(cls, keep: Tensor, counts: list[int]) -> "Columns":
         """The columns in ``keep`` (B, T) bool, of which row b has ``counts[b]``."""
         index, real = columns_of(keep, max(counts))
         order = index.argsort(1)
