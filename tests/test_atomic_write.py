@@ -12,7 +12,7 @@ from rcp.atomic_write import atomic, whole_folder
 from rcp.folder.read_write import write_files
 from rcp.training.run.survival import AtomicCheckpointIO
 from rcp.training.teacher.shards import Shards
-from tests.tiny import reference_plugin
+from tests.tiny import reference_plugin, tiny_inputs
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002], ids=oct)
@@ -34,9 +34,12 @@ def test_files_have_the_mode_of_the_umask(umask: int, tiny_llava, tmp_path: Path
     rcp.save_plugin(plugin, tmp_path / "plugin")
     AtomicCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
     Shards(tmp_path / "cache").write(0, {"a": torch.zeros(1)}, {})
+    with rcp.attach(tiny_llava, plugin) as handle, handle.trace() as trace:
+        tiny_llava(**tiny_inputs())
+    trace.plan.save(tmp_path / "plan.safetensors")
     with atomic(tmp_path / "rows.json") as unfinished:
         unfinished.write_text("[]")
-    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 8
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 9
     assert modes(tmp_path, files=True) == {0o666 & ~umask}
     assert modes(tmp_path, files=False) == {0o777 & ~umask}
 

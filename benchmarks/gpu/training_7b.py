@@ -1,8 +1,8 @@
 """Training at 7B's shape by each strategy: loss, speed and memory, to resuming and exporting.
 
 Memory is what the allocator reserved and what came to be in use on the device, beside what `python
--m rcp estimate` said. All strategies train the same batch; each run goes on for two steps from its last
-checkpoint, is exported, and generates with its tokens dropped.
+-m rcp estimate` said. All strategies train the same batch; each run goes on for two steps from its
+last checkpoint, is exported, and generates with its tokens dropped.
 """
 
 import contextlib

@@ -8,6 +8,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from rcp.atomic_write import atomic
 from rcp.errors import UserError
 
 
@@ -71,14 +72,15 @@ class KeepPlan:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write one safetensors file."""
+        """Write one safetensors file; raises ``UserError`` where it cannot be written."""
         tensors = {
             "layers": torch.tensor(self.layers, dtype=torch.long),
             "alive": self.alive.contiguous(),
             "visual": self.visual.contiguous(),
         }
         tensors |= {f"merge.{stage}": value.contiguous() for stage, value in self.merges.items()}
-        save_file(tensors, str(path))
+        with atomic(Path(path)) as unfinished:
+            save_file(tensors, str(unfinished))
 
     @classmethod
     def load(cls, path: str | Path) -> "KeepPlan":
