@@ -12,13 +12,13 @@ from benchmarks import ablation, steps, sweep
 from benchmarks.variants import Variant, changed, read_configuration, validated_once
 from rcp.backbones import backbone_for
 from rcp.evaluation.comparison import Report
-from rcp.evaluation.report.rows import Row
+from rcp.evaluation.report.rows import ResultRow
 from rcp.plugin.lora import LoraSpec
 from rcp.training.options import PluginOptions
 from rcp.training.phases import GuideOptions
 
 ROOT = Path(__file__).parent.parent
-FULL = Row("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 40)
+FULL = ResultRow("full", 0.9, 0.0, {"counting": 0.9}, 1.0, 144.0, 144.0, 2e9, 2048, 1.0, 1, 40)
 SWEPT = {f"{removed:g} {name}": variant for removed in sweep.REMOVED
          for name, variant in sweep.variants(removed).items()}
 VARIANTS = {v.name: v for v in ablation.ROWS} | SWEPT | {sweep.MANY: sweep.many_budgets()}
