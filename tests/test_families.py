@@ -132,7 +132,8 @@ def test_image_rows_and_places(name):
     alone, generating = maps
     assert torch.equal(alone.image_index, generating.image_index)
     assert torch.equal(alone.grid.nan_to_num(9.0), generating.grid.nan_to_num(9.0))
-    assert alone.visual_counts[2] == 0 and alone.visual_counts[0] > alone.visual_counts[1] > 0
+    counts = alone.host.visual_counts
+    assert counts[2] == 0 and counts[0] > counts[1] > 0
     for row, exists in zip(alone.grid, alone.visual_valid):
         placed = row[exists & ~row.isnan().any(-1)]
         assert (placed.abs() < 1).all()

@@ -186,7 +186,7 @@ def test_eight_bit_weights_are_read_as_what_they_stand_for(saved):
 def test_a_place_that_is_no_folder_is_refused(saved, tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", saved / "plugin.json", tmp_path / "gone", "x" * 5000):
-        with pytest.raises(rcp.UserError, match="not an exported plug-in"):
+        with pytest.raises(rcp.UserError, match="no exported plug-in"):
             rcp.load_plugin(place)
 
 

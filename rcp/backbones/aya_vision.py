@@ -13,5 +13,8 @@ class AyaVision(Backbone):
         "positions are not repacked"
     )
 
-    def rotated(self, layer: int, heads: Tensor, rope: Rope) -> Tensor:
-        return heads if self.window(layer) is None else super().rotated(layer, heads, rope)
+    def both_rotated(
+        self, layer: int, query: Tensor, key: Tensor, rope: Rope
+    ) -> tuple[Tensor, Tensor]:
+        turns = self.window(layer) is not None
+        return super().both_rotated(layer, query, key, rope) if turns else (query, key)

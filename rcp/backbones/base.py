@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rcp.backbones.places import Places
 from rcp.backbones.refused import REFUSED
@@ -176,16 +177,35 @@ class Backbone:
         key = self.rotated(layer, self._heads(attention, "k", rows), rows_rope)
         return query, key
 
+    def qk_of_run(
+        self, layer: int, run: range, rows: Tensor, rope: Rope
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`qk` where the question is the ``run`` of ``rows`` (B, R, D), in fewer operations:
+        queries are turned among zeros, together with the keys."""
+        attention = self._attention(layer)
+        query = self._heads(attention, "q", rows[:, run.start : run.stop])
+        key = self._heads(attention, "k", rows)
+        around = (0, 0, run.start, rows.shape[1] - run.stop)
+        query, key = self.both_rotated(layer, functional.pad(query, around), key, rope)
+        return query[:, :, run.start : run.stop], key
+
     def rotated(self, layer: int, heads: Tensor, rope: Rope) -> Tensor:
         """``heads`` (B, H, R, d) turned by ``rope`` as the layer's attention does it."""
+        return self.both_rotated(layer, heads, heads, rope)[0]
+
+    def both_rotated(
+        self, layer: int, query: Tensor, key: Tensor, rope: Rope
+    ) -> tuple[Tensor, Tensor]:
+        """``query`` and ``key`` (B, H, R, d), of one R, turned as the layer's attention does it."""
         # the family's own function lives beside its attention class
         module: Any = inspect.getmodule(type(self._attention(layer)))
-        return module.apply_rotary_pos_emb(heads, heads, *rope)[0]
+        return module.apply_rotary_pos_emb(query, key, *rope)
 
     def attention_logits(self, layer: int, query: Tensor, key: Tensor) -> Tensor:
         """Scaled (and soft-capped) products of :meth:`qk`: (B, H, Q, R), before the mask."""
         attention = self._attention(layer)
-        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        if key.shape[1] < query.shape[1]:
+            key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
         logits = (query @ key.transpose(-1, -2)).float() * attention.scaling
         cap = getattr(self.text_config, "attn_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap

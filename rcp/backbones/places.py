@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rcp.choosing.tokens import image_runs
-
 
 @dataclass(frozen=True)
 class Places:
@@ -19,6 +17,13 @@ class Places:
 
     index: Tensor
     grid: Tensor
+
+
+def image_runs(image: Tensor) -> Tensor:
+    """Number the runs of consecutive image columns: (B, T) bool → (B, T) long, -1 elsewhere."""
+    starts = image.clone()
+    starts[:, 1:] &= ~image[:, :-1]
+    return torch.where(image, starts.cumsum(1) - 1, -1)
 
 
 def rank(index: Tensor, counted: Tensor) -> Tensor:

@@ -8,20 +8,22 @@ from rcp.choosing.relaxation import Relaxation
 LOWEST = torch.finfo(torch.float32).min
 
 
-def top_k(scores: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
+def top_k(scores: Tensor, alive: Tensor, counts: Tensor, each: int | None = None) -> Tensor:
     """Keep the ``counts`` (B,) best alive tokens of every row; ties go to the earlier token.
 
     ``scores`` (B, N) float, ``alive`` (B, N) bool → (B, N) bool with exactly
     ``min(counts, alive)`` marks a row, whatever the other rows hold. NaN scores rank last.
+    ``each`` is given where the host knows that all tokens are alive and this is every count.
     """
     scores = torch.nan_to_num(scores.float(), nan=LOWEST, neginf=LOWEST)
-    # alive first, then by score; two stable sorts, because no float is below all others
-    by_score = scores.argsort(dim=1, descending=True, stable=True)
-    by_life = alive.gather(1, by_score).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    order = by_score.gather(1, by_life)
-    slots = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, slots)
-    return (rank < counts[:, None]) & alive
+    nobody = torch.zeros_like(alive)
+    if each is not None:
+        best = scores.sort(dim=1, descending=True, stable=True).indices[:, :each]
+        return nobody.scatter(1, best, True)
+    # below every score of a token that is alive
+    order = scores.masked_fill(~alive, -torch.inf).sort(dim=1, descending=True, stable=True).indices
+    place = torch.arange(scores.shape[1], device=scores.device)
+    return nobody.scatter(1, order, place < counts[:, None]) & alive
 
 
 def threshold(scores: Tensor, alive: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rcp.errors import UserError
+from rcp.typed_values import of_type
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Lora(nn.Module):
         super().__init__()
         if spec.rank < 1:
             raise UserError(f"lora.rank is {spec.rank}: give a whole number of at least 1.")
+        of_type(float, spec.alpha, "lora.alpha")  # a finite one
         if not spec.modules:
             raise UserError(
                 "The low-rank adapters name no modules of a model. Make the plug-in by "

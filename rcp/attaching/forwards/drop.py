@@ -1,5 +1,7 @@
 """The inference forward: dropped rows are really gone, and so are their keys in the cache."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from torch import Tensor
 from rcp.attaching.cache_names import cache_in
 from rcp.attaching.forwards.columns import Columns
 from rcp.attaching.forwards.forward import Arguments, Forward, Setup
+from rcp.attaching.forwards.survivors import Survivors
 from rcp.attaching.generation_state import (
     ATTRIBUTE,
     GenerationState,
@@ -16,7 +19,9 @@ from rcp.attaching.generation_state import (
 )
 from rcp.attaching.masks import causal, forbid_keys, gather_mask, render
 from rcp.attaching.trace import Trace
-from rcp.choosing.tokens import TokenMap, take_rows
+from rcp.choosing.keep_plan import KeepPlan
+from rcp.choosing.positions import Positions, take_rows
+from rcp.choosing.tokens import TokenMap
 
 
 class DropForward(Forward):
@@ -94,27 +99,31 @@ class DropForward(Forward):
         place = self.place(layer, hidden, arguments)
         choice = self.decide(stage, place)
         hidden = choice.folded(hidden, place)
-        survivors = self.survivors
-        before, counts = survivors.before(stage), self._kept_counts(stage)
-        survivors.compact(choice.keep & survivors.slots.alive, max(counts))
+        survivors, rows = self.survivors, self.inputs.rows
+        before = survivors.before(stage)
+        known = self.counts_are_known(stage)
+        counts = survivors.counts[stage] if known else survivors.counted(stage)
+        run = place.visual.run
+        if counts == before:
+            pass  # nothing went: bit for bit the model's own path
+        elif known and run is not None and survivors.every_column and len(set(counts)) == 1:
+            left, taken = rows.shrink(run, choice.keep, counts[0])
+            self._leave(left)
+            survivors.shrink(left.current[:, run.start : run.start + counts[0]])
+            hidden = take_rows(hidden, taken)
+        else:
+            survivors.compact(choice.keep, max(counts))
+            text = self.tokens.text_counts
+            left = Columns.kept(survivors.columns, [t + n for t, n in zip(text, counts)], rows.all)
+            self._leave(left)
+            hidden = rows.locate(Positions(left.current)).take(hidden)
         if self.trace is not None:
             self.trace.kept.append(survivors.alive.float())
-        if counts == before:
-            return hidden  # nothing went: bit for bit the model's own path
-        before_rows = self.inputs.rows
-        left = [text + n for text, n in zip(self.tokens.text_counts, counts)]
-        self.inputs.leave(Columns.kept(survivors.columns, left))
-        self.masks.clear()
-        columns = self.inputs.rows.columns(self.tokens.image)
-        return take_rows(hidden, before_rows.locate(columns))
+        return hidden
 
-    def _kept_counts(self, stage: int) -> list[int]:
-        """What the stage left. Mostly known beforehand in top-k mode; or the device must tell."""
-        layers = self.schedule.layers[: stage + 1]
-        fixed = not any(self.plugin.pruner(layer).may_drop_all for layer in layers)
-        if self.plugin.spec.selection != "top_k" or self.replayed is not None or not fixed:
-            return self.survivors.counted(stage)
-        return self.survivors.counts[stage]
+    def _leave(self, rows: Columns) -> None:
+        self.inputs.leave(rows)
+        self.masks.clear()
 
     # -- masks ---------------------------------------------------------------------------------
 
@@ -138,7 +147,10 @@ class DropForward(Forward):
     ) -> Tensor | None:
         keys, rows = self.segments[stage], self.inputs.rows
         assert keys is not None
-        new = rows.length if rows.index is None else rows.index.shape[1]
+        new = rows.count
+        binds = window is not None and self.past_length + rows.length > window
+        if new == 1 and own is None and keys.valid is None and not binds:
+            return None  # the model itself has found no padding
         columns, valid = keys.columns, keys.valid
         if self.padding is not None:
             padding = self.padding.bool().gather(1, columns)
@@ -147,7 +159,6 @@ class DropForward(Forward):
         if window is not None and self._is_sliding(layer) and cached > window - 1:
             columns = columns[:, cached - window + 1:]
             valid = None if valid is None else valid[:, cached - window + 1:]
-        binds = window is not None and self.past_length + rows.length > window
         if new == 1 and valid is None and not binds:
             return None
         queries = columns[:, -new:]
@@ -175,14 +186,12 @@ class DropForward(Forward):
         """The columns that the layers under ``stage`` hold after this forward."""
         rows = self.inputs.rows
         before = self.past.segments[stage] if self.past is not None else None
-        if before is None and rows.index is None:
-            return None
-        batch, device = self.tokens.image.shape[0], self.tokens.image.device
-        if before is None:
-            empty = torch.zeros(batch, 0, dtype=torch.long, device=device)
-            before = Segment(empty, None).extended(0, self.past_length)
         if rows.index is None:
-            return before.extended(self.past_length, rows.length)
+            return None if before is None else before.extended(self.past_length, rows.length)
+        if self.past_length == 0:
+            return Segment(rows.index, rows.real)
+        if before is None:
+            before = Segment.of_all(rows.index, self.past_length)
         return before.joined(Segment(rows.index + self.past_length, rows.real))
 
     def _leave_state(self) -> None:
@@ -190,10 +199,11 @@ class DropForward(Forward):
         length = self.past_length + rows.length
         plan = self.past.plan if self.past is not None else None
         if self.tokens.has_images:
-            plan = self.survivors.plan().after(plan, self.past_length)
+            plan = partial(_plan_behind, plan, self.survivors, self.past_length)
         repacking = self.inputs.repacking
         state = GenerationState(
             owner=self.owner,
+            samples=len(rows.all),
             length=length,
             segments=self.segments,
             contexts=self.repairing.contexts,
@@ -205,3 +215,9 @@ class DropForward(Forward):
         if rows.index is not None:
             for layer in self.cache.layers[self.schedule.layers[0] :]:
                 report_original_length(layer, length)
+
+
+def _plan_behind(
+    earlier: Callable[[], KeepPlan] | None, survivors: Survivors, start: int
+) -> KeepPlan:
+    return survivors.plan().after(None if earlier is None else earlier(), start)

@@ -11,7 +11,7 @@ from rcp.attaching.forwards.soft import SoftForward
 from rcp.attaching.generate_guard import static_cache
 from rcp.attaching.generation_state import state_of
 from rcp.attaching.trace import Trace
-from rcp.choosing.tokens import TokenMap, build_token_map, continuation_map
+from rcp.choosing.tokens import TokenMap, build_token_map, continuation_map, one_more_token
 from rcp.errors import UserError
 
 
@@ -25,10 +25,9 @@ def _dropping(setup: Setup, call: Call, trace: Trace | None) -> DropForward:
         raise static_cache(type(call.cache).__name__)
     past = state_of(call.cache, id(setup.plugin), len(call.rows))
     padding = call.padding(0 if past is None else past.length)
-    valid = _valid(call, padding)
     if past is not None and not call.has_images:
-        tokens = continuation_map(valid, max(call.predicting, 1))
-        return DropForward(setup, tokens, trace, past, padding)
+        return DropForward(setup, _continuation(call, padding), trace, past, padding)
+    valid = _valid(call, padding)
     if call.ids is None and not call.has_images:
         raise UserError(
             "inputs_embeds alone do not show which rows are images, so nothing could be "
@@ -51,6 +50,12 @@ def _whole(setup: Setup, mode: str, call: Call, trace: Trace | None) -> Forward:
         )
     kind = SoftForward if mode == "soft" else RecordForward
     return kind(setup, tokens, trace)
+
+
+def _continuation(call: Call, padding: Tensor | None) -> TokenMap:
+    if call.rows.shape[1] == 1:
+        return one_more_token(len(call.rows), call.rows.device)
+    return continuation_map(_valid(call, padding), max(call.predicting, 1))
 
 
 def _valid(call: Call, padding: Tensor | None) -> Tensor:

@@ -8,8 +8,9 @@ from rcp.attaching.forwards.forward import Arguments, Forward, Setup
 from rcp.attaching.forwards.stage import Choice
 from rcp.attaching.masks import forbid_keys, key_bias, meeting, with_key_bias
 from rcp.attaching.trace import Trace
+from rcp.choosing.positions import Positions
 from rcp.choosing.selection import top_k
-from rcp.choosing.tokens import TokenMap, take_rows
+from rcp.choosing.tokens import TokenMap
 
 
 class SoftForward(Forward):
@@ -86,16 +87,16 @@ class SoftForward(Forward):
         kept_counts, near_counts = torch.stack([choice.keep.sum(1), near.sum(1)]).tolist()
         before = self.inputs.rows
         left = [text + n for text, n in zip(self.tokens.text_counts, near_counts)]
-        self.inputs.leave(Columns.kept(keep, left))
+        self.inputs.leave(Columns.kept(keep, left, before.all))
         survivors.compact(choice.keep, max(1, *kept_counts))
-        return take_rows(hidden, before.locate(self.inputs.rows.columns(hidden)))
+        return before.locate(Positions(self.inputs.rows.current)).take(hidden)
 
     def _mask(self, arguments: Arguments, hidden: Tensor) -> Tensor:
         own = arguments["attention_mask"]
         cached = self.masks.get(id(own))
         if cached is None:
             assert self.bias is not None
-            columns = self.inputs.rows.columns(hidden)
+            columns = self.inputs.rows.current.to(hidden.device)
             bias = self.bias.gather(3, columns[:, None, None])
             mask = with_key_bias(self.inputs.rows.take_mask(own), bias, columns, hidden.dtype)
             if self.inputs.rows.real is not None:
