@@ -86,8 +86,8 @@ class GenerationState:
     where nothing was dropped yet. ``contexts``: repair context by stage, (B, C). ``sees_image``
     (B, 1) bool: the samples that have had an image so far, None where all have. ``shift`` (B, 1):
     how far closing gaps has moved the positions of what follows, or None. ``plan`` makes the keep
-    plan when it is asked for. ``owner`` tells plug-ins apart; an id, so that copying a cache does
-    not copy weights."""
+    plan when it is asked for. ``padded``: whether any column so far may be padding. ``owner``
+    tells plug-ins apart; an id, so that copying a cache does not copy weights."""
 
     owner: int
     samples: int
@@ -97,6 +97,7 @@ class GenerationState:
     sees_image: Tensor | None
     shift: Tensor | None
     plan: Callable[[], KeepPlan] | None
+    padded: bool
 
     def cropped(self, length: int) -> "GenerationState":
         """As the first ``length`` columns left it: assisted decoding takes back candidates."""
@@ -136,23 +137,32 @@ def _spread_plan(plan: Callable[[], KeepPlan], rows: int) -> KeepPlan:
     return plan().spread(rows)
 
 
-def state_of(cache: Any, owner: int, rows: int) -> GenerationState | None:
-    """The state on ``cache`` for a forward of ``rows`` samples; None for an empty cache.
+def has_fixed_length(cache: Any) -> bool:
+    """Whether ``cache`` was allocated for a length, and counts what it holds on the device."""
+    return getattr(cache, "is_compileable", False)
+
+
+def state_of(cache: Any, owner: int, rows: int, tokens: int) -> GenerationState | None:
+    """The state on ``cache`` for a forward of ``rows`` samples of ``tokens``; None for an empty
+    cache.
 
     Refuses a cache that was filled without this plug-in, or with other samples.
     """
+    state = getattr(cache, ATTRIBUTE, None)
+    fixed = has_fixed_length(cache)
+    if fixed and tokens == 1 and state is not None and state.owner == owner:
+        return state.spread(rows)  # a decode step: to ask for the length would wait for the device
     # assisted decoding makes some releases count in a tensor, and change it in place later on
     length = 0 if cache is None else int(cache.get_seq_length())
     if length == 0:
         return None
-    state = getattr(cache, ATTRIBUTE, None)
     if state is None or state.owner != owner:
         raise UserError(
             f"This cache holds {length} tokens that were not run under this "
             f"plug-in, so it is unknown which of them were dropped. Start with an empty cache "
             f"while the plug-in is attached."
         )
-    return state.cropped(length).spread(rows)
+    return (state if fixed else state.cropped(length)).spread(rows)
 
 
 def plan_of(cache: Any) -> KeepPlan:
@@ -169,15 +179,18 @@ def plan_of(cache: Any) -> KeepPlan:
     return state.plan()
 
 
-def report_original_length(layer: Any, length: int) -> None:
+def report_original_length(layer: Any, length: int, masks_fit: bool) -> None:
     """Let the pruned cache ``layer`` report ``length`` original columns.
 
     Models and ``generate`` compute positions, slices and mask sizes from the lengths of some
-    layers. The correction is a subclass and sits on the layer, so that it survives a deep copy.
+    layers. With ``masks_fit`` all layers hold the same rows, and a mask that the model makes is
+    as wide as these, and as far behind as columns are gone. The correction is a subclass and sits
+    on the layer, so that it survives a deep copy.
     """
     if not hasattr(layer, "removed_columns"):
         layer.__class__ = _pruned(type(layer))  # type: ignore[arg-type]
         layer.removed_columns = 0
+    layer.masks_fit = masks_fit
     layer.removed_columns += length - layer.get_seq_length()
 
 
@@ -185,6 +198,7 @@ def report_original_length(layer: Any, length: int) -> None:
 def _pruned(kind: Any) -> type:
     class PrunedLayer(kind):
         removed_columns: int
+        masks_fit: bool
 
         def __reduce__(self) -> tuple[Any, ...]:
             return _empty, (kind,), vars(self)
@@ -194,6 +208,8 @@ def _pruned(kind: Any) -> type:
             return cached + self.removed_columns if cached else 0
 
         def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+            if self.masks_fit:
+                return super().get_seq_length() + query_length, self.removed_columns
             if not self.is_sliding:
                 return super().get_mask_sizes(query_length)
             offset = max(self.get_seq_length() - self.sliding_window + 1, 0)

@@ -123,7 +123,7 @@ class Handle:
                 self._hooks += hook_lora(self.setup.plugin.lora, model, drop=self.mode == "drop")
             self._watch = Watch(backbone, self.setup.facts, relay.encoded)
             if self.mode == "drop" and hasattr(model, "generate"):
-                relay.guard = Guard(model)
+                relay.guard = Guard(model, fixed_length=self.setup.before_decoder)
             _forget_compiled()
         except BaseException:
             self.remove()
@@ -132,6 +132,8 @@ class Handle:
     @property
     def _inputs(self) -> Container[int]:
         """The layers whose input is read or changed; a stage may look one layer back."""
+        if self.setup.before_decoder:
+            return ()
         stages, depth = self.setup.plugin.schedule.layers, len(self.setup.backbone.layers)
         first = 0 if self.mode == "record" else max(0, min(stages, default=0) - 1)
         return range(first, depth)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rcp.attaching.cache_names import cache_among, cache_in
 from rcp.attaching.encoder_watch import VisionFacts, carried
 from rcp.attaching.forwards.ahead import AheadForward
 from rcp.attaching.forwards.call import Call
@@ -102,8 +103,9 @@ class Relay:
         if running is None:
             return None
         if isinstance(output, tuple):
-            return (running.finish(output[0]), *output[1:])
-        output.last_hidden_state = running.finish(output.last_hidden_state)
+            return (running.finish(output[0], cache_among(output)), *output[1:])
+        hidden = running.finish(output.last_hidden_state, cache_in(output))
+        output.last_hidden_state = hidden
         return output
 
     def end(self, *_: Any) -> None:

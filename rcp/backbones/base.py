@@ -84,6 +84,15 @@ class Backbone:
             return None
         return getattr(self.text_config, "sliding_window", None)
 
+    @property
+    def takes_shorter_prompts(self) -> bool:
+        """Whether rows left out of the decoder's input are gone for all of it, and for nothing
+        else: no window counts them, no image sees itself both ways, and the first layer's input is
+        what the decoder was given."""
+        scale = getattr(self.text_config, "embedding_multiplier", 1.0)
+        whole = not any(self.windows) and not self.bidirectional and not self.added_layers
+        return whole and scale == 1.0
+
     @cached_property
     def windows(self) -> tuple[int | None, ...]:
         """:meth:`window` of every layer; a config looks its values up too slowly for each step."""

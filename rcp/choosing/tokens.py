@@ -106,6 +106,11 @@ class TokenMap:
         columns, valid = columns_of(self.valid & ~self.image, max(counts))
         return Positions(columns, None, _unless_all(valid, tuple(counts)))
 
+    def columns_with(self, kept: Tensor) -> Tensor:
+        """(B, T) bool: valid text, and of the images the columns of the slots ``kept`` (B, N)."""
+        image = torch.zeros_like(self.image).scatter(1, self.visual_columns, kept)
+        return self.valid & (~self.image | image)
+
     def with_a_slot(self) -> "TokenMap":
         """With one visual slot per row at least: where no row has an image, one unreal slot.
 

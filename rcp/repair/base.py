@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from rcp.registry import Registry
@@ -38,7 +37,8 @@ class Dropping:
         """``function`` of the mean of the dropped tokens, (B, D) fp32; zero where none were."""
         if self.pruned_each is not None:
             value = function(self.pruned_sum / max(self.pruned_each, 1))
-            return value if self.pruned_each else torch.zeros_like(value)
+            # a product, so that a gradient of zero reaches what `function` learns
+            return value if self.pruned_each else value * 0
         count = self.pruned_count[:, None]
         return function(self.pruned_sum / count.clamp(min=1)) * (count > 0)
 

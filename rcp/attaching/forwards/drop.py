@@ -15,6 +15,7 @@ from rcp.attaching.generation_state import (
     ATTRIBUTE,
     GenerationState,
     Segment,
+    has_fixed_length,
     report_original_length,
 )
 from rcp.attaching.masks import causal, forbid_keys, gather_mask, render
@@ -47,6 +48,7 @@ class DropForward(Forward):
         self.past = past
         self.past_length = past.length if past is not None else 0
         self.padding = padding
+        self.padded = tokens.padded or (past is not None and past.padded)
         self.segments: list[Segment | None] = list(past.segments) if past is not None else []
         self.segments += [None] * (len(self.schedule.layers) - len(self.segments))
         if past is not None:
@@ -58,7 +60,7 @@ class DropForward(Forward):
 
     def enter(self, arguments: Arguments) -> Arguments:
         shift = None if self.past is None else self.past.shift
-        return self.take_over(super().enter(arguments), self.past_length, shift)
+        return self.inputs.take_over(super().enter(arguments), self.past_length, shift)
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -79,12 +81,12 @@ class DropForward(Forward):
         arguments["position_embeddings"] = self.inputs.rope(arguments)
         return hidden, arguments
 
-    def finish(self, hidden: Tensor) -> Tensor:
+    def finish(self, hidden: Tensor, cache: Any) -> Tensor:
         """Back to the original length, so that logits and labels still mean the same columns."""
         if self.trace is not None:
             self.trace.plan = self.survivors.plan()
-        if self.cache is not None:
-            self._leave_state()
+        if cache is not None:
+            self._leave_state(cache)
         return self.inputs.rows.scattered(hidden)
 
     # -- pruning -------------------------------------------------------------------------------
@@ -101,7 +103,7 @@ class DropForward(Forward):
         hidden = choice.folded(hidden, place)
         survivors, rows = self.survivors, self.inputs.rows
         before = survivors.before(stage)
-        known = self.counts_are_known(stage)
+        known = self.setup.counts_are_known(stage)
         counts = survivors.counts[stage] if known else survivors.counted(stage)
         run = place.visual.run
         if counts == before:
@@ -109,10 +111,11 @@ class DropForward(Forward):
         elif known and run is not None and survivors.every_column and len(set(counts)) == 1:
             left, taken = rows.shrink(run, choice.keep, counts[0])
             self._leave(left)
-            survivors.shrink(left.current[:, run.start : run.start + counts[0]])
+            columns = left.current[:, run.start : run.start + counts[0]]
+            survivors.go_on(survivors.slots.shrunk(columns))
             hidden = take_rows(hidden, taken)
         else:
-            survivors.compact(choice.keep, max(counts))
+            survivors.go_on(survivors.slots.compacted(choice.keep, max(counts)))
             text = self.tokens.text_counts
             left = Columns.kept(survivors.columns, [t + n for t, n in zip(text, counts)], rows.all)
             self._leave(left)
@@ -194,7 +197,7 @@ class DropForward(Forward):
             before = Segment.of_all(rows.index, self.past_length)
         return before.joined(Segment(rows.index + self.past_length, rows.real))
 
-    def _leave_state(self) -> None:
+    def _leave_state(self, cache: Any) -> None:
         rows = self.inputs.rows
         length = self.past_length + rows.length
         plan = self.past.plan if self.past is not None else None
@@ -210,11 +213,12 @@ class DropForward(Forward):
             sees_image=self.repairing.sees_image,
             shift=None if repacking is None else repacking.shift,
             plan=plan,
+            padded=self.padded,
         )
-        setattr(self.cache, ATTRIBUTE, state)
-        if rows.index is not None:
-            for layer in self.cache.layers[self.schedule.layers[0] :]:
-                report_original_length(layer, length)
+        setattr(cache, ATTRIBUTE, state)
+        if rows.index is not None and not has_fixed_length(cache):
+            for layer in cache.layers[self.schedule.layers[0] :]:
+                report_original_length(layer, length, self.setup.before_decoder)
 
 
 def _plan_behind(

@@ -1,5 +1,6 @@
 """What all modes share: from a place in the decoder to a choice. One instance, one forward."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from rcp.attaching.forwards.survivors import Survivors
 from rcp.attaching.forwards.transitions import transition
 from rcp.attaching.trace import Trace
 from rcp.backbones import Backbone
+from rcp.backbones.base import Rope
 from rcp.choosing.keep_plan import KeepPlan
 from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
@@ -31,7 +33,8 @@ Arguments = dict[str, Any]
 class Setup:
     """What an attachment fixes for all its forwards.
 
-    ``facts``: what its methods read of images and question as they entered the decoder.
+    ``facts``: what its methods read of images and question as they entered the decoder;
+    ``before_decoder``: tokens are dropped before the decoder, which needs no hook on its layers.
     """
 
     backbone: Backbone
@@ -39,6 +42,13 @@ class Setup:
     plan: KeepPlan | None
     relaxation: Relaxation | None
     facts: frozenset[str]
+    before_decoder: bool = False
+
+    def counts_are_known(self, stage: int) -> bool:
+        """Whether what is left after ``stage`` is as scheduled; else the device must tell."""
+        layers = self.plugin.schedule.layers[: stage + 1]
+        fixed = not any(self.plugin.pruner(layer).may_drop_all for layer in layers)
+        return fixed and self.plugin.spec.selection == "top_k" and self.plan is None
 
 
 class Forward:
@@ -51,6 +61,7 @@ class Forward:
     """
 
     def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
+        self.setup = setup
         self.backbone = setup.backbone
         self.plugin = setup.plugin
         self.replayed = setup.plan
@@ -64,7 +75,8 @@ class Forward:
         spec = setup.plugin.spec.repair
         all_text = spec is not None and spec.rows == "text"
         self.repairing = Repairing(setup.plugin.repair, tokens, all_text)
-        self.inputs = LayerInputs(setup.backbone, tokens.columns)
+        repack = setup.plugin.spec.position_policy == "repack"
+        self.inputs = LayerInputs(setup.backbone, tokens.columns, repack)
         self.seen = Seen()
         self.entry = Entry(setup.backbone, setup.facts)
         if trace is not None:
@@ -89,13 +101,6 @@ class Forward:
         if self.tokens.has_images:
             self.entry.enter(self.tokens, embeds)
         return arguments
-
-    def take_over(
-        self, arguments: Arguments, start: int = 0, shift: Tensor | None = None
-    ) -> Arguments:
-        """As :meth:`LayerInputs.take_over`, under the plug-in's own position policy."""
-        repack = self.plugin.spec.position_policy == "repack"
-        return self.inputs.take_over(arguments, repack, start, shift)
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -129,8 +134,8 @@ class Forward:
         total = torch.zeros(survivors.alive.shape, device=device) if before is None else before
         self.seen.transitions = total.scatter_add(1, slots.rank, moved)
 
-    def finish(self, hidden: Tensor) -> Tensor:
-        """Called with the decoder's last hidden states, (B, rows, D)."""
+    def finish(self, hidden: Tensor, cache: Any) -> Tensor:
+        """Called with the decoder's last hidden states, (B, rows, D), and the cache it filled."""
         return hidden
 
     def place(self, layer: int, hidden: Tensor, arguments: Arguments) -> Place:
@@ -148,7 +153,7 @@ class Forward:
         return Place(
             layer=layer,
             hidden=hidden,
-            rope=self.inputs.rope(arguments),
+            make_rope=self.rope_maker(arguments),
             mask=rows.take_mask(mask),
             columns=rows.current,
             alive=None if alive is None else alive.gather(1, rows.current),
@@ -156,6 +161,11 @@ class Forward:
             question=rows.locate(self.tokens.question_at),
             norm=partial(self.backbone.input_norm, layer),
         )
+
+    def rope_maker(self, arguments: Arguments) -> Callable[[], Rope]:
+        """What makes the rotary embeddings of the rows left, given a layer's ``arguments``."""
+        rope = self.inputs.rope(arguments)  # now: rows may have gone when they are asked for
+        return lambda: rope
 
     @property
     def visual_rows(self) -> Positions:
@@ -199,19 +209,13 @@ class Forward:
             choice = Choice(keep, weights=weights)
         else:
             choice = self._chosen(stage, place, device)
-        certain = self.counts_are_known(stage)
+        certain = self.setup.counts_are_known(stage)
         self.survivors.drop(stage, choice.keep, choice.weights, certain=certain)
         if self.repairing.adapter is not None:
             self.repairing.remember(stage, place.visual.take(place.normed), self.survivors)
         if stage == 0:
             self.inputs.close_gaps(place.hidden, self.tokens, self.survivors)
         return choice
-
-    def counts_are_known(self, stage: int) -> bool:
-        """Whether what is left after ``stage`` is as scheduled; else the device must tell."""
-        layers = self.schedule.layers[: stage + 1]
-        fixed = not any(self.plugin.pruner(layer).may_drop_all for layer in layers)
-        return fixed and self.plugin.spec.selection == "top_k" and self.replayed is None
 
     def _chosen(self, stage: int, place: Place, device: torch.device) -> Choice:
         pruner, selection = self.plugin.pruner(place.layer), self.plugin.spec.selection

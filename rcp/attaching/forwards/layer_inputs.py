@@ -17,21 +17,22 @@ class LayerInputs:
     ``additions`` (B, T, D), one for each of the first layers, to add to its output, and
     ``repacking``, under the position policy "repack", are set by :meth:`take_over`."""
 
-    def __init__(self, backbone: Backbone, columns: Tensor) -> None:
+    def __init__(self, backbone: Backbone, columns: Tensor, repack: bool) -> None:
         self.backbone = backbone
+        self.repack = repack
         self.rows = Columns(columns)
         self.additions: list[Tensor] = []
         self.repacking: Repacking | None = None
         self._ropes: dict[int, tuple[Rope, Rope]] = {}  # as handed over, and of the rows left
 
     def take_over(
-        self, arguments: dict[str, Any], repack: bool, start: int, shift: Tensor | None
+        self, arguments: dict[str, Any], start: int = 0, shift: Tensor | None = None
     ) -> dict[str, Any]:
         """Take over what depends on rows that may be gone: what the decoder would add between
         layers and, to ``repack``, the positions, from column ``start`` on and moved by ``shift``
         (B, 1) already."""
         arguments, self.additions = self.backbone.take_additions(arguments)
-        if repack:
+        if self.repack:
             self.repacking = Repacking(self.backbone, shift)
             arguments = self.repacking.enter(arguments, start)
         return arguments

@@ -7,9 +7,10 @@ from rcp.attaching.forwards.call import Call
 from rcp.attaching.forwards.drop import DropForward
 from rcp.attaching.forwards.forward import Forward, Setup
 from rcp.attaching.forwards.record import RecordForward
+from rcp.attaching.forwards.short_prompt import ShortPrompt
 from rcp.attaching.forwards.soft import SoftForward
 from rcp.attaching.generate_guard import static_cache
-from rcp.attaching.generation_state import state_of
+from rcp.attaching.generation_state import has_fixed_length, state_of
 from rcp.attaching.trace import Trace
 from rcp.choosing.tokens import TokenMap, build_token_map, continuation_map, one_more_token
 from rcp.errors import UserError
@@ -21,12 +22,13 @@ def open_forward(setup: Setup, mode: str, call: Call, trace: Trace | None) -> Fo
 
 
 def _dropping(setup: Setup, call: Call, trace: Trace | None) -> DropForward:
-    if getattr(call.cache, "is_compileable", False):
+    if has_fixed_length(call.cache) and not setup.before_decoder:
         raise static_cache(type(call.cache).__name__)
-    past = state_of(call.cache, id(setup.plugin), len(call.rows))
+    kind = ShortPrompt if setup.before_decoder else DropForward
+    past = state_of(call.cache, id(setup.plugin), *call.rows.shape[:2])
     padding = call.padding(0 if past is None else past.length)
     if past is not None and not call.has_images:
-        return DropForward(setup, _continuation(call, padding), trace, past, padding)
+        return kind(setup, _continuation(call, padding), trace, past, padding)
     valid = _valid(call, padding)
     if call.ids is None and not call.has_images:
         raise UserError(
@@ -34,7 +36,7 @@ def _dropping(setup: Setup, call: Call, trace: Trace | None) -> DropForward:
             "dropped. Pass input_ids, or pixel_values beside embedded image placeholders."
         )
     _refuse_unknown_end(setup, call)
-    return DropForward(setup, _tokens(setup, call, valid), trace, past, padding)
+    return kind(setup, _tokens(setup, call, valid), trace, past, padding)
 
 
 def _whole(setup: Setup, mode: str, call: Call, trace: Trace | None) -> Forward:

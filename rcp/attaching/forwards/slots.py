@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from rcp.choosing.positions import Positions, columns_of, take_rows
@@ -71,7 +72,7 @@ class Slots:
 
     def compacted(self, keep: Tensor, width: int) -> "Slots":
         """Only the slots in ``keep`` (B, N), at most ``width`` a row, raster order preserved."""
-        index, alive = columns_of(keep, width)
+        index, alive = columns_of(keep if self.whole else keep & self.alive, width)
         return Slots(self.tokens, alive, False, ranks=self.rank.gather(1, index))
 
     def shrunk(self, columns: Tensor) -> "Slots":
@@ -81,6 +82,14 @@ class Slots:
     def looked_up(self, values: Tensor) -> Tensor:
         """Of ``values`` (B, N, ...) of all slots there were, those of these, on their device."""
         return values if self._untouched else take_rows(values, self.rank)
+
+    def over_all(self, values: Tensor) -> Tensor:
+        """``values`` (B, N) of these over all slots there were, zero elsewhere."""
+        everything = self.tokens.visual_valid
+        if self.ranks is None and values.shape == everything.shape:
+            return values  # nothing has gone
+        zeros = torch.zeros(everything.shape, dtype=values.dtype, device=values.device)
+        return zeros.scatter(1, self.rank, values)
 
     @property
     def _untouched(self) -> bool:

@@ -39,7 +39,7 @@ class Survivors:
     @property
     def columns(self) -> Tensor:
         """(B, T) bool: columns that are neither padding nor dropped so far."""
-        return self.columns_with(self.alive) if self._decided else self.tokens.valid
+        return self.tokens.columns_with(self.alive) if self._decided else self.tokens.valid
 
     @property
     def every_column(self) -> bool:
@@ -66,8 +66,7 @@ class Survivors:
         """Note that ``stage`` leaves only ``keep`` (B, n) bool of ``slots``.
 
         ``weights`` (B, K, n) is what was folded into the K kept ones; ``certain`` says that
-        ``counts`` are what it keeps. ``slots`` stays as it is until :meth:`mask`, :meth:`compact`
-        or :meth:`shrink`.
+        ``counts`` are what it keeps. ``slots`` stays as it is until :meth:`go_on`.
         """
         self._certain = certain
         if weights is not None:
@@ -93,28 +92,9 @@ class Survivors:
         lost = {n - kept for n, kept in zip(self.tokens.host.visual_counts, left)}
         return lost.pop() if len(lost) == 1 else None
 
-    def mask(self, keep: Tensor) -> None:
-        """Go on with the same slots, those outside ``keep`` (B, n) bool dead."""
-        self.slots = self.slots.masked(keep)
-
-    def compact(self, keep: Tensor, width: int) -> None:
-        """Go on with the slots in ``keep`` (B, n) bool alone, at most ``width`` a sample."""
-        keep = keep if self.slots.whole else keep & self.slots.alive
-        self.slots = self.slots.compacted(keep, width)
-
-    def shrink(self, columns: Tensor) -> None:
-        """Go on with the slots at the original ``columns`` (B, n) alone, equally many a sample."""
-        self.slots = self.slots.shrunk(columns)
-
-    def over_all(self, values: Tensor) -> Tensor:
-        """``values`` (B, n) of ``slots`` over all slots there were: (B, N), zero elsewhere."""
-        return self._spread(self.slots, values)
-
-    def columns_with(self, kept: Tensor) -> Tensor:
-        """(B, T) bool: valid text, and of the images the columns of the slots ``kept`` (B, N)."""
-        tokens = self.tokens
-        image = torch.zeros_like(tokens.image).scatter(1, tokens.visual_columns, kept)
-        return tokens.valid & (~tokens.image | image)
+    def go_on(self, slots: Slots) -> None:
+        """Carry only these of the ``slots`` from here on."""
+        self.slots = slots
 
     def before(self, stage: int) -> list[int]:
         """Visual tokens of each sample alive when ``stage`` begins, as far as the host knows."""
@@ -128,7 +108,7 @@ class Survivors:
     def plan(self) -> KeepPlan:
         """What was decided so far."""
         valid, stages = self.tokens.valid, len(self._decided)
-        alive = [self.columns_with(self._after(stage)) for stage in range(1, stages + 1)]
+        alive = [self.tokens.columns_with(self._after(stage)) for stage in range(1, stages + 1)]
         return KeepPlan(
             layers=self.schedule.layers[:stages],
             alive=torch.stack(alive) if alive else valid[None][:0],
@@ -141,13 +121,6 @@ class Survivors:
         if not stages:
             return self.tokens.visual_valid
         if stages not in self._alive:
-            self._alive[stages] = self._spread(*self._decided[stages - 1])
+            slots, keep = self._decided[stages - 1]
+            self._alive[stages] = slots.over_all(keep)
         return self._alive[stages]
-
-    def _spread(self, slots: Slots, values: Tensor) -> Tensor:
-        if values.shape == self.tokens.visual_valid.shape and slots.ranks is None:
-            return values  # nothing has gone before
-        zeros = torch.zeros(
-            self.tokens.visual_valid.shape, dtype=values.dtype, device=values.device
-        )
-        return zeros.scatter(1, slots.rank, values)
