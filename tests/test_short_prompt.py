@@ -149,3 +149,38 @@ def test_a_stage_inside_refuses_a_static_cache_by_name():
     plugin = plugin_for(case, attention_spec(layers=(0, 3)))
     with attach(case.model, plugin), pytest.raises(rcp.UserError, match="'static'.*at layer 0"):
         generated(case, case.inputs(EVEN), **STATIC)
+
+
+@pytest.mark.slow
+def test_a_compiled_decoder_is_one_graph():
+    """One of the prefill, one of the decode step; hooks break the graph around it, not inside."""
+    case = family("llava-llama")
+    inputs = case.inputs([Sample(3)])
+    step = {
+        "input_ids": torch.tensor([[17]]),
+        "attention_mask": torch.ones(1, inputs["input_ids"].shape[1] + 1).long(),
+    }
+
+    def sizes(run) -> list[int]:
+        """Operations of each graph that was compiled."""
+        found = []
+
+        def backend(graph, _):
+            found.append(sum(node.op.startswith("call") for node in graph.graph.nodes))
+            return graph.forward
+
+        torch.compiler.reset()
+        run(torch.compile(case.model, backend=backend, dynamic=True))
+        return found
+
+    @torch.no_grad()
+    def run(model):
+        out = model(**inputs, use_cache=True)
+        model(**step, past_key_values=out.past_key_values)
+
+    full = sizes(run)
+    whole = max(full) * 0.9
+    with attach(case.model, plugin_for(case, ENTRY)):
+        short = sizes(run)
+    assert sum(size > whole for size in full) == sum(size > whole for size in short) == 2
+    assert len(short) <= len(full)
