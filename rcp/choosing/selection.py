@@ -16,14 +16,13 @@ def top_k(scores: Tensor, alive: Tensor, counts: Tensor, each: int | None = None
     ``each`` is given where the host knows that all tokens are alive and this is every count.
     """
     scores = torch.nan_to_num(scores.float(), nan=LOWEST, neginf=LOWEST)
-    nobody = torch.zeros_like(alive)
     if each is not None:
         best = scores.sort(dim=1, descending=True, stable=True).indices[:, :each]
-        return nobody.scatter(1, best, True)
-    # below every score of a token that is alive
-    order = scores.masked_fill(~alive, -torch.inf).sort(dim=1, descending=True, stable=True).indices
-    place = torch.arange(scores.shape[1], device=scores.device)
-    return nobody.scatter(1, order, place < counts[:, None]) & alive
+        return torch.zeros_like(alive).scatter(1, best, True)
+    # below all floats that are left, so that one sort puts the dead behind everything
+    order = scores.masked_fill(~alive, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    kept = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
+    return alive.scatter(1, order, kept) & alive
 
 
 def threshold(scores: Tensor, alive: Tensor) -> Tensor:
