@@ -16,7 +16,7 @@ from rcp.errors import UserError
 from rcp.training.checkpoint import check_goes_on, check_resumable, read_checkpoint
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.run.config_files import only_our_classes, with_config_paths
+from rcp.training.run.config_files import configs_first, only_our_classes
 from rcp.training.run.folder import (
     LAST,
     SaveRun,
@@ -208,7 +208,7 @@ def _parsed(cli: type[TrainingCLI], arguments: Sequence[str]) -> TrainingCLI:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={**parser, "fit": parser},
-            args=["fit", *with_config_paths(arguments)],
+            args=["fit", *configs_first(arguments)],
         )
     except ArgumentError as error:
         raise UserError(_paragraph(error)) from error
