@@ -11,6 +11,7 @@ from torch.nn import functional
 from rcp.backbones.places import Places
 from rcp.backbones.refused import REFUSED
 from rcp.backbones.tower import Tower
+from rcp.backbones.unwrapping import unwrapped
 from rcp.errors import UserError
 from rcp.registry import Registry
 
@@ -243,8 +244,11 @@ class Backbone:
 
 
 def backbone_for(model: nn.Module) -> Backbone:
-    """The facts of ``model``'s family; raises ``UserError`` for a family we do not know."""
-    model = getattr(model, "_orig_mod", model)  # what torch.compile returns is a wrapper
+    """The facts of ``model``'s family, also where others have wrapped it.
+
+    Raises ``UserError`` for a family we do not know.
+    """
+    model = unwrapped(model)
     config = getattr(model, "config", None)
     model_type = getattr(config, "model_type", None)
     if model_type in REFUSED:

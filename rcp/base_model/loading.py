@@ -1,5 +1,7 @@
 """The frozen vision-language model and its processor, loaded by name."""
 
+import json
+import os
 from typing import Any, Literal
 
 import torch
@@ -10,13 +12,19 @@ from rcp.errors import UserError
 BaseDtype = Literal["float32", "bfloat16"]
 """Precision of a base that is trained around."""
 
+ADAPTER = "adapter_config.json"
+"""The file by which a folder is known to hold a PEFT adapter."""
+
+PROCESSOR = {"processor_config.json", "preprocessor_config.json", "tokenizer_config.json"}
+"""Those by which it is known to hold a processor."""
+
 
 def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, Any]:
     """Model and processor of ``base`` (folder or hub id), in evaluation mode.
 
-    ``base`` may also be a PEFT adapter folder that holds a processor: the model is then the
-    adapter's own base with the adapter on it. ``dtype`` names a torch dtype. Raises
-    ``UserError`` for a base that cannot be loaded.
+    ``base`` may also be a PEFT adapter folder: the model is then the adapter's own base with the
+    adapter on it, and the processor that base's, unless the folder holds one. ``dtype``
+    names a torch dtype. Raises ``UserError`` for a base that cannot be loaded.
     """
     if device is not None:
         try:
@@ -40,7 +48,7 @@ def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> 
     trust = {"trust_remote_code": trust_remote_code}
     try:
         model = AutoModelForImageTextToText.from_pretrained(base, **trust, **arguments)
-        return model, AutoProcessor.from_pretrained(base, **trust)
+        return model, AutoProcessor.from_pretrained(_home_of_processor(base), **trust)
     except Exception as error:  # transformers raises a dozen kinds for a damaged folder
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(
@@ -48,3 +56,12 @@ def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> 
             "Face vision-language model with its processor, or the id of one on the hub, and start "
             "from the folder that relative paths count from."
         ) from error
+
+
+def _home_of_processor(base: str) -> str:
+    """``base``, or of an adapter folder without a processor the base that it names."""
+    names = set(os.listdir(base)) if os.path.isdir(base) else set()
+    if ADAPTER not in names or names & PROCESSOR:
+        return base
+    with open(os.path.join(base, ADAPTER), encoding="utf-8") as file:
+        return str(json.load(file)["base_model_name_or_path"])
