@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from rcp.backbones.placement import device_of, dtype_of
 from rcp.backbones.places import Places
 from rcp.backbones.refused import REFUSED
 from rcp.backbones.tower import Tower
@@ -71,12 +72,16 @@ class Backbone:
         return None
 
     def device(self, layer: int) -> torch.device:
-        """Where ``layer`` computes; its weights may wait elsewhere (``device_map``)."""
+        """Where ``layer`` computes."""
+        return device_of(self.layers[layer])
+
+    def dtype(self, layer: int) -> torch.dtype | None:
+        """The precision of ``layer``'s activations, None where no tensor of it tells.
+
+        Asked is its norm, which is never quantised: its matrices may be kept in 8 bits or 4.
+        """
         decoder_layer: Any = self.layers[layer]
-        placed = getattr(getattr(decoder_layer, "_hf_hook", None), "execution_device", None)
-        if placed is None:
-            return next(decoder_layer.parameters()).device
-        return torch.device("cuda", placed) if isinstance(placed, int) else torch.device(placed)
+        return dtype_of(decoder_layer.input_layernorm, decoder_layer)
 
     def window(self, layer: int) -> int | None:
         """Sliding window of ``layer`` in tokens, None for full attention."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import ProcessorMixin
 
 from rcp.atomic_write import atomic
@@ -65,6 +65,8 @@ def _of_weights(model: nn.Module) -> str:
     """Names, shapes and evenly spaced values of all tensors: reading all of 7B takes too long."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
+        if type(tensor) is not Tensor:  # torchao's can be asked for no single value
+            tensor = tensor.dequantize()
         values = tensor.detach().flatten()[:: max(1, tensor.numel() // SAMPLED)][: 2 * SAMPLED]
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(values.to("cpu", torch.float64).numpy().tobytes())
