@@ -291,7 +291,7 @@ class PluginTraining(ValidatedTraining):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.give_dimensions(checkpoint)
-        checkpoints.check_resumable(checkpoint, self.plugin)
+        checkpoints.check_resumable(checkpoint, self.plugin, backbone_for(self.model))
         summary = checkpoints.trained(checkpoint, checkpoints.WHAT).training
         self.results = dict(summary.get("results", {}))
 

@@ -12,6 +12,7 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from rcp.atomic_write import standing
+from rcp.backbones import backbone_for
 from rcp.errors import UserError
 from rcp.training.checkpoint import check_goes_on, check_resumable, read_checkpoint
 from rcp.training.data_module import ConversationDataModule
@@ -144,7 +145,7 @@ class TrainingCLI(LightningCLI):
         if self.config.fit.ckpt_path is not None:
             path = Path(self.config.fit.ckpt_path)
             checkpoint = read_checkpoint(path)
-            check_resumable(checkpoint, self.model.plugin)
+            check_resumable(checkpoint, self.model.plugin, backbone_for(self.model.model))
             if not path.is_dir():  # of a DeepSpeed run the rest is in its shards
                 check_goes_on(checkpoint)
         elif not isinstance(self.trainer.strategy, PluginDeepSpeed):  # its engine is for training
