@@ -5,7 +5,7 @@ import os
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from rcp.errors import UserError
 
@@ -15,8 +15,30 @@ BaseDtype = Literal["float32", "bfloat16"]
 ADAPTER = "adapter_config.json"
 """The file by which a folder is known to hold a PEFT adapter."""
 
-PROCESSOR = {"processor_config.json", "preprocessor_config.json", "tokenizer_config.json"}
+PROCESSOR = ("processor_config.json", "preprocessor_config.json", "tokenizer_config.json")
 """Those by which it is known to hold a processor."""
+
+
+class BaseNotLoaded(UserError):
+    """There is no base model where one was looked for, or it cannot be read."""
+
+
+def load_trained_on(
+    named: str, given: str | None, dtype: str, device: str | None = None
+) -> tuple[Any, Any]:
+    """As :func:`load_base`, the base that something was trained on.
+
+    ``named``: where it was then; ``given``: where the command line says that it is now, by
+    --base, or None. Raises ``UserError`` as :func:`load_base`, with the way out.
+    """
+    try:
+        return load_base(given or named, dtype, device)
+    except BaseNotLoaded as error:
+        if given is not None:
+            raise
+        raise UserError(
+            f"{error} It was there when the plug-in was trained: say with --base where it is now."
+        ) from error
 
 
 def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, Any]:
@@ -42,8 +64,8 @@ def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, An
 def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> tuple[Any, Any]:
     """Model and processor of ``base``; ``arguments`` go to ``from_pretrained`` of the model.
 
-    Code that ``base`` brings along is run with ``trust_remote_code`` only. Raises ``UserError`` if
-    they cannot be loaded.
+    Code that ``base`` brings along is run with ``trust_remote_code`` only. Raises
+    ``BaseNotLoaded``, a ``UserError``, if they cannot be loaded.
     """
     trust = {"trust_remote_code": trust_remote_code}
     try:
@@ -51,17 +73,35 @@ def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> 
         return model, AutoProcessor.from_pretrained(_home_of_processor(base), **trust)
     except Exception as error:  # transformers raises a dozen kinds for a damaged folder
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
+        raise BaseNotLoaded(
             f"The base model '{base}' cannot be loaded ({reason}). Give the folder of a Hugging "
             "Face vision-language model with its processor, or the id of one on the hub, and start "
             "from the folder that relative paths count from."
         ) from error
 
 
+def config_of(base: str) -> Any:
+    """The configuration of ``base``, without its weights; None where it cannot be read.
+
+    Of an adapter folder, that of the base it names.
+    """
+    try:
+        return AutoConfig.from_pretrained(_named_by_adapter(base) or base)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # loading it says why
+
+
 def _home_of_processor(base: str) -> str:
     """``base``, or of an adapter folder without a processor the base that it names."""
-    names = set(os.listdir(base)) if os.path.isdir(base) else set()
-    if ADAPTER not in names or names & PROCESSOR:
+    if any(os.path.isfile(os.path.join(base, name)) for name in PROCESSOR):
         return base
-    with open(os.path.join(base, ADAPTER), encoding="utf-8") as file:
+    return _named_by_adapter(base) or base
+
+
+def _named_by_adapter(folder: str) -> str | None:
+    """The base that the adapter in ``folder`` names; None where there is no adapter."""
+    path = os.path.join(folder, ADAPTER)
+    if not os.path.isfile(path):
+        return None
+    with open(path, encoding="utf-8") as file:
         return str(json.load(file)["base_model_name_or_path"])
