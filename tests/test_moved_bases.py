@@ -104,3 +104,10 @@ def test_loading_takes_the_base_where_it_is_now(trained, tmp_path):
     with pytest.raises(rcp.UserError, match="does not name its base model. Name it"):
         rcp.load(tmp_path / "nameless")
     rcp.load(tmp_path / "nameless", base=str(trained / "moved"))
+
+
+def test_a_run_goes_on_where_the_base_is_now(trained, capsys):
+    line = ["--config", str(trained / "config.yaml"), "--resume", "true", "--trainer.max_steps"]
+    assert train.main([*line, "3"]) == 2
+    assert_one_paragraph(capsys.readouterr().err, "train.py", "cannot be loaded.*model.base")
+    assert train.main([*line, "3", "--model.base", str(trained / "moved")]) == 0

@@ -30,12 +30,14 @@ class Backbone:
     A subclass names its ``model_types`` (``config.model_type``) and overrides what differs.
     Modules are called, never their weights read: under ZeRO-3 a parameter is empty outside its
     own module's ``forward``. ``title`` and ``limits`` are what the table of families shows;
+    ``untrainable`` why no plug-in can be trained on it, to follow the model's name;
     ``bidirectional`` says that prompt rows may attend to later ones.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     title: ClassVar[str] = ""
     limits: ClassVar[str] = ""
+    untrainable: ClassVar[str] = ""
     bidirectional: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -254,17 +256,32 @@ def backbone_for(model: nn.Module) -> Backbone:
     Raises ``UserError`` for a family we do not know.
     """
     model = unwrapped(model)
-    config = getattr(model, "config", None)
-    model_type = getattr(config, "model_type", None)
+    model_type: Any = getattr(getattr(model, "config", None), "model_type", None)
+    refuse_family(model_type, type(model).__name__)
+    return BACKBONES.get(model_type)(model)
+
+
+def refuse_family(model_type: Any, name: str) -> None:
+    """Raise ``UserError`` unless ``model_type`` is a family we know; messages call it ``name``."""
     if model_type in REFUSED:
         raise UserError(
-            f"{type(model).__name__} {REFUSED[model_type]}. Supported families: "
+            f"{name} {REFUSED[model_type]}. Supported families: "
             f"{', '.join(BACKBONES.names())}. Choose a model of one of these."
         )
     if model_type not in BACKBONES.names():
         raise UserError(
-            f"{type(model).__name__} (model type '{model_type}') is not a family this version "
+            f"{name} (model type '{model_type}') is not a family this version "
             f"supports. Supported: {', '.join(BACKBONES.names())}. Load one of these, or add a "
             f"file to rcp/backbones/ as the README shows."
         )
-    return BACKBONES.get(model_type)(model)
+
+
+def refuse_untrainable(model_type: Any, name: str) -> None:
+    """Likewise unless plug-ins can be trained on it, too."""
+    refuse_family(model_type, name)
+    if reason := BACKBONES.get(model_type).untrainable:
+        others = [other for other in BACKBONES.names() if not BACKBONES.get(other).untrainable]
+        raise UserError(
+            f"No plug-in can be trained on {name}: it {reason}. Methods that need no training work "
+            f"on it, by evaluate.py --pruner. Families to train on: {', '.join(others)}."
+        )

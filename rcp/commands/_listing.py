@@ -31,4 +31,6 @@ def _line(entry: Entry) -> str:
         facts.append(f"needs {', '.join(what) or 'nothing'}")
     if entry.get("limits"):
         facts.append(str(entry["limits"]))
+    if entry.get("untrainable"):
+        facts.append(f"no training: it {entry['untrainable']}")
     return "  ".join(facts)

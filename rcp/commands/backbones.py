@@ -15,6 +15,7 @@ def run(options: argparse.Namespace) -> None:
                 "name": name,
                 "summary": BACKBONES.get(name).title,
                 "limits": BACKBONES.get(name).limits,
+                "untrainable": BACKBONES.get(name).untrainable,
             }
             for name in BACKBONES.names()
         ],

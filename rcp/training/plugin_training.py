@@ -13,7 +13,7 @@ from rcp.attaching.attach import attach
 from rcp.attaching.given_images import given_images
 from rcp.attaching.trace import Trace
 from rcp.backbones import backbone_for
-from rcp.base_model.loading import BaseDtype, load_base
+from rcp.base_model.loading import BaseDtype
 from rcp.choosing.relaxation import Relaxation
 from rcp.conversations import Batch
 from rcp.errors import UserError
@@ -23,6 +23,7 @@ from rcp.training import checkpoint as checkpoints
 from rcp.training.curves import TemperatureCurve, budget_target
 from rcp.training.data_module import batches_done
 from rcp.training.distributed import all_reduce_sum, is_distributed
+from rcp.training.frozen_base import load_frozen
 from rcp.training.gradient_checkpointing import checkpoint_layers, let_layers_checkpoint
 from rcp.training.gradient_shares import gradient_shares
 from rcp.training.guided import (
@@ -103,8 +104,7 @@ class PluginTraining(ValidatedTraining):
         if not 0 <= budget_warmup <= 1:
             raise UserError(f"model.budget_warmup is {budget_warmup}: give a share from 0 to 1.")
         self.base_dtype = dtype
-        self.model, self.processor = load_base(base, dtype)
-        self.model.requires_grad_(False)
+        self.model, self.processor = load_frozen(base, dtype)
         self.plugin = Plugin.for_model(plugin.spec_for(backbone_for(self.model)), self.model)
         if not any(True for _ in self.plugin.parameters()):
             methods = sorted({stage.method for stage in self.plugin.spec.stages})

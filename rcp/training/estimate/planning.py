@@ -17,6 +17,7 @@ from rcp.errors import UserError
 from rcp.plugin import Plugin, fitted
 from rcp.refusals import refuse_below_one
 from rcp.training.estimate.memory import StepSizes, memory
+from rcp.training.frozen_base import refuse_untrainable_base
 from rcp.training.options import PluginOptions
 from rcp.training.run.cli import read_configuration
 from rcp.typed_values import from_plain
@@ -58,9 +59,10 @@ def plan(options: argparse.Namespace) -> list[str]:
 def on_meta(config: Namespace) -> tuple[nn.Module, Plugin]:
     """The frozen model and the plug-in of a configuration, without storage for any weight.
 
-    Raises ``UserError`` for a base whose config.json cannot be read.
+    Raises ``UserError`` for a base whose config.json cannot be read, or that cannot be trained on.
     """
     base, dtype = config.model.base, getattr(torch, config.model.dtype)
+    refuse_untrainable_base(base)
     try:
         sizes = AutoConfig.from_pretrained(base)
         with torch.device("meta"):

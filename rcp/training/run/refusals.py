@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from rcp.errors import UserError
 from rcp.refusals import refuse_unwritable
 from rcp.training.data_module import ConversationDataModule
+from rcp.training.frozen_base import refuse_untrainable_base
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.strategies import refuse_deepspeed
 
@@ -59,6 +60,7 @@ def refuse_impossible(config: Any) -> None:
     if not config.run_folder:
         raise UserError("run_folder is empty. Name a new folder with --run_folder.")
     refuse_unwritable(Path(config.run_folder), "run_folder")
+    refuse_untrainable_base(config.model.base)  # its weights, and the data, take minutes to read
 
 
 def refuse_single_samples(
