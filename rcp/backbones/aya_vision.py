@@ -1,20 +1,8 @@
-"""Aya Vision: a Cohere 2 decoder, whose full-attention layers know no positions."""
+"""Aya Vision: the decoder and the tiles of Command A Vision."""
 
-from torch import Tensor
-
-from rcp.backbones.base import Backbone, Rope
+from rcp.backbones.cohere2_vision import Cohere2Vision
 
 
-class AyaVision(Backbone):
+class AyaVision(Cohere2Vision):
     model_types = ("aya_vision",)
     title = "Aya Vision"
-    limits = (
-        "each tile counts as an image: marker tokens between tiles are ordinary text; "
-        "positions are not repacked"
-    )
-
-    def both_rotated(
-        self, layer: int, query: Tensor, key: Tensor, rope: Rope
-    ) -> tuple[Tensor, Tensor]:
-        turns = self.window(layer) is not None
-        return super().both_rotated(layer, query, key, rope) if turns else (query, key)
