@@ -42,6 +42,12 @@ def centres(row: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tenso
     return torch.stack([(row + 0.5) / rows, (column + 0.5) / columns], dim=-1) * 2 - 1
 
 
+def unplaced(image: Tensor) -> Places:
+    """Images whose tokens have no place: each looked at all of it, or its width is unknown."""
+    nowhere = torch.full((*image.shape, 2), torch.nan, device=image.device)
+    return Places(image_runs(image), nowhere)
+
+
 def tiled(image: Tensor, side: int) -> Places:
     """Images of one or more square tiles of ``side`` x ``side``, each tile with its own places."""
     index = image_runs(image)

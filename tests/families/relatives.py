@@ -83,6 +83,23 @@ def tiles(count: int, tokens: int, *, marked: bool) -> Inputs:
     return make
 
 
+def padded_tiles(plain: Inputs) -> Inputs:
+    """``plain`` with pixels (batch, tiles, ...), padded by all-zero images, which are skipped."""
+
+    def make(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
+        made = plain(samples, padding=padding)
+        pixels = made.pop("pixel_values", None)
+        if pixels is None:
+            return made
+        counts = ((made["input_ids"] == IMAGE).sum(1) // TOKENS).tolist()
+        padded = pixels.new_zeros(len(counts), max(counts), *pixels.shape[1:])
+        for row, part in zip(padded, pixels.split(counts)):
+            row[: len(part)] = part
+        return made | {"pixel_values": padded}
+
+    return make
+
+
 def vipllava() -> Case:
     config = VipLlavaConfig(
         vision_config=clip(),
@@ -128,7 +145,6 @@ def internvl() -> Case:
 
 
 def idefics3(config_class: Any, model_class: Any) -> Case:
-    """Pixels come as (batch, tiles, ...), padded by all-zero images, which the model skips."""
     config = config_class(
         vision_config={
             "hidden_size": 32,
@@ -142,20 +158,8 @@ def idefics3(config_class: Any, model_class: Any) -> Case:
         image_token_id=IMAGE,
         scale_factor=2,
     )
-    plain = tiles(3, TOKENS, marked=True)
-
-    def make(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
-        made = plain(samples, padding=padding)
-        pixels = made.pop("pixel_values", None)
-        if pixels is None:
-            return made
-        counts = ((made["input_ids"] == IMAGE).sum(1) // TOKENS).tolist()
-        padded = pixels.new_zeros(len(counts), max(counts), *pixels.shape[1:])
-        for row, part in zip(padded, pixels.split(counts)):
-            row[: len(part)] = part
-        return made | {"pixel_values": padded}
-
-    return Case(with_large_weights(model_class(config)), make)
+    inputs = padded_tiles(tiles(3, TOKENS, marked=True))
+    return Case(with_large_weights(model_class(config)), inputs)
 
 
 def gemma3(window: int) -> Case:

@@ -8,6 +8,8 @@ from torch import Tensor
 from transformers import (
     Glm4vConfig,
     Glm4vForConditionalGeneration,
+    LightOnOcrConfig,
+    LightOnOcrForConditionalGeneration,
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
@@ -24,6 +26,7 @@ from transformers import (
     Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
+    Qwen3Config,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
     Qwen3VLMoeConfig,
@@ -132,14 +135,18 @@ def _pixtral() -> PixtralVisionConfig:
     )
 
 
-def _rows(merge: int) -> Any:
+def _rows(merge: int, broken: bool = True) -> Any:
+    """``broken``: a break token stands after each row, and another one after the image."""
+
     def media(sample: Sample, number: int, generator: torch.Generator) -> Media:
         height, width = ((32, 48), (48, 32))[(sample.seed + number) % 2]
         columns, rows = width // PATCH // merge, height // PATCH // merge
-        tokens = ([IMAGE] * columns + [BREAK]) * rows
+        tokens = ([IMAGE] * columns + [BREAK] * broken) * rows
         pixels = torch.zeros(1, 3, 48, 48)
         pixels[..., :height, :width] = noise(generator, 1, 3, height, width)
-        return Media([*tokens[:-1], START], pixels, torch.tensor([height, width]))
+        if broken:
+            tokens[-1] = START
+        return Media(tokens, pixels, torch.tensor([height, width]))
 
     def make(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
         text, shown = batch(samples, media, padding)
@@ -157,6 +164,14 @@ def pixtral() -> Case:
         vision_feature_select_strategy="full",
     )
     return Case(with_large_weights(LlavaForConditionalGeneration(config)), _rows(merge=1))
+
+
+def lighton_ocr() -> Case:
+    config = LightOnOcrConfig(
+        vision_config=_pixtral(), text_config=Qwen3Config(**sizes()), image_token_id=IMAGE
+    )
+    model = with_large_weights(LightOnOcrForConditionalGeneration(config))
+    return Case(model, _rows(merge=2, broken=False))
 
 
 def mistral3() -> Case:
@@ -306,6 +321,7 @@ CASES = {
     "llava_onevision": llava_onevision,
     "pixtral": pixtral,
     "mistral3": mistral3,
+    "lighton_ocr": lighton_ocr,
     "qwen2_vl": qwen2_vl,
     "qwen2_5_vl": qwen2_5_vl,
     "qwen3_vl": qwen3_vl,
