@@ -1,5 +1,6 @@
 """The cost model against what torch counts and what a cache allocates."""
 
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -126,7 +127,10 @@ def test_every_family_is_counted_right(family: str) -> None:
         nonlocal cache
         cache = prefill(case.model, inputs).past_key_values
 
-    assert prefill_flops(facts, rows) == pytest.approx(counted(call), rel=0.01)
+    found = counted(call)
+    if "logits_to_keep" not in inspect.signature(case.model.forward).parameters:
+        found -= 2 * facts.hidden * facts.vocab * (rows[0] - 1)  # it predicts after every token
+    assert prefill_flops(facts, rows) == pytest.approx(found, rel=0.01)
     assert kv_bytes(facts, rows, value_bytes=4) == allocated_bytes(cache)
 
 

@@ -13,8 +13,8 @@ from tests.decoding import dropped, error, family, generated, logits, masked
 from tests.families import FAMILIES, Sample
 from tests.families.batches import BATCHES, text_of
 
-WITH_FACTS = {"llava", "llava_next", "llava_onevision", "vipllava", "internvl", "qianfan_ocr",
-              "fast_vlm", "paligemma"}
+WITH_FACTS = {"llava", "llava_next", "llava_next_video", "llava_onevision", "vipllava",
+              "internvl", "qianfan_ocr", "fast_vlm", "paligemma"}
 
 
 def facts_of(case) -> list[str]:

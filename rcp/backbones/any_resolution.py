@@ -1,4 +1,4 @@
-"""LLaVA-NeXT and LLaVA-OneVision: a base image, then rows of tiles that end in newline vectors."""
+"""LLaVA-NeXT, its videos, LLaVA-OneVision: a base image, rows of tiles that end in newlines."""
 
 import inspect
 from typing import Any
@@ -24,7 +24,11 @@ class AnyResolution(Backbone):
         is_newline = image & (embeds == newline).all(-1)
         vision = self.config.vision_config
         side = vision.image_size // vision.patch_size
-        return any_resolution(image, is_newline, side, frame_side=-(-side // 2))
+        return any_resolution(image, is_newline, side, self.frame_side(side))
+
+    def frame_side(self, side: int) -> int:
+        """Tokens of one side of a video's frame, given those of an image's tile."""
+        return -(-side // 2)
 
     @property
     def tower(self) -> Tower:
@@ -56,3 +60,11 @@ class AnyResolution(Backbone):
             options["vision_feature_select_strategy"] = self.config.vision_feature_select_strategy
         features, _ = host.pack_image_features(facts.split(tiles), sizes, **options)
         return torch.cat(list(features))
+
+
+class LlavaNextVideo(AnyResolution):
+    model_types = ("llava_next_video",)
+    title = "LLaVA-NeXT-Video (images, videos)"
+
+    def frame_side(self, side: int) -> int:
+        return side // self.config.spatial_pool_stride

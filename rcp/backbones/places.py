@@ -56,6 +56,17 @@ def tiled(image: Tensor, side: int) -> Places:
     return Places(index, centres(number // side, number % side, size, size))
 
 
+def frames(image: Tensor, side: int) -> Places:
+    """Video-LLaVA: an image of ``side`` x ``side``, or frames of these with [CLS] before each,
+    which has no place."""
+    index = image_runs(image)
+    number, size = rank(index, image), total(index, image)
+    in_frame = torch.where(size == side * side, number, number % (side * side + 1) - 1)
+    across = torch.full_like(number, side)
+    grid = centres(in_frame // side, in_frame % side, across, across)
+    return Places(index, grid.masked_fill(in_frame[..., None] < 0, torch.nan))
+
+
 def from_positions(image: Tensor, positions: Tensor) -> Places:
     """Rows and columns from M-RoPE ``positions`` (3 or 4, B, T): the last two axes hold them."""
     index = image_runs(image)
@@ -70,8 +81,8 @@ def any_resolution(image: Tensor, newline: Tensor, side: int, frame_side: int) -
     """LLaVA-NeXT's packing: a base image of ``side`` x ``side``, then rows that end in a newline.
 
     ``newline`` (B, T) marks the newline columns, which have no place. A video is frames of
-    ``frame_side`` x ``frame_side`` and one newline; its length tells it from an image without
-    tiles, which has exactly ``side * side`` tokens before its newline.
+    ``frame_side`` x ``frame_side`` and one newline, or none; its length tells it from an image
+    without tiles, which has exactly ``side * side`` tokens before its newline.
     """
     index = image_runs(image)
     number = rank(index, image)
@@ -88,7 +99,7 @@ def any_resolution(image: Tensor, newline: Tensor, side: int, frame_side: int) -
     small = torch.full_like(number, frame_side)
     of_frames = centres(frame // frame_side, frame % frame_side, small, small)
 
-    is_video = (newlines == 1) & (size != base + 1)
+    is_video = (newlines < 2) & (size != base + 1)
     grid = torch.where((number < base)[..., None], of_base, of_tiles)
     grid = torch.where(is_video[..., None], of_frames, grid)
     return Places(index, grid.masked_fill(newline[..., None], torch.nan))

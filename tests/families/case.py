@@ -78,6 +78,16 @@ def stacked(shown: list[list[Media]]) -> Tensor | None:
     return torch.cat(pixels) if pixels else None
 
 
+def by_kind(
+    samples: Sequence[Sample], shown: list[list[Media]]
+) -> tuple[list[list[Media]], list[list[Media]]]:
+    """Of what the rows of a batch show, the images and the videos."""
+    pairs = list(zip(samples, shown))
+    return [row for sample, row in pairs if not sample.video], [
+        row for sample, row in pairs if sample.video
+    ]
+
+
 def given(**arguments: Tensor | None) -> dict[str, Tensor]:
     """Only the arguments that are there."""
     return {name: value for name, value in arguments.items() if value is not None}

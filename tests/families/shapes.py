@@ -15,6 +15,8 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaNextConfig,
     LlavaNextForConditionalGeneration,
+    LlavaNextVideoConfig,
+    LlavaNextVideoForConditionalGeneration,
     LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     Mistral3Config,
@@ -44,6 +46,7 @@ from .case import (
     Media,
     Sample,
     batch,
+    by_kind,
     facts,
     given,
     noise,
@@ -78,22 +81,25 @@ def _any_res_inputs(samples: Sequence[Sample], padding: str = "left") -> dict[st
     return text | given(pixel_values=stacked(shown), image_sizes=facts(shown))
 
 
-def _onevision_media(sample: Sample, number: int, generator: torch.Generator) -> Media:
-    if not sample.video:
-        return _any_res(sample, number, generator)
-    tokens = FRAMES * (GRID // 2) ** 2 + 1
-    return Media([VIDEO] * tokens, noise(generator, 1, FRAMES, 3, SIDE, SIDE))
+def _images_and_videos(newlines: int) -> Any:
+    """``newlines``: so many stand behind a video's pooled frames."""
 
+    def media(sample: Sample, number: int, generator: torch.Generator) -> Media:
+        if not sample.video:
+            return _any_res(sample, number, generator)
+        tokens = FRAMES * (GRID // 2) ** 2 + newlines
+        return Media([VIDEO] * tokens, noise(generator, 1, FRAMES, 3, SIDE, SIDE))
 
-def _onevision_inputs(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
-    text, shown = batch(samples, _onevision_media, padding)
-    images = [row for row, sample in zip(shown, samples) if not sample.video]
-    videos = [row for row, sample in zip(shown, samples) if sample.video]
-    return text | given(
-        pixel_values=stacked(images),
-        image_sizes=facts(images),
-        pixel_values_videos=stacked(videos),
-    )
+    def make(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
+        text, shown = batch(samples, media, padding)
+        images, videos = by_kind(samples, shown)
+        return text | given(
+            pixel_values=stacked(images),
+            image_sizes=facts(images),
+            pixel_values_videos=stacked(videos),
+        )
+
+    return make
 
 
 def llava_next() -> Case:
@@ -118,7 +124,20 @@ def llava_onevision() -> Case:
         vision_feature_select_strategy="full",
     )
     model = with_large_weights(LlavaOnevisionForConditionalGeneration(config))
-    return Case(model, _onevision_inputs, videos=True)
+    return Case(model, _images_and_videos(newlines=1), videos=True)
+
+
+def llava_next_video() -> Case:
+    config = LlavaNextVideoConfig(
+        vision_config=clip(),
+        text_config=LlamaConfig(**sizes()),
+        image_token_index=IMAGE,
+        video_token_index=VIDEO,
+        image_grid_pinpoints=PINPOINTS,
+        vision_feature_layer=-1,
+    )
+    model = with_large_weights(LlavaNextVideoForConditionalGeneration(config))
+    return Case(model, _images_and_videos(newlines=0), videos=True)
 
 
 # -- Pixtral: rows of patches with a break token after each --------------------------------------
@@ -207,8 +226,7 @@ def _mrope(frames_apart: bool) -> Any:
 
     def make(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
         text, shown = batch(samples, media, padding)
-        images = [row for row, sample in zip(shown, samples) if not sample.video]
-        videos = [row for row, sample in zip(shown, samples) if sample.video]
+        images, videos = by_kind(samples, shown)
         ids = text["input_ids"]
         types = (ids == IMAGE).int() + 2 * (ids == VIDEO).int()
         return text | given(
@@ -319,6 +337,7 @@ def glm4v() -> Case:
 CASES = {
     "llava_next": llava_next,
     "llava_onevision": llava_onevision,
+    "llava_next_video": llava_next_video,
     "pixtral": pixtral,
     "mistral3": mistral3,
     "lighton_ocr": lighton_ocr,

@@ -32,6 +32,7 @@ from .case import (
     Media,
     Sample,
     batch,
+    by_kind,
     given,
     noise,
     sizes,
@@ -132,8 +133,7 @@ def perception_lm() -> Case:
 
     def make(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
         text, shown = batch(samples, media, padding)
-        images = [row for row, sample in zip(shown, samples) if not sample.video]
-        videos = [row for row, sample in zip(shown, samples) if sample.video]
+        images, videos = by_kind(samples, shown)
         return text | given(pixel_values=stacked(images), pixel_values_videos=stacked(videos))
 
     model = with_large_weights(PerceptionLMForConditionalGeneration(config), gain=1.1)
