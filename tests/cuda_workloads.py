@@ -33,6 +33,7 @@ from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.folder import callbacks
 from tests.decoding import generated
 from tests.families import FAMILIES, Case, Sample
+from tests.families.batches import videos_of
 from tests.tiny import (
     COVIPAL_ARGUMENTS,
     FILM_ARGUMENTS,
@@ -52,7 +53,6 @@ ARGUMENTS = {"rcp": RCP_ARGUMENTS, "covipal": COVIPAL_ARGUMENTS}
 REPAIR = RepairSpec([3, 5], "film", FILM_ARGUMENTS)
 REPAIR_LAST = RepairSpec([3], "film", FILM_ARGUMENTS)
 RAGGED = (Sample(3, images=2), Sample(4, question=3), Sample(5, images=0))
-VIDEO = (Sample(6, video=True), Sample(7))
 NOISE = Relaxation(noise=1.0)
 MARGIN = Relaxation(noise=1.0, margin=1.5)
 SOFT = Relaxation(hard=False)
@@ -123,7 +123,7 @@ def family(name: str, dtype: torch.dtype, device: str) -> None:
     """A kind of model, with RCP in small."""
     case = FAMILIES[name]()
     case.model.to(device, dtype).requires_grad_(False)
-    for samples in (RAGGED, VIDEO) if case.videos else (RAGGED,):
+    for samples in (RAGGED, videos_of(case)) if case.videos else (RAGGED,):
         all_modes(case, rcp_spec(), on(device, dtype, case.inputs(samples)), NOISE)
 
 

@@ -24,6 +24,7 @@ from tests.decoding import (
     steps_of,
 )
 from tests.families import FAMILIES, Sample, upstream
+from tests.families.batches import videos_of
 from tests.tiny import attention_spec, rcp_spec
 
 RAGGED = (Sample(3, images=2), Sample(4, question=3), Sample(5, images=0))
@@ -47,7 +48,7 @@ def test_greedy_decoding_equals_the_masked_model(name):
 def test_greedy_decoding_from_any_layer(name, spec, layers):
     assert_decodes_as_masked(name, spec(layers=layers), RAGGED)
     if family(name).videos:
-        assert_decodes_as_masked(name, spec(layers=layers), (Sample(6, video=True), Sample(7)))
+        assert_decodes_as_masked(name, spec(layers=layers), videos_of(family(name)))
 
 
 @pytest.mark.parametrize("name", REMAINING)

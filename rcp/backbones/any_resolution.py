@@ -1,7 +1,7 @@
 """LLaVA-NeXT, its videos, LLaVA-OneVision: a base image, rows of tiles that end in newlines."""
 
 import inspect
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ class AnyResolution(Backbone):
     """Newline vectors sit in image slots: they count among the visual tokens and may be dropped,
     so that a budget means what it says. They have no place."""
 
-    model_types = ("llava_next", "llava_onevision")
+    model_types: ClassVar[tuple[str, ...]] = ("llava_next", "llava_onevision")
     title = "LLaVA-NeXT, LLaVA-OneVision (images, videos)"
     limits = "newline rows count as visual tokens; images need text between them for right places"
 

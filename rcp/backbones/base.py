@@ -82,8 +82,7 @@ class Backbone:
 
         Asked is its norm, which is never quantised: its matrices may be kept in 8 bits or 4.
         """
-        decoder_layer: Any = self.layers[layer]
-        return dtype_of(decoder_layer.input_layernorm, decoder_layer)
+        return dtype_of(self.norm(layer), self.layers[layer])
 
     def window(self, layer: int) -> int | None:
         """Sliding window of ``layer`` in tokens, None for full attention."""
@@ -171,10 +170,14 @@ class Backbone:
         """(cos, sin) of ``positions`` (B, T), or (axes, B, T) with M-RoPE, as the decoder does."""
         return self.decoder.rotary_emb(hidden, positions)
 
-    def input_norm(self, layer: int, hidden: Tensor) -> Tensor:
-        """Layer ``layer``'s input norm of ``hidden`` (B, T, D)."""
+    def norm(self, layer: int) -> Any:
+        """The norm of ``layer`` that comes first: of its input, where it has one."""
         decoder_layer: Any = self.layers[layer]
-        return decoder_layer.input_layernorm(hidden)
+        return decoder_layer.input_layernorm
+
+    def input_norm(self, layer: int, hidden: Tensor) -> Tensor:
+        """``hidden`` (B, T, D) as the attention of ``layer`` is given it."""
+        return self.norm(layer)(hidden)
 
     def qk(
         self,

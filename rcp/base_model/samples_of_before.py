@@ -20,9 +20,8 @@ def values_of_before(
     Which rows of the embedding were taken depended on how many there were. So the rows nearest to
     the known ones are: a vocabulary that has grown since still holds them.
     """
-    first: Any = backbone.layers[0]
     decoder: Any = backbone.decoder
-    norms = {"first norm": first.input_layernorm, "final norm": decoder.norm}
+    norms = {"first norm": backbone.norm(0), "final norm": decoder.norm}
     found = {name: norms[name].weight.flatten()[:NORM] for name in norms.keys() & known.keys()}
     if "embedding" in known:
         table = backbone.model.get_input_embeddings().weight[:, :ROW]

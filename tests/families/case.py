@@ -33,13 +33,15 @@ class Case:
     """``inputs(samples, padding="left")`` gives the keyword arguments of the model's forward.
 
     ``never`` lists the token ids a random model must not generate: it would ask for an image.
-    ``videos`` says whether ``Sample.video`` is understood.
+    ``videos`` says whether ``Sample.video`` is understood, ``mixed`` whether beside images in one
+    batch.
     """
 
     model: Any
     inputs: Callable[..., dict[str, Tensor]]
     never: tuple[int, ...] = (IMAGE, VIDEO, START, END)
     videos: bool = False
+    mixed: bool = True
 
 
 @dataclass(frozen=True)

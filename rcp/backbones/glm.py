@@ -1,0 +1,9 @@
+"""GLM's vision models: M-RoPE, and a video's frames between markers under the image's token."""
+
+from rcp.backbones.qwen_vl import MRope
+
+
+class Glm(MRope):
+    model_types = ("glm4v", "glm46v", "glm_ocr")
+    title = "GLM-4.1V, GLM-4.6V, GLM-OCR (images, videos)"
+    limits = f"{MRope.limits}; nor may images and videos share a batch"
