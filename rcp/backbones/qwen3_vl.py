@@ -1,5 +1,7 @@
 """Qwen3-VL and its mixture of experts: M-RoPE, and visual features added after the first layers."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from rcp.backbones.qwen_vl import MRope
 
 
 class Qwen3VL(MRope):
-    model_types = ("qwen3_vl", "qwen3_vl_moe")
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe")
     title = "Qwen3-VL, Qwen3-VL-MoE (images, videos)"
 
     @property
