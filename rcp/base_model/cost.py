@@ -16,7 +16,8 @@ class DecoderSizes:
     ``head_dim`` need not be ``hidden / heads``. ``gated``: the MLP has three matrices, not two.
     ``windows``: per layer, the sliding window in tokens, None for full attention. ``experts``:
     among how many a router chooses, 0 where there is none; ``intermediate`` is then the width of
-    all experts that one token visits.
+    all experts that one token visits. ``dense``: per layer, the width of a plain MLP beside layers
+    with experts, None for one of these; empty where all layers are alike.
     """
 
     hidden: int
@@ -28,14 +29,20 @@ class DecoderSizes:
     gated: bool
     windows: tuple[int | None, ...]
     experts: int = 0
+    dense: tuple[int | None, ...] = ()
 
     @property
     def layers(self) -> int:
         return len(self.windows)
 
+    def mlp(self, layer: int) -> tuple[int, int]:
+        """The width of the MLP of ``layer``, and the experts among which its router chooses."""
+        plain = self.dense[layer] if self.dense else None
+        return (self.intermediate, self.experts) if plain is None else (plain, 0)
 
-def layer_flops(facts: DecoderSizes, rows: int) -> int:
-    """FLOPs of one decoder layer on ``rows`` tokens that attend to each other.
+
+def layer_flops(facts: DecoderSizes, rows: int, layer: int = 0) -> int:
+    """FLOPs of decoder layer ``layer`` on ``rows`` tokens that attend to each other.
 
     The full square of attention is counted, as dense kernels under a causal or sliding mask
     compute it and as torch counts it for those that skip half of it.
@@ -44,8 +51,9 @@ def layer_flops(facts: DecoderSizes, rows: int) -> int:
     projections = 2 * rows * facts.hidden * (2 * queries + 2 * keys)
     attention = 2 * 2 * rows * rows * queries
     matrices = 3 if facts.gated else 2
-    mlp = 2 * rows * facts.hidden * facts.intermediate * matrices
-    router = 2 * rows * facts.hidden * facts.experts
+    width, experts = facts.mlp(layer)
+    mlp = 2 * rows * facts.hidden * width * matrices
+    router = 2 * rows * facts.hidden * experts
     return projections + attention + mlp + router
 
 
@@ -56,7 +64,7 @@ def prefill_flops(facts: DecoderSizes, rows: Sequence[int]) -> int:
     that a generation needs.
     """
     head = 2 * facts.hidden * facts.vocab
-    return sum(layer_flops(facts, count) for count in rows) + head
+    return sum(layer_flops(facts, count, at) for at, count in enumerate(rows)) + head
 
 
 def kv_bytes(facts: DecoderSizes, rows: Sequence[int], value_bytes: int) -> list[int]:

@@ -11,6 +11,8 @@ from transformers import (
     Exaone4Config,
     Glm4vConfig,
     Glm4vForConditionalGeneration,
+    Glm4vMoeConfig,
+    Glm4vMoeForConditionalGeneration,
     Glm46VConfig,
     Glm46VForConditionalGeneration,
     GlmOcrConfig,
@@ -227,6 +229,12 @@ def exaone4_5() -> Case:
 
 
 PARTIAL = {"partial_rotary_factor": 0.5}
+EXPERTS = {
+    "n_routed_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "first_k_dense_replace": 2,
+}
 
 CASES = {
     "qwen2_vl": qwen2_vl,
@@ -234,6 +242,9 @@ CASES = {
     "qwen3_vl": qwen3_vl,
     "qwen3_vl_moe": qwen3_vl_moe,
     "glm4v": lambda: glm(Glm4vConfig, Glm4vForConditionalGeneration, [2, 1, 1], **PARTIAL),
+    "glm4v_moe": lambda: glm(
+        Glm4vMoeConfig, Glm4vMoeForConditionalGeneration, [2, 1, 1], **PARTIAL, **EXPERTS
+    ),
     "glm46v": lambda: glm(Glm46VConfig, Glm46VForConditionalGeneration, [2, 1, 1], **PARTIAL),
     "glm_ocr": lambda: glm(GlmOcrConfig, GlmOcrForConditionalGeneration, [4, 2, 2]),
     "paddleocr_vl": paddleocr_vl,

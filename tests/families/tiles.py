@@ -5,10 +5,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 from transformers import (
+    AriaConfig,
+    AriaForConditionalGeneration,
+    AriaTextConfig,
     GotOcr2Config,
     GotOcr2ForConditionalGeneration,
     Idefics2Config,
     Idefics2ForConditionalGeneration,
+    Idefics3VisionConfig,
     LlamaConfig,
     MistralConfig,
     Ovis2Config,
@@ -111,6 +115,20 @@ def idefics2() -> Case:
     return Case(model, padded_tiles(tiles(1, TOKENS, marked=False)))
 
 
+def aria() -> Case:
+    config = AriaConfig(
+        vision_config=Idefics3VisionConfig(**_TOWER),
+        text_config=AriaTextConfig(
+            **sizes(moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1)
+            | {"intermediate_size": 32}
+        ),
+        projector_patch_to_query_dict={4 * TOKENS: TOKENS},
+        image_token_index=IMAGE,
+    )
+    model = with_large_weights(AriaForConditionalGeneration(config))
+    return Case(model, tiles(1, TOKENS, marked=False))
+
+
 def perception_lm() -> Case:
     """Its tower is one of timm; CLIP stands in for it, with what the config says of that one."""
     tower = clip()
@@ -145,5 +163,6 @@ CASES = {
     "got_ocr2": got_ocr2,
     "ovis2": ovis2,
     "idefics2": idefics2,
+    "aria": aria,
     "perception_lm": perception_lm,
 }
