@@ -7,7 +7,7 @@ from rcp.backbones.places import Places, tiled
 
 
 class GotOcr2(Backbone):
-    model_types = ("got_ocr2",)
+    model_types = ("got_ocr2", "pp_chart2table")
     title = "GOT-OCR 2, PP-Chart2Table"
     limits = "a token's place is that in its tile: the model is not told how tiles are laid out"
 

@@ -15,6 +15,7 @@ from transformers import (
     Glm4vMoeForConditionalGeneration,
     Glm46VConfig,
     Glm46VForConditionalGeneration,
+    GlmgaConfig,
     GlmOcrConfig,
     GlmOcrForConditionalGeneration,
     PaddleOCRVLConfig,
@@ -246,6 +247,7 @@ CASES = {
         Glm4vMoeConfig, Glm4vMoeForConditionalGeneration, [2, 1, 1], **PARTIAL, **EXPERTS
     ),
     "glm46v": lambda: glm(Glm46VConfig, Glm46VForConditionalGeneration, [2, 1, 1], **PARTIAL),
+    "glmga": lambda: glm(GlmgaConfig, Glm46VForConditionalGeneration, [2, 1, 1], **PARTIAL),
     "glm_ocr": lambda: glm(GlmOcrConfig, GlmOcrForConditionalGeneration, [4, 2, 2]),
     "paddleocr_vl": paddleocr_vl,
     "exaone4_5": exaone4_5,

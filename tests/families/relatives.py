@@ -26,6 +26,7 @@ from transformers import (
     PaliGemmaForConditionalGeneration,
     Qwen2Config,
     ResNetConfig,
+    ShieldGemma2Config,
     SiglipVisionConfig,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
@@ -162,9 +163,9 @@ def idefics3(config_class: Any, model_class: Any) -> Case:
     return Case(with_large_weights(model_class(config)), inputs)
 
 
-def gemma3(window: int) -> Case:
+def gemma3(window: int, config_class: Any = Gemma3Config) -> Case:
     text = Gemma3TextConfig(**sizes(sliding_window=window, query_pre_attn_scalar=16))
-    config = Gemma3Config(
+    config = config_class(
         text_config=text,
         vision_config=siglip(),
         mm_tokens_per_image=TOKENS // 4,
@@ -230,6 +231,7 @@ CASES = {
     "smolvlm": lambda: idefics3(SmolVLMConfig, SmolVLMForConditionalGeneration),
     "gemma3": lambda: gemma3(512),
     "gemma3-window": lambda: gemma3(8),
+    "shieldgemma2": lambda: gemma3(8, ShieldGemma2Config),
     "paligemma": lambda: paligemma(GemmaConfig(**sizes())),
     "paligemma2": lambda: paligemma(
         Gemma2Config(**sizes(sliding_window=8, query_pre_attn_scalar=16))

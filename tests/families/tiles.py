@@ -1,6 +1,7 @@
 """Families that cut an image into square tiles of a fixed number of tokens, or into none."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from transformers import (
     Ovis2ForConditionalGeneration,
     PerceptionLMConfig,
     PerceptionLMForConditionalGeneration,
+    PPChart2TableConfig,
     QianfanOCRConfig,
     QianfanOCRForConditionalGeneration,
     Qwen2Config,
@@ -66,7 +68,7 @@ def qianfan_ocr() -> Case:
     return Case(model, tiles(3, TOKENS, marked=False))
 
 
-def got_ocr2() -> Case:
+def got_ocr2(config_class: Any) -> Case:
     tower = _TOWER | {
         "output_channels": 8,
         "patch_size": PATCH // 4,
@@ -75,7 +77,7 @@ def got_ocr2() -> Case:
         "mlp_dim": 64,
     }
     del tower["intermediate_size"]
-    config = GotOcr2Config(
+    config = config_class(
         vision_config=tower, text_config=Qwen2Config(**sizes()), image_token_index=IMAGE
     )
     model = with_large_weights(GotOcr2ForConditionalGeneration(config))
@@ -160,7 +162,8 @@ def perception_lm() -> Case:
 
 CASES = {
     "qianfan_ocr": qianfan_ocr,
-    "got_ocr2": got_ocr2,
+    "got_ocr2": lambda: got_ocr2(GotOcr2Config),
+    "pp_chart2table": lambda: got_ocr2(PPChart2TableConfig),
     "ovis2": ovis2,
     "idefics2": idefics2,
     "aria": aria,
