@@ -1,7 +1,7 @@
 """LLaVA-NeXT, its videos, LLaVA-OneVision: a base image, rows of tiles that end in newlines."""
 
 import inspect
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,8 +15,8 @@ class AnyResolution(Backbone):
     """Newline vectors sit in image slots: they count among the visual tokens and may be dropped,
     so that a budget means what it says. They have no place."""
 
-    model_types: ClassVar[tuple[str, ...]] = ("llava_next", "llava_onevision")
-    title = "LLaVA-NeXT, LLaVA-OneVision (images, videos)"
+    model_types = ("llava_next",)
+    title = "LLaVA-NeXT"
     limits = "newline rows count as visual tokens; images need text between them for right places"
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
@@ -62,9 +62,16 @@ class AnyResolution(Backbone):
         return torch.cat(list(features))
 
 
+class LlavaOnevision(AnyResolution):
+    model_types = ("llava_onevision",)
+    title = "LLaVA-OneVision"
+    videos = True
+
+
 class LlavaNextVideo(AnyResolution):
     model_types = ("llava_next_video",)
-    title = "LLaVA-NeXT-Video (images, videos)"
+    title = "LLaVA-NeXT-Video"
+    videos = True
 
     def frame_side(self, side: int) -> int:
         return side // self.config.spatial_pool_stride

@@ -29,14 +29,15 @@ class Backbone:
 
     A subclass names its ``model_types`` (``config.model_type``) and overrides what differs.
     Modules are called, never their weights read: under ZeRO-3 a parameter is empty outside its
-    own module's ``forward``. ``title`` and ``limits`` are what the table of families shows;
-    ``untrainable`` why no plug-in can be trained on it, to follow the model's name;
-    ``bidirectional`` says that prompt rows may attend to later ones.
+    own module's ``forward``. ``title``, ``limits`` and ``videos`` (whether it takes them) are what
+    the table of families shows; ``untrainable`` why no plug-in can be trained on it, to follow the
+    model's name; ``bidirectional`` says that prompt rows may attend to later ones.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     title: ClassVar[str] = ""
     limits: ClassVar[str] = ""
+    videos: ClassVar[bool] = False
     untrainable: ClassVar[str] = ""
     bidirectional: ClassVar[bool] = False
 

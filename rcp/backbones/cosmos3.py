@@ -6,9 +6,11 @@ from rcp.backbones.qwen_vl import MRope
 
 class Cosmos3Omni(Qwen3VL):
     model_types = ("cosmos3_omni",)
-    title = "Cosmos 3 Omni (images, videos)"
+    title = "Cosmos 3 Omni"
+    videos = True
 
 
 class Cosmos3Edge(MRope):
     model_types = ("cosmos3_edge",)
-    title = "Cosmos 3 Edge (images, videos)"
+    title = "Cosmos 3 Edge"
+    videos = True

@@ -10,7 +10,8 @@ from rcp.backbones.places import Places, unplaced
 
 class Exaone45(Backbone):
     model_types = ("exaone4_5",)
-    title = "EXAONE 4.5 (images, videos)"
+    title = "EXAONE 4.5"
+    videos = True
     limits = (
         "its visual tokens have no place: nothing in the prompt tells an image's width; "
         "positions are not repacked"

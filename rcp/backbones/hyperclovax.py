@@ -8,7 +8,8 @@ from rcp.backbones.places import Places, unplaced
 
 class HyperClovaX(Backbone):
     model_types = ("hyperclovax_vision_v2",)
-    title = "HyperCLOVA X SEED Think (images, videos)"
+    title = "HyperCLOVA X SEED Think"
+    videos = True
     limits = "its visual tokens have no place: nothing in the prompt tells an image's width"
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:

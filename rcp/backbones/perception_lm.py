@@ -8,7 +8,8 @@ from rcp.backbones.places import Places, tiled
 
 class PerceptionLM(Backbone):
     model_types = ("perception_lm",)
-    title = "Perception LM (images, videos)"
+    title = "Perception LM"
+    videos = True
     limits = "a token's place is that in its tile: the model is not told how tiles are laid out"
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:

@@ -8,4 +8,5 @@ from rcp.backbones.qwen_vl import MRope
 
 class Qwen3VL(Deepstack, MRope):
     model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe")
-    title = "Qwen3-VL, Qwen3-VL-MoE (images, videos)"
+    title = "Qwen3-VL, Qwen3-VL-MoE"
+    videos = True

@@ -8,7 +8,8 @@ from rcp.backbones.places import Places, unplaced
 
 class VideoLlama3(Backbone):
     model_types = ("video_llama_3",)
-    title = "VideoLLaMA 3 (images, videos)"
+    title = "VideoLLaMA 3"
+    videos = True
     limits = (
         "its visual tokens have no place: nothing in the prompt tells an image's width; its head "
         "runs over the whole prompt"

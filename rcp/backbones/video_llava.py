@@ -8,7 +8,8 @@ from rcp.backbones.places import Places, frames
 
 class VideoLlava(Backbone):
     model_types = ("video_llava",)
-    title = "Video-LLaVA (images, videos)"
+    title = "Video-LLaVA"
+    videos = True
     limits = "a frame's [CLS] counts as a visual token"
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
