@@ -22,6 +22,7 @@ from transformers import (
 import rcp
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import (
+    AttentionSizes,
     DecoderSizes,
     kv_bytes,
     layer_flops,
@@ -93,6 +94,18 @@ def spec(method: str, layers: tuple[int, ...], ratios: tuple[float, ...]) -> rcp
 def prefill(model: nn.Module, inputs: dict[str, torch.Tensor]):
     with torch.no_grad():
         return model(**inputs, use_cache=True, logits_to_keep=1)
+
+
+def test_layers_of_unlike_attentions_are_counted_one_by_one() -> None:
+    """Two heads of 4 beside one of 8, keys that are values: by hand, width 10 and 3 rows."""
+    wide, narrow = AttentionSizes(2, 2, 4, 24), AttentionSizes(1, 1, 8, 24)
+    facts = DecoderSizes(10, 7, 2, 2, 4, 5, True, (None, None), attentions=(wide, narrow))
+    mlp = 2 * 3 * 10 * 7 * 3
+    assert layer_flops(facts, 3, 0) == 2 * 3 * 10 * 24 + 4 * 9 * 2 * 4 + mlp
+    assert layer_flops(facts, 3, 1) == 2 * 3 * 10 * 24 + 4 * 9 * 1 * 8 + mlp
+    assert kv_bytes(facts, [3, 2], value_bytes=2) == [2 * 2 * 4 * 3 * 2, 2 * 1 * 8 * 2 * 2]
+    mixed = replace(facts, experts=6, dense=(20, None), attentions=())
+    assert layer_flops(mixed, 1, 0) - layer_flops(mixed, 1, 1) == 2 * 10 * (3 * (20 - 7) - 6)
 
 
 def test_flops_of_a_full_prefill(model: nn.Module) -> None:

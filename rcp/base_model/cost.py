@@ -10,6 +10,17 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class AttentionSizes:
+    """Sizes of one layer's attention. ``projections``: columns of all its linear maps together,
+    each of which is as long as the decoder is wide."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    projections: int
+
+
+@dataclass(frozen=True)
 class DecoderSizes:
     """Sizes of a decoder-only language model.
 
@@ -17,7 +28,8 @@ class DecoderSizes:
     ``windows``: per layer, the sliding window in tokens, None for full attention. ``experts``:
     among how many a router chooses, 0 where there is none; ``intermediate`` is then the width of
     all experts that one token visits. ``dense``: per layer, the width of a plain MLP beside layers
-    with experts, None for one of these; empty where all layers are alike.
+    with experts, None for one of these; empty where all layers are alike. ``attentions``: per
+    layer, where they are not all like ``heads``, ``kv_heads`` and ``head_dim``.
     """
 
     hidden: int
@@ -30,10 +42,18 @@ class DecoderSizes:
     windows: tuple[int | None, ...]
     experts: int = 0
     dense: tuple[int | None, ...] = ()
+    attentions: tuple[AttentionSizes, ...] = ()
 
     @property
     def layers(self) -> int:
         return len(self.windows)
+
+    def attention(self, layer: int) -> AttentionSizes:
+        """The sizes of the attention of ``layer``."""
+        if self.attentions:
+            return self.attentions[layer]
+        columns = 2 * (self.heads + self.kv_heads) * self.head_dim
+        return AttentionSizes(self.heads, self.kv_heads, self.head_dim, columns)
 
     def mlp(self, layer: int) -> tuple[int, int]:
         """The width of the MLP of ``layer``, and the experts among which its router chooses."""
@@ -47,9 +67,9 @@ def layer_flops(facts: DecoderSizes, rows: int, layer: int = 0) -> int:
     The full square of attention is counted, as dense kernels under a causal or sliding mask
     compute it and as torch counts it for those that skip half of it.
     """
-    queries, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
-    projections = 2 * rows * facts.hidden * (2 * queries + 2 * keys)
-    attention = 2 * 2 * rows * rows * queries
+    sizes = facts.attention(layer)
+    projections = 2 * rows * facts.hidden * sizes.projections
+    attention = 2 * 2 * rows * rows * sizes.heads * sizes.head_dim
     matrices = 3 if facts.gated else 2
     width, experts = facts.mlp(layer)
     mlp = 2 * rows * facts.hidden * width * matrices
@@ -77,7 +97,11 @@ def kv_bytes(facts: DecoderSizes, rows: Sequence[int], value_bytes: int) -> list
         count if window is None else min(count, window - 1)
         for count, window in zip(rows, facts.windows, strict=True)
     ]
-    return [2 * facts.kv_heads * facts.head_dim * count * value_bytes for count in held]
+    sizes = [facts.attention(layer) for layer in range(facts.layers)]
+    return [
+        2 * size.kv_heads * size.head_dim * count * value_bytes
+        for size, count in zip(sizes, held, strict=True)
+    ]
 
 
 def paper_prefill_flops(hidden: int, intermediate: int, rows: Sequence[int]) -> int:

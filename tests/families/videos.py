@@ -1,5 +1,6 @@
 """Families that were made for videos: frames behind [CLS], or between time stamps."""
 
+import inspect
 from collections.abc import Sequence
 
 import torch
@@ -52,8 +53,11 @@ def video_llava() -> Case:
     def make(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
         text, shown = batch(samples, media, padding)
         images, videos = by_kind(samples, shown)
-        return text | given(pixel_values=stacked(images), pixel_values_videos=stacked(videos))
+        return text | given(**{pixels: stacked(images)}, pixel_values_videos=stacked(videos))
 
+    # earlier releases call them otherwise
+    taken = inspect.signature(VideoLlavaForConditionalGeneration.forward).parameters
+    pixels = "pixel_values" if "pixel_values" in taken else "pixel_values_images"
     model = with_large_weights(VideoLlavaForConditionalGeneration(config))
     return Case(model, make, videos=True)
 

@@ -10,7 +10,7 @@ from rcp.attaching.cache_names import cache_in
 from rcp.attaching.generation_state import has_fixed_length
 from rcp.errors import UserError
 
-IMAGES = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+IMAGES = ("pixel_values", "pixel_values_images", "pixel_values_videos", "mm_encoder_outputs")
 
 
 @dataclass(frozen=True)
