@@ -175,6 +175,22 @@ def test_an_unknown_layer_type_is_refused():
         backbone_for(case.model)
 
 
+@pytest.mark.parametrize(
+    "setting, reason",
+    [
+        ({"num_kv_shared_layers": 2}, "reuse the keys of an earlier layer"),
+        ({"hidden_size_per_layer_input": 4}, "embeddings of the prompt's tokens"),
+        ({"enable_moe_block": True}, "experts beside its MLP"),
+    ],
+)
+def test_a_size_of_gemma_4_that_cannot_lose_rows_is_refused(setting, reason):
+    case = FAMILIES["gemma4"]()
+    case.model.config.text_config.__dict__.update(setting)
+    (name,) = setting
+    with pytest.raises(UserError, match=f"{reason}.*{name}={setting[name]}.*Choose a size of it"):
+        backbone_for(case.model)
+
+
 def test_prompt_ends_on_either_side():
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]])
     assert prompt_ends({"attention_mask": mask}).tolist() == [4, 2]

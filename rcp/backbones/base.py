@@ -218,9 +218,12 @@ class Backbone:
         self, layer: int, query: Tensor, key: Tensor, rope: Rope
     ) -> tuple[Tensor, Tensor]:
         """``query`` and ``key`` (B, H, R, d), of one R, turned as the layer's attention does it."""
-        # the family's own function lives beside its attention class
+        return self.rotary(layer)(query, key, *rope)
+
+    def rotary(self, layer: int) -> Any:
+        """The family's own function, which lives beside the attention class of ``layer``."""
         module: Any = inspect.getmodule(type(self._attention(layer)))
-        return module.apply_rotary_pos_emb(query, key, *rope)
+        return module.apply_rotary_pos_emb
 
     def attention_logits(self, layer: int, query: Tensor, key: Tensor) -> Tensor:
         """Scaled (and soft-capped) products of :meth:`qk`: (B, H, Q, R), before the mask."""

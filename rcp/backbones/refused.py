@@ -20,7 +20,7 @@ _INDEXED = (
     f"be dropped as well{_NOT_YET}"
 )
 _NO_ROTARY_LAYERS = (
-    "gives some layers no rotary embedding at all, where a stage looks for one: not yet"
+    "may give layers no rotary embedding at all, where a stage looks for one: not yet"
 )
 _LATENT = "caches keys as latent vectors, of which a stage's own attention cannot be made: not yet"
 
@@ -28,8 +28,7 @@ REFUSED = {
     "blip": _CROSS_ATTENTION,
     "blip-2": _NO_ROTARY + " (OPT), or an encoder-decoder (T5)",
     "chameleon": "reads images as words of its own vocabulary, drawn by a tokeniser: not yet",
-    "cohere_compass": "gives its layers rotary embeddings by type, where a stage at layer 0 that "
-    "closes gaps needs one: not yet",
+    "cohere_compass": _NO_ROTARY_LAYERS,
     "diffusion_gemma": "writes a block of words at a time by diffusion, and not word by word",
     "dots3_note": _INDEXED,
     "emu3": "reads images as words of its own vocabulary, drawn by a tokeniser: not yet",
@@ -39,8 +38,6 @@ REFUSED = {
     "florence2": _ENCODER_DECODER,
     "fuyu": "makes queries and keys by one projection, which a stage cannot take apart: not yet",
     "gemma3n": f"{_SHARED_KEYS}, and hidden states of its own shape{_NOT_YET}",
-    "gemma4": _SHARED_KEYS + _NOT_YET,
-    "gemma4_unified": _SHARED_KEYS + _NOT_YET,
     "git": f"{_NO_ROTARY}; image rows stand before the prompt and under no token of it",
     "glm5_next": _RECURRENT,
     "granite4_vision": "adds its visual tokens between the layers, to rows that are empty before: "
