@@ -191,6 +191,13 @@ def test_a_size_of_gemma_4_that_cannot_lose_rows_is_refused(setting, reason):
         backbone_for(case.model)
 
 
+def test_a_molmo_2_that_scales_the_rotary_embedding_of_some_layers_is_refused():
+    case = FAMILIES["molmo2"]()
+    case.model.config.text_config.rope_scaling_layers = [0, 2]
+    with pytest.raises(UserError, match="2 of its 6 layers.*rope_scaling_layers"):
+        backbone_for(case.model)
+
+
 def test_prompt_ends_on_either_side():
     mask = torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]])
     assert prompt_ends({"attention_mask": mask}).tolist() == [4, 2]

@@ -61,8 +61,6 @@ REFUSED = {
     "mistral4": "reads text alone: there is no image in its prompt",
     "mistral_large4": _INDEXED,
     "mllama": _CROSS_ATTENTION,
-    "molmo2": "has two sets of rotary embeddings, where a stage at layer 0 that closes gaps needs "
-    "one: not yet",
     "muse_glimmer": _NO_ROTARY_LAYERS,
     "muse_spark": _NO_ROTARY_LAYERS,
     "nemotron_h_omni": _RECURRENT,
