@@ -194,9 +194,9 @@ class Backbone:
         Returns (B, H, Q, d) and (B, H_kv, R, d), equal to what the layer's attention computes.
         """
         attention = self._attention(layer)
-        query = self.rotated(layer, self._heads(attention, "q", question), question_rope)
-        key = self.rotated(layer, self._heads(attention, "k", rows), rows_rope)
-        return query, key
+        query, key = self._heads(attention, "q", question), self._heads(attention, "k", rows)
+        query, _ = self.rotated(layer, query, query, question_rope)
+        return query, self.rotated(layer, key, key, rows_rope)[1]
 
     def qk_of_run(
         self, layer: int, run: range, rows: Tensor, rope: Rope
@@ -207,14 +207,10 @@ class Backbone:
         query = self._heads(attention, "q", rows[:, run.start : run.stop])
         key = self._heads(attention, "k", rows)
         around = (0, 0, run.start, rows.shape[1] - run.stop)
-        query, key = self.both_rotated(layer, functional.pad(query, around), key, rope)
+        query, key = self.rotated(layer, functional.pad(query, around), key, rope)
         return query[:, :, run.start : run.stop], key
 
-    def rotated(self, layer: int, heads: Tensor, rope: Rope) -> Tensor:
-        """``heads`` (B, H, R, d) turned by ``rope`` as the layer's attention does it."""
-        return self.both_rotated(layer, heads, heads, rope)[0]
-
-    def both_rotated(
+    def rotated(
         self, layer: int, query: Tensor, key: Tensor, rope: Rope
     ) -> tuple[Tensor, Tensor]:
         """``query`` and ``key`` (B, H, R, d), of one R, turned as the layer's attention does it."""

@@ -13,9 +13,9 @@ class Cohere2Vision(Backbone):
         "positions are not repacked"
     )
 
-    def both_rotated(
+    def rotated(
         self, layer: int, query: Tensor, key: Tensor, rope: Rope
     ) -> tuple[Tensor, Tensor]:
         if self.window(layer) is None:
             return query, key  # its full-attention layers know no positions
-        return super().both_rotated(layer, query, key, rope)
+        return super().rotated(layer, query, key, rope)

@@ -27,8 +27,10 @@ class Exaone45(Backbone):
     def input_norm(self, layer: int, hidden: Tensor) -> Tensor:
         return hidden  # a block norms what it gives, not what it is given
 
-    def rotated(self, layer: int, heads: Tensor, rope: Rope) -> Tensor:
+    def rotated(
+        self, layer: int, query: Tensor, key: Tensor, rope: Rope
+    ) -> tuple[Tensor, Tensor]:
         # beside layers of sliding windows, those of full attention know no positions
         if self.window(layer) is None and self.text_config.sliding_window is not None:
-            return heads
-        return super().rotated(layer, heads, rope)
+            return query, key
+        return super().rotated(layer, query, key, rope)

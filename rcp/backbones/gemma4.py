@@ -40,5 +40,8 @@ class Gemma4(Backbone):
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
         return unplaced(image)
 
-    def rotated(self, layer: int, heads: Tensor, rope: Rope) -> Tensor:
-        return self.rotary(layer)(heads, *rope)
+    def rotated(
+        self, layer: int, query: Tensor, key: Tensor, rope: Rope
+    ) -> tuple[Tensor, Tensor]:
+        turned = self.rotary(layer)
+        return turned(query, *rope), turned(key, *rope)
