@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import resource
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ import pytest
 from tests.mutation.mutants import Mutant, mutated
 
 OURS = ("rcp", "tests", "conftest")
+PATIENCE = 10
 
 
 def warm_up(tests: list[str]) -> None:
@@ -21,18 +23,23 @@ def warm_up(tests: list[str]) -> None:
     _forget_ours()
 
 
-def passes(tests: list[str], limit: float, mutant: Mutant | None = None) -> bool:
-    """Whether all of the test files ``tests`` pass, with ``mutant`` in, in ``limit`` seconds."""
+def passes(tests: list[str], limit: int, mutant: Mutant | None = None) -> bool:
+    """Whether all of the test files ``tests`` pass, with ``mutant`` in.
+
+    An error may make them endless: they may take ``limit`` seconds of a processor, which others
+    have no part in, and :data:`PATIENCE` times as long by the clock.
+    """
     substitute = None if mutant is None else Substitute(Path(mutant.file), mutated(mutant))
     child = os.fork()
     if child == 0:
         os.setsid()  # what the tests start ends with them
         code = 1
         try:
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
             code = _tested(tests, substitute)
         finally:
             os._exit(code)
-    return _waited_for(child, limit) == pytest.ExitCode.OK
+    return _waited_for(child, limit * PATIENCE) == pytest.ExitCode.OK
 
 
 def _tested(tests: list[str], substitute: "Substitute | None") -> int:
