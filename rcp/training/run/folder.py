@@ -111,14 +111,15 @@ def _facts() -> dict[str, str]:
 
 def _git_state() -> str:
     """Commit of the code that runs, with what is changed on top; empty outside a repository."""
-    root = Path(__file__).parents[2]
+    here = str(Path(__file__).parent)
     found = []
-    for command in (["rev-parse", "HEAD"], ["status", "--short", "--untracked-files=no"]):
+    # --porcelain names files from the repository's root, wherever in it this one is
+    for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
         try:
             run = subprocess.run(
-                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10
+                ["git", "-C", here, *command], capture_output=True, text=True, timeout=10
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
-        found.append(run.stdout.strip())
-    return "\n".join(found).strip()
+        found.append(run.stdout.rstrip())
+    return "\n".join(found).rstrip()
