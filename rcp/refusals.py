@@ -30,7 +30,7 @@ def refuse_layers(layers: Iterable[int], depth: int) -> None:
 
 def refuse_no_file(path: Path, option: str) -> None:
     """Raise ``UserError`` where no file ``path`` can be written, which ``option`` names."""
-    if os.path.isdir(path):  # not Path.is_dir, which raises where a name is too long
+    if os.path.isdir(path):
         raise UserError(f"{option} '{path}' is a folder: give the name of a file.")
     refuse_unwritable(path, option)
 

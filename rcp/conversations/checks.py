@@ -75,7 +75,7 @@ def _line(samples: Sequence[Sample]) -> str:
 
 def _bad_images(samples: Sequence[Sample], decode: bool) -> Iterator[tuple[Path, str]]:
     for image in dict.fromkeys(image for sample in samples for image in sample.images):
-        if not os.path.isfile(image):  # Path.is_file raises where a name is too long
+        if not os.path.isfile(image):
             yield image, "does not exist"
         elif decode:
             try:

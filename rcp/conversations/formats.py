@@ -6,6 +6,7 @@ LLaVA (a list of conversations, or one a line), plain questions (a list of ``{"i
 """
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -118,7 +119,7 @@ def _vqa_v2(content: dict[str, Any], path: Path) -> list[Row]:
     """Questions and annotations joined; image names are those of MS COCO."""
     name = path.name.replace("OpenEnded_", "").replace("questions", "annotations")
     beside = path.with_name(name)
-    if name == path.name or not beside.is_file():
+    if name == path.name or not os.path.isfile(beside):
         raise UserError(
             f"'{path}' holds questions of VQAv2, whose answers are published in a file of their "
             f"own: put '{beside.name}' beside it."

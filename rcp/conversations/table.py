@@ -113,7 +113,7 @@ def open_table(source: str, streaming: bool = False) -> Any:
 def _mapped(source: str) -> Any:
     import datasets
 
-    if (Path(source) / "state.json").is_file():
+    if os.path.isfile(Path(source) / "state.json"):
         return datasets.load_from_disk(source)
     return datasets.load_dataset(**_arguments(source))
 
@@ -141,7 +141,7 @@ def _files(path: Path) -> list[Path]:
     """The parquet or arrow files that ``path`` is or holds, in the order of their names."""
     if path.suffix.removeprefix(".") in KINDS:
         return [path]
-    if not os.path.isdir(path):  # Path.glob raises where a name is too long
+    if not os.path.isdir(path):
         return []
     found = (sorted(path.glob(f"*.{kind}")) for kind in KINDS)
     return next((files for files in found if files), [])

@@ -105,7 +105,7 @@ def load(
 def _description(path: Path) -> Any:
     """The contents of ``plugin.json``, whatever they are."""
     for name in (DESCRIPTION, WEIGHTS):
-        if not os.path.isfile(path / name):  # Path.is_file raises where a name is too long
+        if not os.path.isfile(path / name):
             raise UserError(
                 f"'{path}' is no exported plug-in: {name} is missing. Expected are {DESCRIPTION} "
                 f"and {WEIGHTS}, as export.py writes them."

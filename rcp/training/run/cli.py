@@ -1,5 +1,6 @@
 """The command line of train.py: LightningCLI with its one subcommand, `fit`, implied."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -89,7 +90,7 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         refuse_impossible(self.config.fit)
         last = standing(self._folder / f"{LAST}.ckpt")
-        if self.config.fit.resume and last.exists():
+        if self.config.fit.resume and os.path.exists(last):
             self.config.fit.ckpt_path = str(last)
         if self.config.fit.ckpt_path is not None:
             chosen = standing(Path(self.config.fit.ckpt_path))

@@ -38,7 +38,7 @@ def config_path(name: str) -> Path:
     Raises ``UserError`` where there is none, or one that YAML would silently mend.
     """
     for path in (Path(name), CONFIGS / name):
-        if os.path.isfile(path):  # Path.is_file raises where a name is too long
+        if os.path.isfile(path):
             _check(path)
             return path
     known = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml"))) or "none"

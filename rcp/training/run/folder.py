@@ -1,6 +1,7 @@
 """The folder of a run: configuration, versions, command, logs and checkpoints."""
 
 import json
+import os
 import platform
 import shlex
 import shutil
@@ -33,9 +34,9 @@ BARREN = {"config.yaml", "run.json", "logs", "tensorboard"}
 
 def refuse_existing_run(folder: Path) -> None:
     """Refuse a folder that already holds a run: its checkpoints may be worth hours."""
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f"'{folder}' is a file. Name a new folder with --run_folder.")
-    if (folder / "config.yaml").exists():
+    if os.path.exists(folder / "config.yaml"):
         raise UserError(
             f"'{folder}' already holds a run. Name another folder with --run_folder, go on with "
             "that run by --resume true, or remove the folder first."
@@ -48,7 +49,7 @@ def nothing_left_of_refusals(folder: Path) -> Iterator[None]:
     try:
         yield
     except UserError:
-        if folder.is_dir() and {path.name for path in folder.iterdir()} <= BARREN:
+        if os.path.isdir(folder) and {path.name for path in folder.iterdir()} <= BARREN:
             shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
         raise
 

@@ -33,7 +33,7 @@ def fingerprint(
 
 def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
     """Raise ``UserError`` unless the file ``path`` holds ``mine``; write it where there is none."""
-    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
+    if not os.path.isfile(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -89,7 +89,7 @@ def _of_samples(samples: Sequence[Sample]) -> str:
 
 
 def _of_file(image: Path) -> str:
-    return f"{image.name} {image.stat().st_size}" if image.is_file() else image.name
+    return f"{image.name} {image.stat().st_size}" if os.path.isfile(image) else image.name
 
 
 def _digest(parts: Any) -> str:
