@@ -387,8 +387,8 @@ def test_a_continuation_of_candidates_predicts_from_the_last_columns():
 
 
 def test_attention_is_a_mean_over_heads_and_real_rows():
-    weights = torch.zeros(2, 2, 3, 2)
+    weights = torch.zeros(2, 4, 3, 2)
     weights[0, 0, 0], weights[0, 1, 1] = torch.tensor([1.0, 2]), torch.tensor([3.0, 6])
     assert total_attention(weights)[0].tolist() == [4, 8]
     found = mean_over_question(weights, marks("xx.", "..."))
-    assert found.tolist() == [[1, 2], [0, 0]] and found.dtype == torch.float32
+    assert found.tolist() == [[0.5, 1], [0, 0]] and found.dtype == torch.float32

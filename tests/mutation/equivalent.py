@@ -15,6 +15,8 @@ EQUIVALENT: dict[str, str] = {
     "dtype=torch.long, device=run.device)  [1 + 1] #2": "one more count that nothing reads",
     "rcp/choosing/tokens.py: grid=none[..., None].expand(-1, -1, 2).float(),  [1 - 1] #2":
         "a continuation has no slot, so that none of none is none",
+    "rcp/choosing/tokens.py: height = torch.div(size, width, rounding_mode=\"floor\")"
+    "  [without rounding_mode=]": "a width divides its size",
     "rcp/choosing/view.py: rotary: bool = True,  [False]":
         "a protocol's default is for readers; that of LayerAttention counts",
 }
