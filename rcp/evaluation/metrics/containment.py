@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from rcp.errors import UserError
-from rcp.evaluation.metrics.answer_metric import AnswerMetric, refuse_unequal
+from rcp.evaluation.metrics.answer_metric import AnswerMetric
+from rcp.refusals import refuse_unequal
 
 FORMULAS = "HME100k"
 

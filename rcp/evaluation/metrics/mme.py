@@ -8,8 +8,9 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from rcp.errors import UserError
-from rcp.evaluation.metrics.answer_metric import AnswerMetric, refuse_unequal
+from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.evaluation.metrics.yes_no import label
+from rcp.refusals import refuse_unequal
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark",
