@@ -7,6 +7,7 @@ as ``benchmarks/results/mutation.{json,md}``.
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,11 +16,13 @@ from benchmarks.environment import environment
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants
 from tests.mutation.relevant import OF_ALL, OF_ROOM
-from tests.mutation.runner import passes, warm_up
+from tests.mutation.runner import tried, warm_up
 from tests.mutation.score import ENOUGH, page, score
 
 VERDICTS = Path("runs/mutation.json")
 RECORD = Path("benchmarks/results/mutation.json")
+LONGEST = 600
+"""Seconds of a processor for the tests of a room."""
 
 
 def sample(rooms: Iterable[str], size: int) -> dict[str, list[Mutant]]:
@@ -38,9 +41,6 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation", description=__doc__)
     parser.add_argument("rooms", nargs="*", metavar="ROOM", help="such as rcp/repair; all of them")
     parser.add_argument("--sample", type=int, default=400, help="mutants of all rooms (400)")
-    parser.add_argument(
-        "--limit", type=int, default=120, help="a mutant's seconds of a processor (120)"
-    )
     options = parser.parse_args()
     if unknown := sorted(set(options.rooms) - set(OF_ROOM)):
         parser.error(f"'{unknown[0]}' is no room with a list of tests: {', '.join(OF_ROOM)}.")
@@ -50,13 +50,15 @@ def main() -> int:
     warm_up(sorted({test for room in OF_ROOM.values() for test in [*room, *OF_ALL]}))
     for room, errors in drawn.items():
         tests = [*OF_ROOM[room], *OF_ALL]
-        if not passes(tests, options.limit):
+        sound, seconds = tried(tests, LONGEST)
+        if not sound:
             parser.error(f"the tests of {room} fail without any error in it: mend them first")
         for mutant in errors:
             if verdicts.get(mutant.name) == "caught" or mutant.name in EQUIVALENT:
                 continue
             begun = time.monotonic()
-            verdict = "survived" if passes(tests, options.limit, mutant) else "caught"
+            survived, _ = tried(tests, math.ceil(3 * seconds), mutant)
+            verdict = "survived" if survived else "caught"
             print(f"{verdict}  {time.monotonic() - begun:4.1f} s  {mutant.name}", flush=True)
             verdicts[mutant.name] = verdict
             VERDICTS.write_text(json.dumps(verdicts, indent=1, sort_keys=True) + "\n")

@@ -23,11 +23,11 @@ def warm_up(tests: list[str]) -> None:
     _forget_ours()
 
 
-def passes(tests: list[str], limit: int, mutant: Mutant | None = None) -> bool:
-    """Whether all of the test files ``tests`` pass, with ``mutant`` in.
+def tried(tests: list[str], limit: int, mutant: Mutant | None = None) -> tuple[bool, float]:
+    """Whether all of the test files ``tests`` pass, with ``mutant`` in, and their seconds.
 
-    An error may make them endless: they may take ``limit`` seconds of a processor, which others
-    have no part in, and :data:`PATIENCE` times as long by the clock.
+    These are a processor's, in which others have no part. An error may make tests endless: they
+    may take ``limit`` of them, and :data:`PATIENCE` times as long by the clock.
     """
     substitute = None if mutant is None else Substitute(Path(mutant.file), mutated(mutant))
     child = os.fork()
@@ -39,7 +39,7 @@ def passes(tests: list[str], limit: int, mutant: Mutant | None = None) -> bool:
             code = _tested(tests, substitute)
         finally:
             os._exit(code)
-    return _waited_for(child, limit * PATIENCE) == pytest.ExitCode.OK
+    return _waited_for(child, limit * PATIENCE)
 
 
 def _tested(tests: list[str], substitute: "Substitute | None") -> int:
@@ -52,16 +52,17 @@ def _tested(tests: list[str], substitute: "Substitute | None") -> int:
     return pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
 
 
-def _waited_for(child: int, limit: float) -> int:
+def _waited_for(child: int, limit: float) -> tuple[bool, float]:
     end = time.monotonic() + limit
     while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
+        done, status, used = os.wait4(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status)
+            code = os.waitstatus_to_exitcode(status)
+            return code == pytest.ExitCode.OK, used.ru_utime + used.ru_stime
         time.sleep(0.02)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return -signal.SIGKILL
+    return False, limit
 
 
 def _forget_ours() -> None:
