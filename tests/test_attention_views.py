@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 import rcp
 from rcp.choosing.view import mean_over_question
@@ -143,13 +144,36 @@ def test_both_modes_see_the_same_after_a_drop(tiny_llava, batch):
         assert keys.abs().max() < 1e-5
 
 
+@torch.no_grad()
+def test_a_question_of_one_word_is_its_own_last(tiny_llava):
+    batch = tiny_inputs(questions=(0, 3), images=(1, 1))  # a separator follows each image
+    seen = views(tiny_llava, batch, "drop")[1].attention
+    tiny_llava.set_attn_implementation("eager")
+    weights = tiny_llava(**batch, output_attentions=True).attentions[1]
+    for row in range(2):
+        image, _ = columns(batch, row)
+        found, expected = seen("last")[row, :, 0], weights[row, :, -1][:, image]
+        assert expected.std() > 1e-3 and (found - expected).abs().max() < TOLERANCE
+
+
+@torch.no_grad()
+def test_a_guide_is_the_same_beside_an_empty_cache(tiny_llava, batch):
+    plugin, probes = probing(tiny_llava, ["full_attention"])
+    with rcp.attach(tiny_llava, plugin, "drop"):
+        for given in ({}, {"past_key_values": DynamicCache()}):
+            tiny_llava(**batch, **given)
+    for probe in probes.values():
+        without, beside = probe.views
+        assert torch.equal(without.full_attention, beside.full_attention)
+
+
 def test_a_second_turn_has_no_guide(tiny_llava, batch):
     plugin, _ = probing(tiny_llava, ["full_attention"])
-    plain, _ = probing(tiny_llava, [])
     with rcp.attach(tiny_llava, plugin, "drop"), torch.no_grad():
         cache = tiny_llava(**batch).past_key_values
         mask = torch.cat([batch["attention_mask"]] * 2, 1)
-        with pytest.raises(rcp.UserError, match="already in this cache"):
+        length = batch["input_ids"].shape[1]
+        with pytest.raises(rcp.UserError, match=f"the {length} tokens already in this cache"):
             tiny_llava(**batch | {"attention_mask": mask}, past_key_values=cache)
     assert not any(m._forward_pre_hooks for m in tiny_llava.modules())
 
