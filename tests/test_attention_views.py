@@ -156,6 +156,19 @@ def test_a_question_of_one_word_is_its_own_last(tiny_llava):
         assert expected.std() > 1e-3 and (found - expected).abs().max() < TOLERANCE
 
 
+def test_a_sample_without_a_word_asks_nothing(tiny_llava):
+    batch = tiny_inputs(questions=(0, 3), images=(1, 1), side="right")
+    image = batch["input_ids"][0] == IMAGE
+    # the image's tokens first, so that a row in place of the question's would see one
+    batch["input_ids"][0] = torch.where(image.sort(descending=True).values, IMAGE, 0)
+    batch["attention_mask"][0] = batch["input_ids"][0] == IMAGE
+    seen = views(tiny_llava, batch, "drop")[1]
+    assert seen.question_valid.sum(1).tolist() == [0, 4]
+    assert not seen.attention("last")[0].any() and not seen.question_attention[0].any()
+    assert not seen.attention("visual", "last")[0].any()
+    assert seen.attention("last")[1].any() and seen.attention("visual")[0].any()
+
+
 @torch.no_grad()
 def test_a_guide_is_the_same_beside_an_empty_cache(tiny_llava, batch):
     plugin, probes = probing(tiny_llava, ["full_attention"])
