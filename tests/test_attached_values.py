@@ -249,6 +249,32 @@ def test_key_bias_is_the_logarithm_of_what_is_kept():
     assert found.flatten().tolist() == pytest.approx([0.0, -0.693147, -27.631021], abs=1e-5)
 
 
+def masks_given(case, plugin, inputs) -> list[Tensor | None]:
+    """What each layer gets as its mask in a prefill without the dropped tokens."""
+    given = []
+    with rcp.attach(case.model, plugin):
+        hooks = [
+            layer.register_forward_pre_hook(
+                lambda _, args, kwargs: given.append(kwargs["attention_mask"]), with_kwargs=True
+            )
+            for layer in case.model.get_decoder().layers
+        ]
+        case.model(**inputs)
+        for hook in hooks:
+            hook.remove()
+    return given
+
+
+@torch.no_grad()
+def test_equally_long_rows_go_on_without_a_mask_and_ragged_ones_with_one(case):
+    """As in the model itself: attention without one is the faster."""
+    plugin = plugin_for(case, rcp_spec((0, 2), (0.5, 0.2), ()))
+    alike = masks_given(case, plugin, case.inputs([Sample(3), Sample(6)]))
+    assert alike == [None] * len(case.model.get_decoder().layers)
+    ragged = masks_given(case, plugin, case.inputs([Sample(3), Sample(6, images=2)]))
+    assert not any(mask is None for mask in ragged)
+
+
 VALID = torch.tensor([[True, False], [True, True]])
 INDEX = torch.tensor([[0, 2], [1, 2]])
 

@@ -17,6 +17,8 @@ EQUIVALENT: dict[str, str] = {
         "a continuation has no slot, so that none of none is none",
     "rcp/choosing/tokens.py: height = torch.div(size, width, rounding_mode=\"floor\")"
     "  [without rounding_mode=]": "a width divides its size",
+    "rcp/attaching/forwards/drop.py: self.masks.clear()  [left out]":
+        "masks are kept by stage: those of an earlier one are not asked for again",
     "rcp/choosing/view.py: rotary: bool = True,  [False]":
         "a protocol's default is for readers; that of LayerAttention counts",
 }
