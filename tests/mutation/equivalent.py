@@ -19,6 +19,12 @@ EQUIVALENT: dict[str, str] = {
     "  [without rounding_mode=]": "a width divides its size",
     "rcp/attaching/forwards/drop.py: self.masks.clear()  [left out]":
         "masks are kept by stage: those of an earlier one are not asked for again",
+    "rcp/attaching/forwards/drop.py: binds = window is not None and "
+    "self.past_length + rows.length > window  [GtE]":
+        "a window as long as all there is forbids nothing",
+    "rcp/attaching/forwards/drop.py: bidirectional = self.backbone.bidirectional and "
+    "self.tokens.has_images  [Or]":
+        "the model's own rule among new rows without images, or of a causal model, is causal",
     "rcp/choosing/view.py: rotary: bool = True,  [False]":
         "a protocol's default is for readers; that of LayerAttention counts",
 }
