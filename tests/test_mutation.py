@@ -23,6 +23,8 @@ def f(a: int | None = 2) -> dict[str, 4]:
     b = a.clamp(min=0)
     b += 5
     y(b)
+    if b:
+        return None
     return a < b and True
 '''
 
@@ -39,7 +41,7 @@ def test_what_is_said_stays_and_what_is_computed_changes(file: Path):
     assert sorted(whats) == sorted([
         "2 + 1", "2 - 1", "if not", "without Not", "left out", "without clamp", "without min=",
         "0 + 1", "0 - 1", "left out", "5 + 1", "5 - 1", "left out", "returns None", "Or", "LtE",
-        "False",
+        "False", "if not",
     ])
 
 
