@@ -6,6 +6,8 @@ from transformers import DynamicCache
 
 import rcp
 from rcp.choosing.view import mean_over_question
+from tests.decoding import family
+from tests.families import Sample
 from tests.probe import probing
 from tests.tiny import IMAGE, tiny_inputs
 
@@ -178,6 +180,28 @@ def test_a_guide_is_the_same_beside_an_empty_cache(tiny_llava, batch):
     for probe in probes.values():
         without, beside = probe.views
         assert torch.equal(without.full_attention, beside.full_attention)
+
+
+@torch.no_grad()
+def test_a_guide_sees_an_image_of_one_token(tiny_llava):
+    plugin, probes = probing(tiny_llava, ["full_attention"], layers=(1,), ratios=(0.5,))
+    with rcp.attach(tiny_llava, plugin, "drop"):
+        tiny_llava(input_ids=torch.tensor([[1, 5, IMAGE, 7, 20, 21]]))
+    guide = probes[1].views[0].full_attention
+    assert guide.shape == (1, 6, 1) and (guide > 0).all()
+
+
+@pytest.mark.parametrize("name, has", [("llava-llama", True), ("idefics3", False)])
+@torch.no_grad()
+def test_what_a_method_can_do_without_is_there_where_the_model_has_it(name: str, has: bool):
+    case = family(name)
+    plugin, probes = probing(case.model, [])
+    for probe in probes.values():
+        probe.uses = frozenset({"vision_cls_attention"})
+    with rcp.attach(case.model, plugin, "drop"):
+        case.model(**case.inputs([Sample(3)]))
+    seen = [probe.views[0].vision_cls_attention for probe in probes.values()]
+    assert all((fact is not None) is has for fact in seen)
 
 
 def test_a_second_turn_has_no_guide(tiny_llava, batch):

@@ -28,7 +28,8 @@ OF_ROOM = {
         "tests/test_attachment.py",
         "tests/test_methods.py", "tests/test_before_decoder.py", "tests/test_lora.py",
         "tests/test_relevance.py", "tests/test_parity.py", "tests/test_families_repack.py",
-        "tests/test_families_generate.py", "tests/test_mask_gradients.py",
+        "tests/test_families_generate.py", "tests/test_families_placement.py",
+        "tests/test_mask_gradients.py",
     ],
 }
 """Room → test files, besides :data:`OF_ALL`."""
