@@ -23,7 +23,7 @@ from torch import Tensor
 import rcp
 from benchmarks.environment import environment
 from benchmarks.gpu.entrants import NINTH
-from benchmarks.gpu.shape import TEXT, Shape, prompts, random_model
+from benchmarks.gpu.shape import Shape, prompts, random_model
 from benchmarks.gpu.speed import MIB, Entrant
 from rcp.attaching.cache_names import cache_in, cache_name
 from rcp.attaching.given_images import encode_images

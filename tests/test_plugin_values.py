@@ -1,7 +1,6 @@
 """What a plug-in refuses, adds and writes down, by value."""
 
 import json
-import math
 import stat
 
 import pytest
