@@ -80,7 +80,7 @@ def refuse_late_validation(data: ConversationDataModule, trainer: pl.Trainer) ->
     """Refuse a validation after more batches than an epoch has: Lightning would, but later."""
     interval, limit = trainer.val_check_interval, trainer.limit_train_batches
     by_epoch = trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches
-    if data.streaming or not by_epoch or not isinstance(interval, int):
+    if data.endless or not by_epoch or not isinstance(interval, int):
         return
     batches = -(-data.samples // (data.batch_size * trainer.world_size))
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)

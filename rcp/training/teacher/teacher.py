@@ -65,15 +65,17 @@ class Teacher:
         """Open ``part`` of the folder, and complete it if need be.
 
         "train" holds images and answer rows, "relevance" that of the same samples, "validation"
-        images alone. Raises ``UserError`` for a stream, whose samples are not known beforehand.
+        images alone. Raises ``UserError`` for data without an end, whose samples are not known
+        beforehand.
         """
         if self.folder is None or part in self.caches:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if data.streaming:
+        if data.endless:
             raise UserError(
-                "model.teacher_cache keeps something for each sample, which a stream does not "
-                "list. Set model.teacher_cache to null, or data.streaming to false."
+                "model.teacher_cache keeps something for each sample, which data without an end do "
+                "not list. Set model.teacher_cache to null, or train on a file or data set as a "
+                "whole."
             )
         training = part != "validation"
         dataset = data.train_dataset if training else data.val_dataset
