@@ -182,6 +182,45 @@ class ReadingCLI(TrainingCLI):
         """Nothing is run."""
 
 
+class LabellingCLI(TrainingCLI):
+    """Makes all that a run of a single process needs, and runs nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        refuse_impossible(self.config.fit)
+        trainer = self.config.fit.trainer
+        trainer.strategy, trainer.devices, trainer.num_nodes = "auto", 1, 1
+        trainer.logger = False
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+
+def label(arguments: Sequence[str], process: int, processes: int) -> list[str]:
+    """Write the share of ``process`` of ``processes`` in the teacher cache of a run with these
+    ``arguments``; a line about each part.
+
+    Raises ``UserError`` for what a run would refuse, and where it has no such cache.
+    """
+    made = _parsed(LabellingCLI, arguments)
+    training, trainer = made.model, made.trainer
+    trainer.datamodule = made.datamodule  # type: ignore[attr-defined]
+    made.datamodule.trainer = trainer
+    trainer.strategy.connect(training)
+    training.to(trainer.strategy.root_device)
+    asked = [*training.parts_of_teacher, "validation"]
+    parts = [part for part in asked if training.teacher.keeps(part)]
+    if not parts:
+        raise UserError(
+            "model.teacher_cache is null, so that the run keeps nothing of its teacher. Name a "
+            "folder that all processes share with --model.teacher_cache."
+        )
+    caches = [training.teacher.filled(part, trainer, process, processes) for part in parts]
+    return [
+        f"{cache.shards.folder}: {cache.files - cache.missing} of {cache.files} files are there"
+        for cache in caches
+    ]
+
+
 def read_configuration(arguments: Sequence[str]) -> Namespace:
     """What a run with these ``arguments`` would be given, defaults included, as plain values.
 
