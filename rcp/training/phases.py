@@ -90,6 +90,11 @@ class GuideOptions:
         return chosen
 
 
+def guide_options(said: GuideOptions | Literal["online"] | None) -> GuideOptions | None:
+    """What ``model.guide`` says, its one word written out."""
+    return GuideOptions(online=True, share=1.0) if said == "online" else said
+
+
 @dataclass
 class RetentionOptions:
     """Soft retention at the start of the end-to-end phase. CoViPAL stage 2 [note].

@@ -34,10 +34,16 @@ from rcp.training.guided import (
     parts_stand_still,
     refuse_waiting_for_idle_parts,
 )
-from rcp.training.objective import answer_logits, loss_terms, term_weights
+from rcp.training.objective import (
+    answer_logits,
+    loss_terms,
+    parts_of_teacher,
+    reads_answers,
+    term_weights,
+)
 from rcp.training.optimizer import optimizer_of
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
-from rcp.training.phases import GuideOptions, Moment, RetentionOptions, moment
+from rcp.training.phases import GuideOptions, Moment, RetentionOptions, guide_options, moment
 from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.sharded import is_sharded
 from rcp.training.taught import take_pruners
@@ -121,7 +127,7 @@ class PluginTraining(ValidatedTraining):
                 "and there is no repair adapter. Give model.plugin.repair or lora, or a learned "
                 "pruner."
             )
-        guide = GuideOptions(online=True, share=1.0) if guide == "online" else guide
+        guide = guide_options(guide)
         if optimizer.pruners == 0 and (guide is None or guide.share < 1):
             _check_others_train(self.plugin)
         if pruners_from is not None:
@@ -164,7 +170,7 @@ class PluginTraining(ValidatedTraining):
             refuse_waiting_for_idle_parts(self.trainer)
         self.train()
         self._seed = torch.initial_seed()
-        for part in self.parts_of_teacher:
+        for part in parts_of_teacher(self.weights, self.guide):
             self.teacher.open(part, self.trainer)
 
     @property
@@ -268,20 +274,12 @@ class PluginTraining(ValidatedTraining):
         return self.plugin.at_budget(math.exp(low + draw * (high - low)))
 
     @property
-    def parts_of_teacher(self) -> list[str]:
-        """What the steps ask of the teacher, by the names of :meth:`Teacher.open`."""
-        guide = self.guide
-        guided_alone = guide is not None and guide.share == 1 and not guide.online
-        answers = self._asked_of_teacher is not None and not guided_alone
-        relevance = guide is not None and guide.layer is None
-        return ["images", *["answers"] * answers, *["relevance"] * relevance]
-
-    @property
     def _asked_of_teacher(self) -> Sequence[int] | None:
         """The layers whose answer rows a term compares; None where none reads the answers."""
-        if "repair" in self.weights and self.plugin.repair is not None:
-            return self.plugin.repair.layers
-        return () if "distillation" in self.weights else None
+        if not reads_answers(self.weights):
+            return None
+        repair = self.plugin.repair
+        return repair.layers if repair is not None and "repair" in self.weights else ()
 
     def _answers_of_teacher(self, batch: Batch) -> Answers | None:
         """The frozen model's own logits and statistics, where a term asks for them."""

@@ -17,6 +17,7 @@ from rcp.backbones import backbone_for
 from rcp.errors import UserError
 from rcp.training.checkpoint import check_goes_on, check_resumable, read_checkpoint
 from rcp.training.data_module import ConversationDataModule
+from rcp.training.objective import parts_of_teacher
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.config_files import configs_first, only_our_classes
 from rcp.training.run.folder import (
@@ -207,7 +208,7 @@ def label(arguments: Sequence[str], process: int, processes: int) -> list[str]:
     made.datamodule.trainer = trainer
     trainer.strategy.connect(training)
     training.to(trainer.strategy.root_device)
-    asked = [*training.parts_of_teacher, "validation"]
+    asked = [*parts_of_teacher(training.weights, training.guide), "validation"]
     parts = [part for part in asked if training.teacher.keeps(part)]
     if not parts:
         raise UserError(
