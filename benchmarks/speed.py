@@ -25,9 +25,9 @@ from benchmarks.environment import environment
 from benchmarks.gpu.entrants import NINTH
 from benchmarks.gpu.shape import Shape, prompts, random_model
 from benchmarks.gpu.speed import MIB, Entrant
+from rcp.atomic_write import atomic
 from rcp.attaching.cache_names import cache_in, cache_name
 from rcp.attaching.given_images import encode_images
-from rcp.atomic_write import atomic
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import kv_bytes, prefill_flops
 from rcp.base_model.sizes import decoder_sizes
