@@ -177,6 +177,7 @@ def test_each_pair_is_multiplied_once(tokens: int, monkeypatch):
     assert products(vectors, out=out[:, 1:]).data_ptr() == out[:, 1:].data_ptr()
     torch.testing.assert_close(out[:, 1:], vectors @ vectors.mT)
     assert torch.equal(out[:, 1:], out[:, 1:].mT) and out[:, 0].isnan().all()
+    assert torch.equal(products(vectors), out[:, 1:])
 
 
 def test_a_picture_wider_than_a_block_is_the_same(monkeypatch):
@@ -187,7 +188,9 @@ def test_a_picture_wider_than_a_block_is_the_same(monkeypatch):
 
 
 def test_cosines_of_vectors_that_want_a_gradient_want_none():
-    assert not cosines(torch.randn(1, 3, 4, requires_grad=True)).requires_grad
+    vectors = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
+    before = vectors.clone()
+    assert not cosines(vectors).requires_grad and torch.equal(vectors, before)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 NOBODY = -torch.inf
 """The worth of a token that cannot be picked."""
@@ -43,19 +44,18 @@ def cosines(vectors: Tensor) -> Tensor:
     shape of the product it came from: with other tokens dead, in another batch, on another
     device. [ours]
     """
-    unit = normalised(vectors)
-    batch, tokens, _ = unit.shape
-    return products(unit, out=unit.new_empty(batch, tokens, tokens)).round_(decimals=9)
+    return products(normalised(vectors)).round_(decimals=9)
 
 
 @torch.no_grad()
-def products(vectors: Tensor, *, out: Tensor) -> Tensor:
-    """``vectors @ vectors.mT`` (B, N, D) → ``out`` (B, N, N), each pair multiplied once.
+def products(vectors: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """``vectors @ vectors.mT`` (B, N, D) → (B, N, N), each pair multiplied once; no gradient.
 
     Half the work of the plain product where N is large, as what lies below the diagonal is copied
     from above it.
     """
-    tokens = vectors.shape[1]
+    batch, tokens, _ = vectors.shape
+    out = vectors.new_empty(batch, tokens, tokens) if out is None else out
     for start in range(0, tokens, BLOCK):
         rows, rest = slice(start, start + BLOCK), slice(start + BLOCK, tokens)
         torch.matmul(vectors[:, rows], vectors[:, start:].mT, out=out[:, rows, start:])
@@ -64,10 +64,11 @@ def products(vectors: Tensor, *, out: Tensor) -> Tensor:
     return out
 
 
+@torch.no_grad()
 def normalised(vectors: Tensor) -> Tensor:
     """``vectors`` (..., D) over their lengths, fp64; a zero vector stays zero."""
-    vectors = vectors.double()
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    unit = vectors.to(torch.float64, copy=True)  # in place from here on
+    return functional.normalize(unit, dim=-1, out=unit)
 
 
 def rows_at(matrix: Tensor) -> After:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rcp.choosing.greedy import NOBODY, After, cosines, greedy, rows_at
+from rcp.choosing.greedy import NOBODY, After, cosines, greedy, products, rows_at
 from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
 from rcp.typed_values import check_range
@@ -66,7 +66,7 @@ def effective_rank(tokens: Tensor) -> Tensor:
     Zero rows do not count. Rounded to 1e-6, so that it does not depend on how many there are.
     """
     tokens = tokens.double()
-    gram = tokens.mT @ tokens if tokens.shape[1] > tokens.shape[2] else tokens @ tokens.mT
+    gram = products(tokens.mT if tokens.shape[1] > tokens.shape[2] else tokens)
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = singular / singular.sum(1, keepdim=True).clamp(min=1e-30)
     entropy = -torch.xlogy(share, share).sum(1)
