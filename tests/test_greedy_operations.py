@@ -50,7 +50,7 @@ def operations(name: str, tokens: int, count: int, batch: int = 1) -> Counter[st
 ONCE = {"divprune": 28, "todre": 30, "agilepruner": 48, "mmtok": 47, "zoo_prune": 46}
 """At the first pick, and before and after all picks."""
 
-A_PICK = {"divprune": 3, "todre": 3, "zoo_prune": 3, "agilepruner": 6, "mmtok": 17}
+A_PICK = {"divprune": 3, "todre": 3, "zoo_prune": 3, "agilepruner": 6, "mmtok": 16}
 """At each further pick: an argmax, and what tokens are worth then."""
 
 

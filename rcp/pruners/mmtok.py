@@ -42,8 +42,8 @@ class MMTokPruner(Pruner):
 
     def select(self, view: View, counts: Tensor) -> Tensor:
         alive = view.alive
-        question = normalised(view.given("question_embeds")) / self.text_temperature
-        encoder = normalised(view.given("encoder_tokens")) * self.image_temperature**-0.5
+        question = normalised(view.given("question_embeds")).div_(self.text_temperature)
+        encoder = normalised(view.given("encoder_tokens")).mul_(self.image_temperature**-0.5)
         texts, (batch, tokens) = question.shape[1], alive.shape
         logits = question.new_empty(batch, texts + tokens, tokens)
         projected = normalised(view.given("projected"))
@@ -69,29 +69,31 @@ def coverage(cover: Tensor, weights: Tensor, alive: Tensor) -> tuple[Tensor, Aft
 
     def after(pick: Tensor) -> Tensor:
         column = cover.gather(2, pick[:, None, None].expand(-1, cover.shape[1], 1))[..., 0]
-        less(worth, cover, weights, best, column)
+        less(worth, cover, weights, best, (column - best).clamp_(min=0))
         torch.maximum(best, column, out=best)
         return worth.scatter_(1, pick[:, None], NOBODY).round(decimals=12)
 
     return worth.round(decimals=12), after
 
 
-def _less(worth: Tensor, cover: Tensor, weights: Tensor, best: Tensor, column: Tensor) -> None:
-    """Take from ``worth`` (B, N) what no token adds any more where ``best`` (B, R) goes up to
-    ``column`` (B, R)."""
-    less = (cover - best[..., None]).clamp_(min=0)
-    torch.minimum(less, (column - best).clamp_(min=0)[..., None], out=less)
-    worth[:, None].baddbmm_(weights[:, None], less, alpha=-1)
+def _less(worth: Tensor, cover: Tensor, weights: Tensor, best: Tensor, rise: Tensor) -> None:
+    """Take from ``worth`` (B, N) what is added no more when ``best`` (B, R) goes up by ``rise``."""
+    _take(worth, cover - best[..., None], weights, rise)
 
 
-def _less_by_few(
-    worth: Tensor, cover: Tensor, weights: Tensor, best: Tensor, column: Tensor
-) -> None:
-    """Likewise on the host, where asking which rows go up costs nothing: few, after some picks."""
-    for sample, rises in enumerate(column > best):
+def _less_by_few(worth: Tensor, cover: Tensor, weights: Tensor, best: Tensor, rise: Tensor) -> None:
+    """Likewise on a host, which need not wait to learn what rises: little, after a few picks."""
+    for sample, rises in enumerate(rise):
         rows = rises.nonzero()[:, 0]
-        facts = (cover, weights, best, column)
-        _less(worth[sample, None], *(fact[sample].index_select(0, rows)[None] for fact in facts))
+        few = (fact[sample].index_select(0, rows)[None] for fact in (cover, best, weights, rise))
+        cover_of, best_of, weights_of, rise_of = few
+        _take(worth[sample, None], cover_of.sub_(best_of[..., None]), weights_of, rise_of)
+
+
+def _take(worth: Tensor, above: Tensor, weights: Tensor, rise: Tensor) -> None:
+    """``above`` (B, R, N), which is used up: how much better than the best so far tokens cover."""
+    torch.minimum(above.clamp_(min=0), rise[..., None], out=above)
+    worth[:, None].baddbmm_(weights[:, None], above, alpha=-1)
 
 
 def _even(rows: Tensor) -> Tensor:
