@@ -44,7 +44,7 @@ def _turns(sample: bytes, most: int) -> NDArray[np.int64]:
     worth[alive == 0] = -np.inf
     # tokens nearer the centre win the first pick and every tie; those without a place stay last
     handicap = np.where(placed, centre * 1e-3, -np.inf)
-    turns = np.full(len(worth), len(worth))
+    turns = np.full(len(worth), len(worth), dtype=np.int64)
     for turn in range(min(most, int(alive.sum()))):
         pick = worth.argmax()
         turns[pick] = turn
