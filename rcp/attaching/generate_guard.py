@@ -40,6 +40,29 @@ class Guard:
             self._local.generating = outer
 
 
+class NoContinuousBatching:
+    """Stands in for what begins continuous batching, `generate_batch` included, and refuses it.
+
+    A manager that was made before is met in its forwards: see :func:`refuse_pages`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._stand_in = StandIn(model, "init_continuous_batching", self._begin)
+
+    def remove(self) -> None:
+        """Give the model its own method back."""
+        self._stand_in.undo()
+
+    def _begin(self, *_: Any, **__: Any) -> Any:
+        raise continuous_batching()
+
+
+def refuse_pages(cache: Any) -> None:
+    """Raise ``UserError`` for a ``cache`` of pages, which knows no length of a sequence."""
+    if cache is not None and not hasattr(cache, "get_seq_length"):
+        raise continuous_batching()
+
+
 def _check_request(
     model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], fixed_length: bool
 ) -> None:
@@ -54,8 +77,26 @@ def _check_request(
             f"the question is known. Leave it at None while a plug-in is attached."
         )
     cache = call.get("cache_implementation", getattr(config, "cache_implementation", None))
+    if cache == "paged":
+        raise continuous_batching()
     if cache is not None and "static" in cache and not fixed_length:
         raise static_cache(cache)
+    exit_at = call.get("assistant_early_exit", getattr(config, "assistant_early_exit", None))
+    if exit_at is not None:
+        raise UserError(
+            f"assistant_early_exit={exit_at} drafts with the first layers of the same model, whose "
+            f"cache would hold what the others have not dropped. Use prompt_lookup_num_tokens or "
+            f"an assistant_model, or detach the plug-in."
+        )
+
+
+def continuous_batching() -> UserError:
+    """The refusal of `generate_batch` and of all else that packs prompts into a paged cache."""
+    return UserError(
+        "Continuous batching (generate_batch) keeps one table of pages for all layers, but "
+        "dropping leaves each layer its own tokens. Use generate, which takes batches too, or "
+        "detach the plug-in."
+    )
 
 
 def static_cache(name: str) -> UserError:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rcp.attaching.encoder_watch import Watch
 from rcp.attaching.forwards.forward import Setup
-from rcp.attaching.generate_guard import Guard
+from rcp.attaching.generate_guard import Guard, NoContinuousBatching
 from rcp.attaching.hooks import Hook
 from rcp.attaching.lora_hooks import hook_lora
 from rcp.attaching.relay import Relay
@@ -124,6 +124,8 @@ class Handle:
             if self.setup.plugin.lora is not None and self.mode != "record":
                 self._hooks += hook_lora(self.setup.plugin.lora, model, self._dtype(0))
             self._watch = Watch(backbone, self.setup.facts, relay.encoded)
+            if hasattr(model, "init_continuous_batching"):
+                self._hooks.append(NoContinuousBatching(model))
             if self.mode == "drop" and hasattr(model, "generate"):
                 relay.guard = Guard(model, fixed_length=self.setup.before_decoder)
             _forget_compiled()

@@ -12,7 +12,7 @@ from rcp.attaching.forwards.ahead import AheadForward
 from rcp.attaching.forwards.call import Call
 from rcp.attaching.forwards.forward import Forward, Setup
 from rcp.attaching.forwards.opening import open_forward
-from rcp.attaching.generate_guard import Guard
+from rcp.attaching.generate_guard import Guard, refuse_pages
 from rcp.attaching.hooks import OfThread
 
 
@@ -47,6 +47,7 @@ class Relay:
         trace, prompt = (getattr(self.local, name, None) for name in ("trace", "prompt"))
         generating = self.guard is not None and self.guard.generating
         call = Call.of(arguments, prompt, generating)
+        refuse_pages(call.cache)
         self.local.forward = open_forward(self.setup, self.mode, call, trace)
         self.local.forward.entry.encoded = carried(arguments.get("mm_encoder_outputs"))
 
