@@ -27,6 +27,11 @@ EQUIVALENT: dict[str, str] = {
         "the model's own rule among new rows without images, or of a causal model, is causal",
     "rcp/attaching/forwards/drop.py: block = block > torch.finfo(block.dtype).min / 2  [GtE]":
         "a mask to add holds zeros and its type's floor",
+    "rcp/attaching/forwards/drop.py: return layer < len(layers) and "
+    "getattr(layers[layer], \"is_sliding\", False)  [LtE]":
+        "a cache with a past has all its layers",
+    "rcp/attaching/forwards/forward.py: wanted = torch.tensor(counts, dtype=torch.long, "
+    "device=device)  [without dtype=]": "integers become long by themselves",
     "rcp/choosing/view.py: rotary: bool = True,  [False]":
         "a protocol's default is for readers; that of LayerAttention counts",
 }
