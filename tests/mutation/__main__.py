@@ -49,7 +49,7 @@ def main() -> int:
     drawn = sample(options.rooms or OF_ROOM, options.sample)
     warm_up(sorted({test for room in OF_ROOM.values() for test in [*room, *OF_ALL]}))
     for room, errors in drawn.items():
-        tests = [*OF_ROOM[room], *OF_ALL]
+        tests = list(dict.fromkeys([*OF_ROOM[room], *OF_ALL]))
         wanting = [
             mutant for mutant in errors
             if verdicts.get(mutant.name) != "caught" and mutant.name not in EQUIVALENT

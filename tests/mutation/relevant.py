@@ -24,8 +24,8 @@ OF_ROOM = {
     "rcp/attaching": [
         "tests/test_survivors.py", "tests/test_repairing.py", "tests/test_stand_in.py",
         "tests/test_cache_names.py", "tests/test_attention_views.py",
-        "tests/test_attached_values.py", "tests/test_masking.py", "tests/test_record.py",
-        "tests/test_attachment.py",
+        "tests/test_attached_values.py", "tests/test_golden.py", "tests/test_masking.py",
+        "tests/test_record.py", "tests/test_attachment.py",
         "tests/test_methods.py", "tests/test_before_decoder.py", "tests/test_lora.py",
         "tests/test_relevance.py", "tests/test_parity.py", "tests/test_families_repack.py",
         "tests/test_families_generate.py", "tests/test_families_placement.py",
