@@ -95,9 +95,9 @@ def test_a_score_counts_what_a_test_could_tell():
 def test_an_error_that_never_ends_is_caught(tmp_path: Path):
     endless = tmp_path / "test_endless.py"
     endless.write_text("def test_endless():\n    while True:\n        pass\n")
-    assert not tried([str(endless)], limit=1)[0]
+    assert not tried(str(endless), limit=1)[0]
     endless.write_text("def test_nothing():\n    pass\n")
-    passed, seconds = tried([str(endless)], limit=60)
+    passed, seconds = tried(str(endless), limit=60)
     assert passed and 0 < seconds < 60
 
 

@@ -7,8 +7,8 @@ as ``benchmarks/results/mutation.{json,md}``.
 
 import argparse
 import json
-import math
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,13 +16,11 @@ from benchmarks.environment import environment
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants
 from tests.mutation.relevant import OF_ALL, OF_ROOM
-from tests.mutation.runner import tried, warm_up
+from tests.mutation.runner import catches, warm_up
 from tests.mutation.score import ENOUGH, page, score
 
 VERDICTS = Path("runs/mutation.json")
 RECORD = Path("benchmarks/results/mutation.json")
-LONGEST = 600
-"""Seconds of a processor for the tests of a room."""
 
 
 def sample(rooms: Iterable[str], size: int) -> dict[str, list[Mutant]]:
@@ -49,20 +47,18 @@ def main() -> int:
     drawn = sample(options.rooms or OF_ROOM, options.sample)
     warm_up(sorted({test for room in OF_ROOM.values() for test in [*room, *OF_ALL]}))
     for room, errors in drawn.items():
-        tests = list(dict.fromkeys([*OF_ROOM[room], *OF_ALL]))
-        wanting = [
-            mutant for mutant in errors
-            if verdicts.get(mutant.name) != "caught" and mutant.name not in EQUIVALENT
-        ]
-        sound, seconds = tried(tests, LONGEST) if wanting else (True, 0.0)
-        if not sound:
-            parser.error(f"the tests of {room} fail without any error in it: mend them first")
-        for mutant in wanting:
-            begun = time.monotonic()
-            survived, _ = tried(tests, math.ceil(3 * seconds), mutant)
-            verdict = "survived" if survived else "caught"
-            print(f"{verdict}  {time.monotonic() - begun:4.1f} s  {mutant.name}", flush=True)
-            verdicts[mutant.name] = verdict
+        caught_by = Counter[tuple[str, str]]()
+        for mutant in errors:
+            if verdicts.get(mutant.name) == "caught" or mutant.name in EQUIVALENT:
+                continue
+            begun, tests = time.monotonic(), dict.fromkeys([*OF_ROOM[room], *OF_ALL])
+            # what has caught others of this file is asked first; who survives, passes all
+            nearest = sorted(tests, key=lambda test: -caught_by[mutant.file, test])
+            catcher = next((test for test in nearest if catches(test, mutant)), None)
+            caught_by[mutant.file, catcher or ""] += 1
+            verdicts[mutant.name] = "survived" if catcher is None else "caught"
+            seconds = time.monotonic() - begun
+            print(f"{seconds:5.1f} s  {catcher or 'SURVIVED'}  {mutant.name}", flush=True)
             VERDICTS.write_text(json.dumps(verdicts, indent=1, sort_keys=True) + "\n")
     found = score(drawn, verdicts, EQUIVALENT)
     print(page(found))

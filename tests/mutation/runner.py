@@ -1,6 +1,8 @@
 """One mutant in a forked child: the package is imported anew, with the error in one module."""
 
+import functools
 import importlib.util
+import math
 import os
 import resource
 import signal
@@ -14,6 +16,8 @@ from tests.mutation.mutants import Mutant, mutated
 
 OURS = ("rcp", "tests", "conftest")
 PATIENCE = 10
+LONGEST = 600
+"""Seconds of a processor for one test file."""
 
 
 def warm_up(tests: list[str]) -> None:
@@ -23,11 +27,25 @@ def warm_up(tests: list[str]) -> None:
     _forget_ours()
 
 
-def tried(tests: list[str], limit: int, mutant: Mutant | None = None) -> tuple[bool, float]:
-    """Whether all of the test files ``tests`` pass, with ``mutant`` in, and their seconds.
+def catches(test: str, mutant: Mutant) -> bool:
+    """Whether the test file ``test``, which passes as things are, fails with ``mutant`` in."""
+    return not tried(test, limit_of(test), mutant)[0]
 
-    These are a processor's, in which others have no part. An error may make tests endless: they
-    may take ``limit`` of them, and :data:`PATIENCE` times as long by the clock.
+
+@functools.cache
+def limit_of(test: str) -> int:
+    """The seconds that ``test`` may take with an error in, which may make it endless."""
+    passed, seconds = tried(test, LONGEST)
+    if not passed:
+        raise SystemExit(f"{test} fails without any error put in: mend it first.")
+    return math.ceil(3 * seconds)
+
+
+def tried(test: str, limit: int, mutant: Mutant | None = None) -> tuple[bool, float]:
+    """Whether the test file ``test`` passes, with ``mutant`` in, and its seconds.
+
+    These are a processor's, in which others have no part. It may take ``limit`` of them, and
+    :data:`PATIENCE` times as long by the clock.
     """
     substitute = None if mutant is None else Substitute(Path(mutant.file), mutated(mutant))
     child = os.fork()
@@ -36,23 +54,20 @@ def tried(tests: list[str], limit: int, mutant: Mutant | None = None) -> tuple[b
         code = 1
         try:
             resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
-            code = _tested(tests, substitute)
+            code = _tested(test, substitute)
         finally:
             os._exit(code)
     return _waited_for(child, limit * PATIENCE)
 
 
-def _tested(tests: list[str], substitute: "Substitute | None") -> int:
+def _tested(test: str, substitute: "Substitute | None") -> int:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     _forget_ours()
     if substitute is not None:
         sys.meta_path.insert(0, substitute)
-    for test in tests:  # one by one: those after the first to fail need not even be read
-        if code := pytest.main(["-x", "-q", "-p", "no:cacheprovider", test]):
-            return code
-    return 0
+    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", test])
 
 
 def _waited_for(child: int, limit: float) -> tuple[bool, float]:
