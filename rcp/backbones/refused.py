@@ -70,8 +70,6 @@ REFUSED = {
     "qwen3_5": _RECURRENT,
     "qwen3_5_moe": _RECURRENT,
     "qwen4_exp": _RECURRENT,
-    "step3p7": "gives its layers heads of different numbers, which the cost model does not know: "
-    "not yet",
     "t5gemma2": _ENCODER_DECODER,
     "udop": _ENCODER_DECODER,
     "unlimited_ocr": "attends to its whole prompt and to a window of its answer, on a cache that "

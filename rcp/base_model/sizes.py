@@ -6,7 +6,7 @@ from typing import Any
 from rcp.backbones import Backbone
 from rcp.base_model.cost import AttentionSizes, DecoderSizes
 
-EXPERTS = ("num_experts", "n_routed_experts", "moe_num_experts")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
 
 def decoder_sizes(backbone: Backbone) -> DecoderSizes:
@@ -43,7 +43,9 @@ def _attention(attention: Any) -> AttentionSizes:
     dim = attention.head_dim
     queries, keys = (attention.q_proj.out_features, attention.k_proj.out_features)
     values = keys if getattr(attention, "v_proj", None) is not None else 0  # or keys are values
-    return AttentionSizes(queries // dim, keys // dim, dim, 2 * queries + keys + values)
+    gate = getattr(attention, "g_proj", None)
+    gates = 0 if gate is None else gate.out_features
+    return AttentionSizes(queries // dim, keys // dim, dim, 2 * queries + keys + values + gates)
 
 
 def _visited(mixture: Any, config: Any) -> int:
