@@ -164,7 +164,7 @@ def test_refusal_names_the_reason(model_type):
         config = Config()
 
     SomeModel.config.model_type = model_type
-    with pytest.raises(UserError, match="SomeModel .*Choose a model of one of these"):
+    with pytest.raises(UserError, match="SomeModel .*rcp backbones.*choose a model of one of"):
         backbone_for(SomeModel())
 
 

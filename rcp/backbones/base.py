@@ -268,14 +268,14 @@ def refuse_family(model_type: Any, name: str) -> None:
     """Raise ``UserError`` unless ``model_type`` is a family we know; messages call it ``name``."""
     if model_type in REFUSED:
         raise UserError(
-            f"{name} {REFUSED[model_type]}. Supported families: "
-            f"{', '.join(BACKBONES.names())}. Choose a model of one of these."
+            f"{name} {REFUSED[model_type]}. `python -m rcp backbones` lists the "
+            f"{len(BACKBONES.names())} types that are supported: choose a model of one of these."
         )
     if model_type not in BACKBONES.names():
         raise UserError(
             f"{name} (model type '{model_type}') is not a family this version "
-            f"supports. Supported: {', '.join(BACKBONES.names())}. Load one of these, or add a "
-            f"file to rcp/backbones/ as the README shows."
+            f"supports. `python -m rcp backbones` lists the {len(BACKBONES.names())} types that "
+            f"are: load one of these, or add a file to rcp/backbones/ as CONTRIBUTING.md shows."
         )
 
 

@@ -4,21 +4,15 @@ from typing import Any
 
 from torch import Tensor
 
-from rcp.backbones.base import Backbone, Rope
-from rcp.backbones.places import Places, unplaced
+from rcp.backbones.base import Rope
+from rcp.backbones.unplaced import NO_WIDTH, Unplaced
 
 
-class Exaone45(Backbone):
+class Exaone45(Unplaced):
     model_types = ("exaone4_5",)
     title = "EXAONE 4.5"
     videos = True
-    limits = (
-        "its visual tokens have no place: nothing in the prompt tells an image's width; "
-        "positions are not repacked"
-    )
-
-    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
-        return unplaced(image)
+    limits = f"{NO_WIDTH}; positions are not repacked"
 
     def norm(self, layer: int) -> Any:
         decoder_layer: Any = self.layers[layer]

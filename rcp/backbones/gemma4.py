@@ -4,8 +4,8 @@ from typing import Any
 
 from torch import Tensor
 
-from rcp.backbones.base import Backbone, Rope
-from rcp.backbones.places import Places, unplaced
+from rcp.backbones.base import Rope
+from rcp.backbones.unplaced import NO_WIDTH, Unplaced
 from rcp.errors import UserError
 
 REASONS = {
@@ -18,13 +18,13 @@ REASONS = {
 """What of its configuration must be zero, and why."""
 
 
-class Gemma4(Backbone):
+class Gemma4(Unplaced):
     model_types = ("gemma4", "gemma4_unified")
     title = "Gemma 4, Gemma 4 Unified"
     videos = True
     limits = (
-        "not with shared keys, per-layer embeddings or experts; its visual tokens have no place: "
-        "nothing in the prompt tells an image's width; positions are not repacked"
+        f"not with shared keys, per-layer embeddings or experts; {NO_WIDTH}; positions are not "
+        f"repacked"
     )
     bidirectional = True
 
@@ -36,9 +36,6 @@ class Gemma4(Backbone):
                     f"{type(model).__name__} {reason} ({name}={getattr(self.text_config, name)}). "
                     f"Choose a size of it without them, or a model of another family."
                 )
-
-    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
-        return unplaced(image)
 
     def rotated(
         self, layer: int, query: Tensor, key: Tensor, rope: Rope

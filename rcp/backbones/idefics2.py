@@ -1,18 +1,12 @@
 """Idefics2: a resampler, whose learned queries each look at the whole image."""
 
-from torch import Tensor
-
-from rcp.backbones.base import Backbone
-from rcp.backbones.places import Places, unplaced
+from rcp.backbones.unplaced import FROM_THE_WHOLE, Unplaced
 
 
-class Idefics2(Backbone):
+class Idefics2(Unplaced):
     model_types = ("idefics2",)
     title = "Idefics2"
-    limits = "its visual tokens have no place: each is made from the whole image"
-
-    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
-        return unplaced(image)
+    limits = FROM_THE_WHOLE
 
     @property
     def visual_tokens(self) -> int:

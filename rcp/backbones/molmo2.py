@@ -4,12 +4,11 @@ from typing import Any
 
 from torch import Tensor
 
-from rcp.backbones.base import Backbone
-from rcp.backbones.places import Places, unplaced
+from rcp.backbones.unplaced import Unplaced
 from rcp.errors import UserError
 
 
-class Molmo2(Backbone):
+class Molmo2(Unplaced):
     model_types = ("molmo2",)
     title = "Molmo 2"
     videos = True
@@ -28,9 +27,6 @@ class Molmo2(Backbone):
                 f"{len(self.layers)} layers, and closing gaps knows one embedding for all. Choose "
                 f"a size whose rope_scaling_layers are all layers or none."
             )
-
-    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
-        return unplaced(image)
 
     def input_norm(self, layer: int, hidden: Tensor) -> Tensor:
         # OLMo norms what a block gives, not what it is given

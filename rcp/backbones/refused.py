@@ -22,7 +22,7 @@ _INDEXED = (
 _NO_ROTARY_LAYERS = (
     "may give layers no rotary embedding at all, where a stage looks for one: not yet"
 )
-_LATENT = "caches keys as latent vectors, of which a stage's own attention cannot be made: not yet"
+_LATENT = "makes its keys from latent vectors, by projections that a stage does not know: not yet"
 
 REFUSED = {
     "blip": _CROSS_ATTENTION,
