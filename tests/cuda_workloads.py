@@ -27,7 +27,7 @@ from rcp.objectives import losses
 from rcp.objectives.labels import LabelForm, attention_labels, relevance_labels
 from rcp.pruners import PRUNERS
 from rcp.training.data_module import ConversationDataModule
-from rcp.training.options import LossOptions, PluginOptions
+from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.phases import GuideOptions, RetentionOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.folder import callbacks
@@ -227,6 +227,13 @@ def guided_by_attention(precision: Any, device: str) -> None:
     train(precision, device, plugin, guide=guide, retention=RetentionOptions(), loss=loss)
 
 
+def guided_online(precision: Any, device: str) -> None:
+    """Two pruners, so that a view lies behind the biases that relevance is taken of."""
+    plugin = PluginOptions(STAGES, repair=REPAIR_LAST)
+    optimizer = OptimizerOptions(pruners=0.0)
+    train(precision, device, plugin, guide="online", optimizer=optimizer, margin=1.0)
+
+
 def evaluation(dtype: torch.dtype, device: str) -> None:
     case, inputs = tiny(device, dtype)
     plugin = randomised(Plugin.for_model(rcp_spec(), case.model))
@@ -249,7 +256,7 @@ def _each(what: Callable[..., None], names: Iterable[str], dtype: str) -> dict[s
     return {f"{name}-{dtype}": partial(what, name, getattr(torch, dtype)) for name in names}
 
 
-TRAININGS = (guided_by_relevance, guided_by_attention)
+TRAININGS = (guided_by_relevance, guided_by_attention, guided_online)
 
 BRIEF: dict[str, Workload] = {
     **{
