@@ -148,7 +148,7 @@ class TrainingCLI(LightningCLI):
             path = Path(self.config.fit.ckpt_path)
             checkpoint = read_checkpoint(path)
             check_resumable(checkpoint, self.model.plugin, backbone_for(self.model.model))
-            if not path.is_dir():  # of a DeepSpeed run the rest is in its shards
+            if not os.path.isdir(path):  # of a DeepSpeed run the rest is in its shards
                 check_goes_on(checkpoint)
         elif not isinstance(self.trainer.strategy, PluginDeepSpeed):  # its engine is for training
             with nothing_left_of_refusals(self._folder):
