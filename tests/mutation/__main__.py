@@ -51,10 +51,8 @@ def main() -> int:
         for mutant in errors:
             if verdicts.get(mutant.name) == "caught" or mutant.name in EQUIVALENT:
                 continue
-            begun, tests = time.monotonic(), dict.fromkeys([*OF_ROOM[room], *OF_ALL])
-            # what has caught others of this file is asked first; who survives, passes all
-            nearest = sorted(tests, key=lambda test: -caught_by[mutant.file, test])
-            catcher = next((test for test in nearest if catches(test, mutant)), None)
+            begun, tests = time.monotonic(), nearest(mutant, room, caught_by)
+            catcher = next((test for test in tests if catches(test, mutant)), None)
             caught_by[mutant.file, catcher or ""] += 1
             verdicts[mutant.name] = "survived" if catcher is None else "caught"
             seconds = time.monotonic() - begun
@@ -65,6 +63,13 @@ def main() -> int:
     if set(drawn) == set(OF_ROOM):
         record(found, options.sample)
     return int(found["share_caught"] < ENOUGH)
+
+
+def nearest(mutant: Mutant, room: str, caught_by: Counter[tuple[str, str]]) -> list[str]:
+    """All test files of ``room``: first what has caught others of this source or is named alike."""
+    tests = dict.fromkeys([*OF_ROOM[room], *OF_ALL])
+    stem = Path(mutant.file).stem
+    return sorted(tests, key=lambda test: (-caught_by[mutant.file, test], stem not in test))
 
 
 def record(found: dict, size: int) -> None:

@@ -25,6 +25,8 @@ EQUIVALENT: dict[str, str] = {
     "rcp/attaching/forwards/drop.py: bidirectional = self.backbone.bidirectional and "
     "self.tokens.has_images  [Or]":
         "the model's own rule among new rows without images, or of a causal model, is causal",
+    "rcp/attaching/forwards/drop.py: block = block > torch.finfo(block.dtype).min / 2  [2 - 1]":
+        "a mask to add holds zeros and its type's floor",
     "rcp/attaching/forwards/drop.py: block = block > torch.finfo(block.dtype).min / 2  [GtE]":
         "a mask to add holds zeros and its type's floor",
     "rcp/attaching/forwards/drop.py: return layer < len(layers) and "
