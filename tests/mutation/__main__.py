@@ -48,7 +48,7 @@ def main() -> int:
     warm_up(sorted({test for room in OF_ROOM.values() for test in [*room, *OF_ALL]}))
     for room, errors in drawn.items():
         caught_by = Counter[tuple[str, str]]()
-        for mutant in errors:
+        for mutant in sorted(errors, key=lambda error: error.name in verdicts):  # the new first
             if verdicts.get(mutant.name) == "caught" or mutant.name in EQUIVALENT:
                 continue
             begun, tests = time.monotonic(), nearest(mutant, room, caught_by)
