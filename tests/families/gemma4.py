@@ -1,5 +1,6 @@
 """Gemma 4, with a tower and without: 16 tokens an image or frame, coordinates of patches."""
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -35,6 +36,10 @@ from .case import (
 )
 
 POOLED, PATCH, FRAMES = 2, 4, 2
+COUNTED = "num_frames_per_video" in inspect.signature(
+    Gemma4ForConditionalGeneration.forward
+).parameters
+"""Whether frames are counted; earlier releases took clips of equal length."""
 ACROSS = 4
 """Tokens of one side of an image or frame."""
 
@@ -56,14 +61,19 @@ def patches(side: int, width: int) -> Callable[..., dict[str, Tensor]]:
         text, shown = batch(samples, media, padding)
         images, videos = by_kind(samples, shown)
         ids, pixels, frames = text["input_ids"], stacked(images), stacked(videos)
+        places_of_frames = coordinates(frames)
         clips = [len(clip.pixels) for row in videos for clip in row]
+        if clips and not COUNTED:
+            frames, places_of_frames = (
+                value.unflatten(0, (-1, FRAMES)) for value in (frames, places_of_frames)
+            )
         return text | given(
             mm_token_type_ids=(ids == IMAGE).long() + 2 * (ids == VIDEO).long(),
             pixel_values=pixels,
             image_position_ids=coordinates(pixels),
             pixel_values_videos=frames,
-            video_position_ids=coordinates(frames),
-            num_frames_per_video=torch.tensor(clips) if clips else None,
+            video_position_ids=places_of_frames,
+            num_frames_per_video=torch.tensor(clips) if clips and COUNTED else None,
         )
 
     return make
