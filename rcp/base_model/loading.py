@@ -31,6 +31,14 @@ def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, An
     return (model if device is None else model.to(device)).eval(), processor
 
 
+def load_processor(base: str) -> Any:
+    """The processor of ``base`` alone; raises ``UserError`` if it cannot be loaded."""
+    try:
+        return AutoProcessor.from_pretrained(base)
+    except Exception as error:  # transformers raises a dozen kinds for a damaged folder
+        raise _not_loaded(base, error) from error
+
+
 def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> tuple[Any, Any]:
     """Model and processor of ``base``; ``arguments`` go to ``from_pretrained`` of the model.
 
@@ -42,9 +50,13 @@ def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> 
         model = AutoModelForImageTextToText.from_pretrained(base, **trust, **arguments)
         return model, AutoProcessor.from_pretrained(base, **trust)
     except Exception as error:  # transformers raises a dozen kinds for a damaged folder
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise UserError(
-            f"The base model '{base}' cannot be loaded ({reason}). Give the folder of a Hugging "
-            "Face vision-language model with its processor, or the id of one on the hub, and start "
-            "from the folder that relative paths count from."
-        ) from error
+        raise _not_loaded(base, error) from error
+
+
+def _not_loaded(base: str, error: Exception) -> UserError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return UserError(
+        f"The base model '{base}' cannot be loaded ({reason}). Give the folder of a Hugging "
+        "Face vision-language model with its processor, or the id of one on the hub, and start "
+        "from the folder that relative paths count from."
+    )

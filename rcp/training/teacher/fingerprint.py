@@ -13,6 +13,8 @@ from transformers import ProcessorMixin
 
 from rcp.atomic_write import atomic
 from rcp.conversations import ConversationDataset, Sample
+from rcp.conversations.reader import is_file
+from rcp.conversations.sample import ImageSource, Stored
 from rcp.errors import UserError
 
 SAMPLED = 64
@@ -81,13 +83,17 @@ def _of_processor(processor: Any) -> str:
 def _of_samples(samples: Sequence[Sample]) -> str:
     """Texts, and names and sizes of the image files; pixels are not read."""
     return _digest(
-        "\0".join([sample.id, sample.question, sample.answer, *map(_of_file, sample.images)])
+        "\0".join([sample.id, sample.question, sample.answer, *map(_of_image, sample.images)])
         for sample in samples
     )
 
 
-def _of_file(image: Path) -> str:
-    return f"{image.name} {image.stat().st_size}" if image.is_file() else image.name
+def _of_image(image: ImageSource) -> str:
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    if isinstance(image, Stored):
+        return f"{image.row}/{image.place}"
+    return f"{image.name} {image.stat().st_size}" if is_file(image) else image.name
 
 
 def _digest(parts: Any) -> str:
