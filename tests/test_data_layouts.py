@@ -88,7 +88,8 @@ REFUSED = {
     "none of its fields ('id', 'query', 'response') is one": {"query": "q", "response": "a"},
     "begins with a system turn": {"messages": chat(("system", "be short"), USER)},
     "begins with a turn of the assistant": {"messages": chat(("assistant", "hi"), USER)},
-    "the 'gpt' turn reads {'content': 'x', 'role': 'tool'}": {"messages": chat(USER, ("tool", "x"))},
+    "the 'gpt' turn reads {'content': 'x', 'role': 'tool'}": {
+        "messages": chat(USER, ("tool", "x"))},
     "neither text nor an image: {'type': 'video'": {
         "messages": chat(("user", [{"type": "video", "video": "a.mp4"}]),
                          ("assistant", ANSWERED))},

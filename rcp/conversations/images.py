@@ -17,8 +17,6 @@ EXIF orientation          turned upright
 """
 
 import io
-import os
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -32,9 +30,6 @@ BITS_8, BITS_16 = 255.0, 65535.0
 def opened(source: ImageSource) -> Image.Image:
     """The image in RGB; raises whatever Pillow does where it is damaged, and ``OSError``."""
     assert not isinstance(source, Stored)
-    # a pipe or a device would be waited for without end
-    if isinstance(source, Path) and not os.path.isfile(source):
-        raise FileNotFoundError("there is no such file")
     with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
         return as_rgb(image)
 

@@ -28,6 +28,9 @@ Row = dict[str, Any]
 TURNS = ("conversations", "messages")
 IMAGES = ("image", "images", "image_path", "image_paths")
 FIELDS = (*TURNS, "texts", "question")
+READ = (*FIELDS, *IMAGES, "answer", "answers", "id", "question_id", "question_type")
+"""All fields whose values matter, whatever they hold; of others, whether they look like images."""
+
 SPEAKERS = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 MEDIA = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".mp4", ".avi", ".mkv",
          ".webm", ".mov")
@@ -100,7 +103,7 @@ def _images(row: Row) -> list[Any]:
 def refuse_unread_images(row: Row) -> None:
     """Raise :class:`Refused` where a ``row`` read as text alone has an image in another field."""
     for name, value in row.items():
-        if name not in (*FIELDS, "answer", "answers", "id") and _is_medium(value):
+        if name not in READ and _is_medium(value):
             raise Refused(
                 f"has no image, but {quoted(name)} holds {quoted(value)}, which looks like one. "
                 f"Images are read from {', '.join(map(repr, IMAGES))} (a video as a list of its "

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from rcp.conversations.formats import read_rows
 from rcp.conversations.leave_out import LeftOut
-from rcp.conversations.rows import Source, own_id
+from rcp.conversations.rows import Source, is_file, own_id
 from rcp.conversations.sample import LoadedSample, Sample, Unreadable
 from rcp.errors import UserError
 from rcp.quoting import quoted
@@ -97,8 +97,7 @@ class ConversationDataset(Dataset[LoadedSample]):
                 if image not in seen:
                     seen[image] = is_file(image)
                 if not seen[image]:
-                    why = self.source.missing(sample, image)
-                    yield Unreadable(why, sample.id, number)
+                    yield self.source.missing(sample, image, number)
                     break
 
     @property
@@ -133,14 +132,6 @@ def conversation_file(path: Path) -> Path:
             ", so it is unclear which one has the conversations. Name the file itself."
         )
     return found[0]
-
-
-def is_file(path: Path) -> bool:
-    """Whether there is a file ``path``; False for whatever can be no name of one."""
-    try:
-        return os.path.isfile(path)
-    except ValueError:
-        return False
 
 
 class Names:

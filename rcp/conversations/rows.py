@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,12 +55,14 @@ class Source:
         # numpy and Pillow's plug-ins are not needed for the text alone
         from rcp.conversations.images import opened
 
+        for image in sample.images:
+            # a pipe or a device would be waited for without end
+            if isinstance(image, Path) and not is_file(image):
+                raise self.missing(sample, image, number)
         images = []
         for image in sample.images:
             try:
                 images.append(opened(image))
-            except FileNotFoundError:
-                raise Unreadable(self.missing(sample, image), sample.id, number) from None
             except Exception as error:  # Pillow raises a dozen kinds for a damaged file
                 which = f"The image {quoted(image)}" if isinstance(image, Path) else "An image"
                 raise Unreadable(
@@ -71,13 +74,23 @@ class Source:
                 ) from error
         return LoadedSample(sample, tuple(images))
 
-    def missing(self, sample: Sample, image: ImageSource) -> str:
-        """The message of an image file that is not there."""
-        return (
+    def missing(self, sample: Sample, image: Path, number: int | None) -> Unreadable:
+        """What is wrong with a sample whose image file is not there."""
+        return Unreadable(
             f"Sample {quoted(sample.id)} of {quoted(self.path)} names the image {quoted(image)}, "
             "which does not exist. Paths are relative to the image folder, by default the folder "
-            "of the data: put the file there or give the right image folder."
+            "of the data: put the file there or give the right image folder.",
+            sample.id,
+            number,
         )
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file ``path``; False for whatever can be no name of one."""
+    try:
+        return os.path.isfile(path)
+    except ValueError:
+        return False
 
 
 def own_id(row: Any) -> str | None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rcp.conversations.layouts import FIELDS
+from rcp.conversations.layouts import READ
 from rcp.conversations.leave_out import LeftOut
 from rcp.conversations.reader import ConversationDataset
 from rcp.conversations.rows import Source
@@ -57,7 +57,7 @@ class TableDataset(ConversationDataset):
     def _texts(self) -> Iterator[Row]:
         """The rows without the bytes of their images, which are not read for it."""
         schema = self.table.features.arrow_schema
-        known = [n for n in schema.names if n in FIELDS or _may_tell(schema.field(n).type)]
+        known = [n for n in schema.names if n in READ or _may_tell(schema.field(n).type)]
         for batch in self.table.select_columns(known).iter(ROWS_AT_ONCE):
             columns = [_hollow(batch.column(name).combine_chunks()).to_pylist() for name in known]
             yield from (dict(zip(known, values)) for values in zip(*columns))

@@ -13,7 +13,7 @@ from transformers import ProcessorMixin
 
 from rcp.atomic_write import atomic
 from rcp.conversations import ConversationDataset, Sample
-from rcp.conversations.reader import is_file
+from rcp.conversations.rows import is_file
 from rcp.conversations.sample import ImageSource, Stored
 from rcp.errors import UserError
 
