@@ -5,6 +5,8 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
+from rcp.errors import one_line
+
 SHOWN = 200
 """Characters of a foreign value that a message shows."""
 
@@ -42,5 +44,5 @@ def _without_middle(value: str | bytes) -> str | bytes:
 def plain(text: object) -> str:
     """``text``, such as another library's complaint, likewise in one line; without quotes."""
     shown = " ".join(ADDRESS.sub("", str(text)[: 4 * SHOWN]).split())
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in shown)
+    shown = one_line(shown)
     return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."

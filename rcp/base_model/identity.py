@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rcp.backbones import Backbone
 from rcp.errors import UserError
+from rcp.quoting import plain
 
 TOLERANCE = 0.01
 """Relative; lets casts and 4-bit bases pass, since norms and embeddings are never quantised."""
@@ -53,8 +54,9 @@ class BaseIdentity:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise UserError(
-                    f"This plug-in was made for another base: its {name} is {mine}, the model's "
-                    f"is {theirs}. Attach it to {self.name_or_path or 'the model it names'}."
+                    f"This plug-in was made for another base: its {name} is {plain(mine)}, the "
+                    f"model's is {plain(theirs)}. Attach it to "
+                    f"{plain(self.name_or_path) or 'the model it names'}."
                 )
         for name, values in self.samples.items():
             if name not in other.samples:
@@ -69,7 +71,7 @@ class BaseIdentity:
             if not gap <= TOLERANCE:
                 raise UserError(
                     f"This plug-in was made for another base: the model's {name} values differ by "
-                    f"{gap:.1%} from those of {self.name_or_path or 'its base'}, at most "
+                    f"{gap:.1%} from those of {plain(self.name_or_path) or 'its base'}, at most "
                     f"{TOLERANCE:.0%} is a cast. Attach it to the weights it was trained on."
                 )
 

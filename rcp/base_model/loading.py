@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from rcp.errors import UserError
+from rcp.quoting import plain, quoted
 
 BaseDtype = Literal["float32", "bfloat16"]
 """Precision of a base that is trained around."""
@@ -56,7 +57,7 @@ def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> 
 def _not_loaded(base: str, error: Exception) -> UserError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return UserError(
-        f"The base model '{base}' cannot be loaded ({reason}). Give the folder of a Hugging "
-        "Face vision-language model with its processor, or the id of one on the hub, and start "
-        "from the folder that relative paths count from."
+        f"The base model {quoted(base)} cannot be loaded ({plain(reason)}). Give the folder of a "
+        "Hugging Face vision-language model with its processor, or the id of one on the hub, and "
+        "start from the folder that relative paths count from."
     )

@@ -22,6 +22,7 @@ from rcp.conversations import (
 from rcp.conversations.sample import ImageSource
 from rcp.conversations.unreadable import Filling, Places, read
 from rcp.errors import UserError
+from rcp.quoting import quoted
 from rcp.training.teacher.fingerprint import check_fingerprint
 from rcp.training.teacher.shards import Shards
 
@@ -152,8 +153,8 @@ class TeacherCache:
         found = self.shards.read(self._shard(name), f"{what} {name}")
         if found is None:
             raise UserError(
-                f"The cache '{self.shards.folder}' lacks sample '{name}'. Remove that folder to "
-                "have it made again."
+                f"The cache '{self.shards.folder}' lacks sample {quoted(name)}. Remove that folder "
+                "to have it made again."
             )
         return found
 

@@ -16,6 +16,7 @@ from rcp.conversations import ConversationDataset, Sample
 from rcp.conversations.rows import is_file
 from rcp.conversations.sample import ImageSource, Stored
 from rcp.errors import UserError
+from rcp.quoting import plain
 
 SAMPLED = 64
 """Values of each tensor that are looked at."""
@@ -49,7 +50,9 @@ def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
     try:
         theirs = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' is damaged ({error}). Remove the folder it lies in.") from error
+        raise UserError(
+            f"'{path}' is damaged ({plain(error)}). Remove the folder it lies in."
+        ) from error
     if not isinstance(theirs, dict):
         raise UserError(
             f"'{path}' is damaged: it is not a JSON object. Remove the folder it lies in."
