@@ -18,7 +18,7 @@ from rcp.conversations.checks import Findings, Thoroughness, check_file, check_t
 from rcp.conversations.reader import ConversationDataset
 from rcp.conversations.stream import StreamedTable
 from rcp.conversations.table import TableDataset
-from rcp.conversations.unreadable import Filling, Places, read
+from rcp.conversations.unreadable import Filling, WithStandIns, read
 from tests.mangled_data import damaged, image_bytes, row, write_images, write_rows
 from tests.test_unreadable import strict_processor
 
@@ -61,7 +61,7 @@ def agree(found: Findings, dataset: ConversationDataset, collate: ConversationCo
     assert sorted(map(str, faults)) == sorted(named)
     if sound:
         assert evaluated.batch is not None and evaluated.batch["ids"] == sound
-    places = Places(dataset)
+    places = WithStandIns(dataset)
     batch, refusal = outcome(lambda: Filling(collate)([places[n] for n in range(len(places))]))
     if not sound:
         assert batch is None and any(told in refusal for told in named)

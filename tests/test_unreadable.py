@@ -2,6 +2,9 @@
 
 import json
 import logging
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from rcp.conversations import ConversationCollator, ConversationDataset, LoadedS
 from rcp.conversations.sample import Unfit
 from rcp.conversations.stream import StreamedTable, TrainingStream
 from rcp.conversations.table import TableDataset
-from rcp.conversations.unreadable import Filling, Places, read
+from rcp.conversations.unreadable import Filling, WithStandIns, read
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions
 from tests.test_training_plugin import trainer, training
@@ -28,6 +31,7 @@ datasets = pytest.importorskip("datasets")
 pytest_plugins = ["tests.training_fixtures"]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
+ROOT = Path(__file__).parent.parent
 NO_REPAIR = {"loss": LossOptions(repair=0.0)}
 
 
@@ -175,6 +179,35 @@ def test_samples_that_are_too_long_never_end_a_run(
     assert module.results["accuracy"] >= 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed_stage_3"])
+def test_two_processes_stay_in_step(strategy: str, base_folder: Path, tmp_path: Path):
+    """At batch size 1, with a teacher cache, most samples too long and one without its image."""
+    if strategy != "ddp":
+        pytest.importorskip("deepspeed")
+        if shutil.which("c++") is None:
+            pytest.skip("DeepSpeed wants a C++ compiler on CPUs")
+    long = {0, 1, 2, 3, 4, 5, 8, 9, 11, 13}
+    rows = [conversation(n, **({"conversations": LONG} if n in long else {})) for n in range(16)]
+    rows[6]["image"] = "images/gone.png"
+    path = write_conversations(tmp_path / "all.json", rows)
+    arguments = {
+        "--model.base": base_folder,
+        "--model.plugin.stages": "[{layer: 1, ratio: 0.25, arguments: {inner: 8, heads: 2}}]",
+        "--model.max_new_tokens": 2, "--model.teacher_cache": tmp_path / "cache",
+        "--data.train": path, "--data.val": path, "--data.batch_size": 1,
+        "--data.val_batch_size": 2, "--data.max_length": 40, "--data.unreadable": 0.1,
+        "--trainer.max_steps": 10, "--trainer.val_check_interval": 4,
+        "--trainer.accelerator": "cpu", "--trainer.devices": 2, "--trainer.strategy": strategy,
+        "--run_folder": tmp_path / "run",
+    }
+    command = [sys.executable, "train.py", *(str(p) for pair in arguments.items() for p in pair)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "run" / "last.ckpt").exists()
+    assert "were left out for their length" in done.stderr
+
+
 def test_a_run_of_nothing_but_long_samples_says_what_to_do(base_folder: Path, tmp_path: Path):
     rows = [conversation(n, conversations=LONG) for n in range(4)]
     path = write_conversations(tmp_path / "all.json", rows)
@@ -255,7 +288,7 @@ def test_a_few_missing_files_among_many_do_not_end_a_run(tmp_path: Path):
     data = ConversationDataModule(str(path), str(path))
     assert data.samples == 4000
     batch = Filling(ConversationCollator(make_processor()))(
-        [Places(data.train_dataset)[n] for n in (4, 5, 3999)]
+        [WithStandIns(data.train_dataset)[n] for n in (4, 5, 3999)]
     )
     assert batch["ids"] == ["sample-4", "sample-6", "sample-0"]
     assert batch["own"] == [True, False, False]

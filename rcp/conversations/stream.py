@@ -14,7 +14,7 @@ from rcp.conversations.rows import own_id
 from rcp.conversations.sample import LoadedSample, Sample
 from rcp.conversations.splits import TRAIN, is_table
 from rcp.conversations.table import Table
-from rcp.conversations.unreadable import Draft, Place
+from rcp.conversations.unreadable import Candidates, Draft
 from rcp.errors import UserError
 from rcp.quoting import plain, quoted
 
@@ -131,7 +131,7 @@ class Waiting:
             here = here.next()
 
 
-class TrainingStream(IterableDataset[Place]):
+class TrainingStream(IterableDataset[Candidates]):
     """The samples of one process of ``ranks``, without end, each pass in another order.
 
     Each worker has a share of its own and passes over it again and again, so no process runs out
@@ -165,7 +165,7 @@ class TrainingStream(IterableDataset[Place]):
         self.rank = rank
         self.ranks = ranks
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[Candidates]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         done = self.batches_done()

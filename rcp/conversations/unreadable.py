@@ -30,11 +30,11 @@ class Draft:
     load: Callable[[], LoadedSample]
 
 
-Place = Iterable[Draft]
+Candidates = Iterable[Draft]
 """Where a batch wants a sample: the one that belongs there, and those that may stand in for it."""
 
 
-class Places(Dataset[Place]):
+class WithStandIns(Dataset[Candidates]):
     """The samples of ``dataset``, each followed by those after it, and after the last the first."""
 
     def __init__(self, dataset: ConversationDataset) -> None:
@@ -43,7 +43,7 @@ class Places(Dataset[Place]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Place:
+    def __getitem__(self, index: int) -> Candidates:
         return (self._draft((index + step) % len(self)) for step in range(len(self)))
 
     def _draft(self, index: int) -> Draft:
@@ -51,7 +51,7 @@ class Places(Dataset[Place]):
 
 
 class Filling:
-    """Makes batches of places, as the ``collate_fn`` of a data loader.
+    """Makes batches of candidates, as the ``collate_fn`` of a data loader.
 
     Batches so keep their size, in every process alike. What was passed over is noted in the batch,
     which is how it gets out of the workers. Raises ``UserError`` where nothing can be read.
@@ -60,9 +60,9 @@ class Filling:
     def __init__(self, collate: ConversationCollator) -> None:
         self.collate = collate
 
-    def __call__(self, places: Sequence[Place]) -> Batch:
+    def __call__(self, wanted: Sequence[Candidates]) -> Batch:
         tried = Tried()
-        seats = [Seat(iter(place)) for place in places]
+        seats = [Seat(iter(candidates)) for candidates in wanted]
         while True:
             items = [seat.filled(tried) for seat in seats]
             try:

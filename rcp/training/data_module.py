@@ -14,7 +14,7 @@ from rcp.conversations.leave_out import LeftOut
 from rcp.conversations.source import open_conversations
 from rcp.conversations.splits import VALIDATION
 from rcp.conversations.stream import StreamedTable, TrainingStream
-from rcp.conversations.unreadable import Filling, Place, Places
+from rcp.conversations.unreadable import Candidates, Filling, WithStandIns
 from rcp.errors import UserError
 from rcp.quoting import quoted
 from rcp.training.sampler import ResumableSampler
@@ -149,12 +149,12 @@ class ConversationDataModule(pl.LightningDataModule):
             lengths=self.train_dataset.lengths if self.group_by_length else None,
         )
         return self._train_loader(
-            Places(self.train_dataset),
+            WithStandIns(self.train_dataset),
             sampler=sampler,
             persistent_workers=self.num_workers > 0,
         )
 
-    def _train_loader(self, dataset: Dataset[Place], **more: Any) -> DataLoader[Any]:
+    def _train_loader(self, dataset: Dataset[Candidates], **more: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -165,7 +165,7 @@ class ConversationDataModule(pl.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(
-            Places(self.val_dataset),
+            WithStandIns(self.val_dataset),
             batch_size=self.val_batch_size,
             num_workers=self.num_workers,
             collate_fn=Filling(self.collator(with_answers=False)),

@@ -20,7 +20,7 @@ from rcp.conversations import (
     on_device,
 )
 from rcp.conversations.sample import ImageSource
-from rcp.conversations.unreadable import Filling, Places, read
+from rcp.conversations.unreadable import Filling, WithStandIns, read
 from rcp.errors import UserError
 from rcp.quoting import quoted
 from rcp.training.teacher.fingerprint import check_fingerprint
@@ -96,7 +96,7 @@ class TeacherCache:
                 own = read(self.dataset, numbers, collate).batch
                 if own is None and not together:
                     continue
-                batch = on_device(own or Filling(collate)([Places(self.dataset)[0]]), device)
+                batch = on_device(own or Filling(collate)([WithStandIns(self.dataset)[0]]), device)
                 features = None if encode is None else encode(batch["inputs"])
                 names = [] if encode is None else self._images_of(batch)
                 values = _per_image(features, len(names))
