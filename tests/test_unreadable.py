@@ -24,6 +24,7 @@ from rcp.conversations.table import TableDataset
 from rcp.conversations.unreadable import Filling, WithStandIns, read
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions
+from rcp.training.run.unreadable import StopAtTooMany
 from tests.test_training_plugin import trainer, training
 from tests.tiny_base import conversation, make_processor, write_conversations
 
@@ -258,6 +259,17 @@ def test_too_many_unreadable_samples_to_validate_on_end_the_run(base_folder: Pat
     data = ConversationDataModule(str(good), str(path), batch_size=2, unreadable=0.1)
     with pytest.raises(rcp.UserError, match=r"\d samples could not be read, .* = 0.1 of 8 allows"):
         fit(base_folder, tmp_path / "run", data, limit_val_batches=1.0, val_check_interval=1)
+
+
+def test_what_an_earlier_run_passed_over_is_still_counted():
+    stop = StopAtTooMany()
+    stop.load_state_dict({"skipped": {"a": "why"}})
+    assert stop.state_dict() == {
+        "skipped": {"train": {"a": "why"}, "val": {}}, "too_long": {"train": [], "val": []}
+    }
+    again = StopAtTooMany()
+    again.load_state_dict(stop.state_dict())
+    assert again.state_dict() == stop.state_dict()
 
 
 # -- seen when the data are opened -------------------------------------------------------------

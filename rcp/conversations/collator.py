@@ -5,9 +5,10 @@ from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
-from transformers import AddedToken, ProcessorMixin
+from transformers import ProcessorMixin
 
 from rcp.choosing.tokens import IGNORED
+from rcp.conversations.reserved import ReservedTokens
 from rcp.conversations.sample import (
     PLACEHOLDER,
     LoadedSample,
@@ -19,9 +20,6 @@ from rcp.conversations.sample import (
 )
 from rcp.errors import UserError
 from rcp.quoting import plain, quoted
-
-ORDINARY = ("bos_token", "eos_token", "pad_token", "unk_token")
-"""Tokens of text, which some processors know, too."""
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -80,7 +78,7 @@ class ConversationCollator:
         self.processor = processor
         self.max_length = max_length
         self.with_answers = with_answers
-        self.reserved = reserved_tokens(processor)
+        self.reserved = ReservedTokens(processor)
 
     def __call__(self, items: Sequence[LoadedSample]) -> Batch:
         samples = [item.sample for item in items]
@@ -178,27 +176,13 @@ class ConversationCollator:
 
     def _turn(self, sample: Sample) -> Turn:
         """The prompt, and the text that the model should generate: nothing without answers."""
-        self._refuse_reserved(sample)
+        self.reserved.refuse(sample)
         try:
             return self._rendered(sample)
         except UserError:
             raise
         except Exception as error:  # templates refuse what their authors thought of, by any error
             raise self._refused(sample, error) from error
-
-    def _refuse_reserved(self, sample: Sample) -> None:
-        """Raise ``Unreadable`` where a text has tokens that stand for what is not there."""
-        asked = sample.question.replace(PLACEHOLDER, "\n")
-        for field, said in (("question", asked), ("answer", sample.answer)):
-            for token in self.reserved:
-                if token in said:
-                    raise Unreadable(
-                        f"Sample {quoted(sample.id)} has {quoted(token)} in its {field}, which "
-                        f"{type(self.processor).__name__} puts in the place of an image itself. "
-                        f"Write '{PLACEHOLDER}' in the question for each image; remove it "
-                        "elsewhere, or remove the sample.",
-                        sample.id,
-                    )
 
     def _rendered(self, sample: Sample) -> Turn:
         prompt = self._render(sample, answered=False)
@@ -241,15 +225,6 @@ class ConversationCollator:
         }
         if faults:
             raise Unfit(faults)
-
-
-def reserved_tokens(processor: Any) -> list[str]:
-    """What ``processor`` writes in the place of images, videos and the like, and around them."""
-    return sorted(
-        str(value)
-        for name, value in vars(processor).items()
-        if name.endswith("_token") and name not in ORDINARY and isinstance(value, (str, AddedToken))
-    )
 
 
 def _each(values: Iterable[Given], act: Callable[[Given], Made]) -> list[Made]:

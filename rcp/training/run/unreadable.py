@@ -79,5 +79,9 @@ class StopAtTooMany(pl.Callback):
         return {"skipped": self.skipped, "too_long": self.too_long}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.skipped = {part: dict(known) for part, known in state_dict["skipped"].items()}
-        self.too_long = {part: list(names) for part, names in state_dict["too_long"].items()}
+        skipped = state_dict["skipped"]
+        if "too_long" not in state_dict:  # as it was saved before 2026-12
+            skipped = {"train": skipped, "val": {}}
+        self.skipped = {part: dict(known) for part, known in skipped.items()}
+        long = state_dict.get("too_long", {"train": [], "val": []})
+        self.too_long = {part: list(names) for part, names in long.items()}
