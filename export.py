@@ -24,12 +24,19 @@ def main(arguments: Sequence[str]) -> int:
         help="best.ckpt or last.ckpt of a run of train.py; with DeepSpeed these are folders",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        help="folder or hub id of the frozen model, where it is no longer as named in training",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an exported plug-in")
     options = parser.parse_args(arguments)
     from rcp.training.export import export_checkpoint  # loads torch, which --help can do without
 
     try:
-        plugin = export_checkpoint(options.checkpoint, options.output, options.overwrite)
+        plugin = export_checkpoint(
+            options.checkpoint, options.output, options.overwrite, options.base
+        )
     except UserError as error:
         print(f"export.py: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ explains them all.
 import sys
 from collections.abc import Sequence
 
+import data.endless  # noqa: F401  what data.train calls "generated"
 from rcp.errors import UserError
 from rcp.training.run.cli import run
 

@@ -4,7 +4,9 @@ The floor of a step is what no implementation can leave out: the teacher's forwa
 student's forward and backward, each measured bare (no loss of ours, no logging, no optimiser, the
 teacher without any hook). Steps and floors take turns on the same batches, so that a change of the
 machine's pace meets both; the median over steps of the ratio within a step is reported, with full
-masking and with the margin, and beside them the frozen model's own forward and backward.
+masking, with the margin, and with an online guide, whose teacher has a backward pass too and whose
+pruners learn nothing from the student. Beside them stand the frozen model's own forward and
+backward.
 """
 
 import argparse
@@ -15,7 +17,7 @@ import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
@@ -25,6 +27,7 @@ from rcp.attaching.attach import attach
 from rcp.choosing.relaxation import Relaxation
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.estimate.planning import plugin_options
+from rcp.training.guided import frozen
 from rcp.training.objective import answer_logits
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.cli import read_configuration
@@ -37,8 +40,9 @@ LIMIT = 1.15
 class Stopwatch(pl.Callback):
     """Times each step, and after it the floors on the same batch."""
 
-    def __init__(self, margin: float | None) -> None:
+    def __init__(self, margin: float | None, guided: bool) -> None:
         self.margin = margin
+        self.guided = guided
         self.seconds: list[dict[str, float]] = []
 
     def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
@@ -55,7 +59,9 @@ class Stopwatch(pl.Callback):
             "student": lambda: student_forward_backward(module, batch, self.margin),
             "model": lambda: model_forward_backward(module, batch),
         }
-        timed = {name: seconds(work, module.device) for name, work in parts.items()}
+        still = module.guided_layers if self.guided else ()
+        with frozen(module.plugin, still):
+            timed = {name: seconds(work, module.device) for name, work in parts.items()}
         self.seconds.append({"step": step, **timed})
 
 
@@ -97,7 +103,9 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(config: Path, margin: float | None, steps: int) -> dict[str, Any]:
+def measure(
+    config: Path, margin: float | None, steps: int, guide: Literal["online"] | None = None
+) -> dict[str, Any]:
     """Medians over ``steps`` steps after the warm-up."""
     values = read_configuration(["--config", str(config)])
     model, data = values.model, values.data
@@ -105,11 +113,12 @@ def measure(config: Path, margin: float | None, steps: int) -> dict[str, Any]:
     module = PluginTraining(
         model.base,
         plugin_options(values),
+        guide,
         dtype=model.dtype,
         margin=margin,
         gradient_shares_every=0,
     )
-    watch = Stopwatch(margin)
+    watch = Stopwatch(margin, guide is not None)
     trainer = pl.Trainer(
         max_steps=WARM_UP + steps, logger=False, enable_checkpointing=False, devices=1,
         enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
@@ -117,10 +126,12 @@ def measure(config: Path, margin: float | None, steps: int) -> dict[str, Any]:
     )
     trainer.fit(module, ConversationDataModule(data.train, data.val, None, data.batch_size))
     timed = watch.seconds[WARM_UP:]
-    floors = [step["teacher"] + step["student"] for step in timed]
+    teacher = "teacher" if guide is None else "model"
+    floors = [step[teacher] + step["student"] for step in timed]
     ratios = [step["step"] / floor for step, floor in zip(timed, floors)]
     return {
         "margin": margin,
+        "guide": guide,
         "step_over_floor": round(statistics.median(ratios), 3),
         **{
             f"{name}_s": round(statistics.median(step[name] for step in timed), 4)
@@ -148,8 +159,9 @@ def main() -> None:
     options = parser.parse_args()
     warnings.filterwarnings("ignore")
     rows = []
-    for margin in (None, *options.margins):
-        rows.append(measure(options.config, margin, options.steps))
+    cases = [(margin, None) for margin in (None, *options.margins)] + [(1.0, "online")]
+    for margin, guide in cases:
+        rows.append(measure(options.config, margin, options.steps, guide))
         print(json.dumps(rows[-1]), flush=True)
     options.output.parent.mkdir(parents=True, exist_ok=True)
     command = ["python", "-m", "benchmarks.step_time", *sys.argv[1:]]

@@ -10,13 +10,29 @@ import argparse
 import json
 import os
 import shutil
+from itertools import islice
 from pathlib import Path
+from typing import Iterator
 
 from PIL import Image
 
 from data.drawing import draw_scene
-from data.questions import QUESTION_TYPES, QuestionSampler
-from data.scenes import SPLITS, sample_scenes
+from data.questions import QUESTION_TYPES, Question, QuestionSampler
+from data.scenes import SPLITS, Scene, sample_scenes
+
+
+def asked(split: str, seed: int, per_image: int = 4, types: tuple[str, ...] = tuple(QUESTION_TYPES)
+          ) -> Iterator[tuple[int, Scene, Question]]:
+    """Questions without end, each with its scene and the number of that."""
+    sampler = QuestionSampler(seed, {name: QUESTION_TYPES[name].weight for name in types})
+    for number, scene in enumerate(sample_scenes(split, seed)):
+        for question in sampler.sample(scene, per_image):
+            yield number, scene, question
+
+
+def conversation(question: Question) -> tuple[str, str]:
+    """What the human says, with a place for the image, and the answer."""
+    return f"<image>\n{question.text.replace(' ?', '?')}", question.answer
 
 
 def generate(output: Path, split: str, n: int, seed: int = 0, per_image: int = 4,
@@ -26,24 +42,21 @@ def generate(output: Path, split: str, n: int, seed: int = 0, per_image: int = 4
     Everything is written to a temporary folder that is renamed at the end, so that an interrupted
     run leaves no `output` behind.
     """
-    scenes = sample_scenes(split, seed)
-    sampler = QuestionSampler(seed, {name: QUESTION_TYPES[name].weight for name in types})
     temporary = output.with_name(output.name + ".writing")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "images").mkdir(parents=True)
     rows: list[dict[str, object]] = []
-    for number, scene in enumerate(scenes):
-        if len(rows) == n:
-            break
+    drawn = -1
+    for number, scene, question in islice(asked(split, seed, per_image, types), n):
         image = f"images/{split}-{seed}-{number:06d}.png"
-        Image.fromarray(draw_scene(scene)).save(temporary / image)
-        for question in sampler.sample(scene, min(per_image, n - len(rows))):
-            asked = question.text.replace(" ?", "?")
-            rows.append({
-                "id": f"{split}-{seed}-{len(rows):06d}", "image": image,
-                "conversations": [{"from": "human", "value": f"<image>\n{asked}"},
-                                  {"from": "gpt", "value": question.answer}],
-                "question_type": question.type})
+        if number != drawn:
+            Image.fromarray(draw_scene(scene)).save(temporary / image)
+            drawn = number
+        human, answer = conversation(question)
+        rows.append({
+            "id": f"{split}-{seed}-{len(rows):06d}", "image": image,
+            "conversations": [{"from": "human", "value": human}, {"from": "gpt", "value": answer}],
+            "question_type": question.type})
     (temporary / f"{split}.json").write_text(json.dumps(rows, indent=1))
     os.rename(temporary, output)
     return output / f"{split}.json"

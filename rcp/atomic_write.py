@@ -41,7 +41,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         mode = stat.S_IMODE(unfinished.stat().st_mode)
         yield unfinished
         for file in unfinished.rglob("*"):
-            if not file.is_dir():
+            if not os.path.isdir(file):
                 file.chmod(mode & 0o666)  # as in ``whole``
         replace_folder(unfinished, path)
 

@@ -1,6 +1,7 @@
 """A user's own methods: one file, imported because the user names it."""
 
 import importlib.util
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +18,7 @@ def import_files(paths: Iterable[Path]) -> None:
     Raises ``UserError`` for a file that is not there or cannot be imported.
     """
     for path in paths:
-        if not (path.is_file() and path.suffix == ".py"):
+        if not (os.path.isfile(path) and path.suffix == ".py"):
             raise UserError(f"--import {path}: there is no such Python file. Give the path of one.")
         name = f"imported_{path.stem}"
         spec = importlib.util.spec_from_file_location(name, path)

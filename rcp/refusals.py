@@ -1,8 +1,8 @@
-"""Options of commands, refused before any work is done for them."""
+"""What is given, options of commands most of all, refused before any work is done for it."""
 
 import os
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,7 +30,7 @@ def refuse_layers(layers: Iterable[int], depth: int) -> None:
 
 def refuse_no_file(path: Path, option: str) -> None:
     """Raise ``UserError`` where no file ``path`` can be written, which ``option`` names."""
-    if os.path.isdir(path):  # not Path.is_dir, which raises where a name is too long
+    if os.path.isdir(path):
         raise UserError(f"{option} '{path}' is a folder: give the name of a file.")
     refuse_unwritable(path, option)
 
@@ -48,3 +48,11 @@ def refuse_unwritable(path: Path, option: str) -> None:
             f"{option} is '{path}', but nothing can be written in '{nearest}' under that name "
             f"({error.strerror}). Choose another place."
         ) from error
+
+
+def refuse_unequal(**columns: Sized) -> None:
+    """Raise ``UserError`` where the columns of a batch are not of one length."""
+    lengths = {name: len(column) for name, column in columns.items()}
+    if len(set(lengths.values())) > 1:
+        said = ", ".join(f"{length} {name}" for name, length in lengths.items())
+        raise UserError(f"A batch holds {said}: give one of each for every sample.")

@@ -27,12 +27,13 @@ from rcp.objectives import losses
 from rcp.objectives.labels import LabelForm, attention_labels, relevance_labels
 from rcp.pruners import PRUNERS
 from rcp.training.data_module import ConversationDataModule
-from rcp.training.options import LossOptions, PluginOptions
+from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.phases import GuideOptions, RetentionOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.folder import callbacks
 from tests.decoding import generated
 from tests.families import FAMILIES, Case, Sample
+from tests.families.batches import videos_of
 from tests.tiny import (
     COVIPAL_ARGUMENTS,
     FILM_ARGUMENTS,
@@ -52,7 +53,6 @@ ARGUMENTS = {"rcp": RCP_ARGUMENTS, "covipal": COVIPAL_ARGUMENTS}
 REPAIR = RepairSpec([3, 5], "film", FILM_ARGUMENTS)
 REPAIR_LAST = RepairSpec([3], "film", FILM_ARGUMENTS)
 RAGGED = (Sample(3, images=2), Sample(4, question=3), Sample(5, images=0))
-VIDEO = (Sample(6, video=True), Sample(7))
 NOISE = Relaxation(noise=1.0)
 MARGIN = Relaxation(noise=1.0, margin=1.5)
 SOFT = Relaxation(hard=False)
@@ -123,7 +123,7 @@ def family(name: str, dtype: torch.dtype, device: str) -> None:
     """A kind of model, with RCP in small."""
     case = FAMILIES[name]()
     case.model.to(device, dtype).requires_grad_(False)
-    for samples in (RAGGED, VIDEO) if case.videos else (RAGGED,):
+    for samples in (RAGGED, videos_of(case)) if case.videos else (RAGGED,):
         all_modes(case, rcp_spec(), on(device, dtype, case.inputs(samples)), NOISE)
 
 
@@ -227,6 +227,13 @@ def guided_by_attention(precision: Any, device: str) -> None:
     train(precision, device, plugin, guide=guide, retention=RetentionOptions(), loss=loss)
 
 
+def guided_online(precision: Any, device: str) -> None:
+    """Two pruners, so that a view lies behind the biases that relevance is taken of."""
+    plugin = PluginOptions(STAGES, repair=REPAIR_LAST)
+    optimizer = OptimizerOptions(pruners=0.0)
+    train(precision, device, plugin, guide="online", optimizer=optimizer, margin=1.0)
+
+
 def evaluation(dtype: torch.dtype, device: str) -> None:
     case, inputs = tiny(device, dtype)
     plugin = randomised(Plugin.for_model(rcp_spec(), case.model))
@@ -249,7 +256,7 @@ def _each(what: Callable[..., None], names: Iterable[str], dtype: str) -> dict[s
     return {f"{name}-{dtype}": partial(what, name, getattr(torch, dtype)) for name in names}
 
 
-TRAININGS = (guided_by_relevance, guided_by_attention)
+TRAININGS = (guided_by_relevance, guided_by_attention, guided_online)
 
 BRIEF: dict[str, Workload] = {
     **{

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 
 from rcp import Plugin, PluginSpec, attach
-from tests.families import FAMILIES, Case
+from tests.families import FAMILIES, Case, Sample
 from tests.tiny import attention_spec, randomised, rcp_spec
 
+TOLERANCE = 1e-5
 TOKEN_TYPES = ("token_type_ids", "mm_token_type_ids")
 
 REFERENCES: dict[str, Callable[[], PluginSpec]] = {
@@ -78,3 +79,36 @@ def masked(case: Case, plugin: Plugin, inputs: dict[str, Tensor], **options: Any
 def error(one: Tensor, other: Tensor) -> float:
     """Largest difference, relative to the largest value."""
     return ((one - other).abs().max() / other.abs().max()).item()
+
+
+def steps_of(case: Any, inputs: dict[str, Tensor], tokens: Tensor) -> Tensor:
+    """Logits (steps, B, V) of the masked model for given generated ``tokens`` (B, steps)."""
+    inputs, rows = dict(inputs), []
+    kind = 1 if case.model.config.model_type == "paligemma" else 0
+    for step in range(tokens.shape[1]):
+        rows.append(case.model(**inputs, use_cache=False).logits[:, -1])
+        token = tokens[:, step : step + 1]
+        added = {"input_ids": token, "attention_mask": torch.ones_like(token)}
+        added |= {name: torch.full_like(token, kind) for name in TOKEN_TYPES if name in inputs}
+        inputs |= {
+            name: torch.cat([inputs[name], value.to(inputs[name])], 1)
+            for name, value in added.items()
+        }
+    return torch.stack(rows)
+
+
+def assert_decodes_as_masked(
+    name: str, spec: PluginSpec, samples: tuple[Sample, ...], **options: Any
+) -> None:
+    """The logits and tokens of ``generate`` with the tokens gone are the masked model's."""
+    case = family(name)
+    plugin = plugin_for(case, spec)
+    inputs = case.inputs(samples)
+    length = inputs["input_ids"].shape[1]
+    output = dropped(case, plugin, inputs, steps=3, **options)
+    tokens = output.sequences[:, length:]
+    with attach(case.model, plugin, "soft") as handle, handle.prompt(length), torch.no_grad():
+        expected = steps_of(case, inputs, tokens)
+    assert error(torch.stack(output.logits), expected) < TOLERANCE
+    expected[..., list(case.never)] = -torch.inf
+    assert torch.equal(tokens, expected.argmax(-1).T)

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 import rcp
+from rcp.attaching.forwards.entry import by_slot
 from rcp.attaching.masks import (
     additive,
     causal,
@@ -14,6 +15,7 @@ from rcp.attaching.masks import (
     render,
     with_key_bias,
 )
+from rcp.choosing.tokens import build_token_map
 from tests.decoding import error, family, plugin_for, prompt_ends
 from tests.families import Sample
 from tests.tiny import rcp_spec
@@ -101,6 +103,40 @@ def test_training_remembers_what_inference_does(case, monkeypatch):
         for name in ("alive", "exists", "pruned_count"):
             assert torch.equal(getattr(one, name), getattr(other, name))
         torch.testing.assert_close(one.pruned_sum, other.pruned_sum, rtol=1e-4, atol=1e-4)
+
+
+def test_facts_of_images_are_put_at_their_slots_and_shared_by_beams():
+    """Two images for the first sample, one for the second; each sample is there twice."""
+    image = torch.tensor([[1, 0, 1, 1]] * 2 + [[0, 1, 0, 0]] * 2).bool()
+    tokens = build_token_map(image, torch.ones_like(image))
+    keys = torch.tensor([[1.0, 2], [3, 4], [5, 6], [7, 8]])
+    first, second = keys[:3].tolist(), [[7.0, 8.0], [0.0, 0.0], [0.0, 0.0]]
+    assert by_slot(keys, tokens).tolist() == [first, first, second, second]
+    assert by_slot(keys[:, :1], tokens).tolist() == [[1, 3, 5]] * 2 + [[7, 0, 0]] * 2
+    with pytest.raises(rcp.UserError, match="about 3 visual tokens, but the prompt has 8"):
+        by_slot(keys[:3], tokens)
+
+
+@pytest.mark.parametrize("name", ["llava-llama", "gemma3", "gemma3-window"])
+@torch.no_grad()
+def test_a_second_turn_with_images_is_the_same_in_a_batch(name: str):
+    """Images that see themselves both ways, too."""
+    case = family(name)
+    plugin = plugin_for(case, rcp_spec((0, 2), (0.5, 0.2), (2, 3)))
+    first, second = [Sample(3), Sample(6)], [Sample(6, question=5), Sample(9, question=5)]
+
+    def turns(rows: list[int]) -> Tensor:
+        inputs = case.inputs([first[row] for row in rows])
+        cache = case.model(**inputs).past_key_values
+        more = case.inputs([second[row] for row in rows])
+        more["attention_mask"] = torch.cat([inputs["attention_mask"], more["attention_mask"]], 1)
+        assert more["attention_mask"].all()
+        return case.model(**more, past_key_values=cache).logits[:, -1]
+
+    with rcp.attach(case.model, plugin):
+        together = turns([0, 1])
+        for row in (0, 1):
+            assert error(together[row], turns([row])[0]) < TOLERANCE
 
 
 @torch.no_grad()
@@ -247,6 +283,32 @@ def test_key_bias_is_the_logarithm_of_what_is_kept():
     found = key_bias(torch.tensor([[1.0, 0.5, 0.0]]))
     assert found.shape == (1, 1, 1, 3)
     assert found.flatten().tolist() == pytest.approx([0.0, -0.693147, -27.631021], abs=1e-5)
+
+
+def masks_given(case, plugin, inputs) -> list[Tensor | None]:
+    """What each layer gets as its mask in a prefill without the dropped tokens."""
+    given = []
+    with rcp.attach(case.model, plugin):
+        hooks = [
+            layer.register_forward_pre_hook(
+                lambda _, args, kwargs: given.append(kwargs["attention_mask"]), with_kwargs=True
+            )
+            for layer in case.model.get_decoder().layers
+        ]
+        case.model(**inputs)
+        for hook in hooks:
+            hook.remove()
+    return given
+
+
+@torch.no_grad()
+def test_equally_long_rows_go_on_without_a_mask_and_ragged_ones_with_one(case):
+    """As in the model itself: attention without one is the faster."""
+    plugin = plugin_for(case, rcp_spec((0, 2), (0.5, 0.2), ()))
+    alike = masks_given(case, plugin, case.inputs([Sample(3), Sample(6)]))
+    assert alike == [None] * len(case.model.get_decoder().layers)
+    ragged = masks_given(case, plugin, case.inputs([Sample(3), Sample(6, images=2)]))
+    assert not any(mask is None for mask in ragged)
 
 
 VALID = torch.tensor([[True, False], [True, True]])

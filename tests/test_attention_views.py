@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 import rcp
 from rcp.choosing.view import mean_over_question
+from tests.decoding import family
+from tests.families import Sample
 from tests.probe import probing
 from tests.tiny import IMAGE, tiny_inputs
 
@@ -143,13 +146,71 @@ def test_both_modes_see_the_same_after_a_drop(tiny_llava, batch):
         assert keys.abs().max() < 1e-5
 
 
+@torch.no_grad()
+def test_a_question_of_one_word_is_its_own_last(tiny_llava):
+    batch = tiny_inputs(questions=(0, 3), images=(1, 1))  # a separator follows each image
+    seen = views(tiny_llava, batch, "drop")[1].attention
+    tiny_llava.set_attn_implementation("eager")
+    weights = tiny_llava(**batch, output_attentions=True).attentions[1]
+    for row in range(2):
+        image, _ = columns(batch, row)
+        found, expected = seen("last")[row, :, 0], weights[row, :, -1][:, image]
+        assert expected.std() > 1e-3 and (found - expected).abs().max() < TOLERANCE
+
+
+def test_a_sample_without_a_word_asks_nothing(tiny_llava):
+    batch = tiny_inputs(questions=(0, 3), images=(1, 1), side="right")
+    image = batch["input_ids"][0] == IMAGE
+    # the image's tokens first, so that a row in place of the question's would see one
+    batch["input_ids"][0] = torch.where(image.sort(descending=True).values, IMAGE, 0)
+    batch["attention_mask"][0] = batch["input_ids"][0] == IMAGE
+    seen = views(tiny_llava, batch, "drop")[1]
+    assert seen.question_valid.sum(1).tolist() == [0, 4]
+    assert not seen.attention("last")[0].any() and not seen.question_attention[0].any()
+    assert not seen.attention("visual", "last")[0].any()
+    assert seen.attention("last")[1].any() and seen.attention("visual")[0].any()
+
+
+@torch.no_grad()
+def test_a_guide_is_the_same_beside_an_empty_cache(tiny_llava, batch):
+    plugin, probes = probing(tiny_llava, ["full_attention"])
+    with rcp.attach(tiny_llava, plugin, "drop"):
+        for given in ({}, {"past_key_values": DynamicCache()}):
+            tiny_llava(**batch, **given)
+    for probe in probes.values():
+        without, beside = probe.views
+        assert torch.equal(without.full_attention, beside.full_attention)
+
+
+@torch.no_grad()
+def test_a_guide_sees_an_image_of_one_token(tiny_llava):
+    plugin, probes = probing(tiny_llava, ["full_attention"], layers=(1,), ratios=(0.5,))
+    with rcp.attach(tiny_llava, plugin, "drop"):
+        tiny_llava(input_ids=torch.tensor([[1, 5, IMAGE, 7, 20, 21]]))
+    guide = probes[1].views[0].full_attention
+    assert guide.shape == (1, 6, 1) and (guide > 0).all()
+
+
+@pytest.mark.parametrize("name, has", [("llava-llama", True), ("idefics3", False)])
+@torch.no_grad()
+def test_what_a_method_can_do_without_is_there_where_the_model_has_it(name: str, has: bool):
+    case = family(name)
+    plugin, probes = probing(case.model, [])
+    for probe in probes.values():
+        probe.uses = frozenset({"vision_cls_attention"})
+    with rcp.attach(case.model, plugin, "drop"):
+        case.model(**case.inputs([Sample(3)]))
+    seen = [probe.views[0].vision_cls_attention for probe in probes.values()]
+    assert all((fact is not None) is has for fact in seen)
+
+
 def test_a_second_turn_has_no_guide(tiny_llava, batch):
     plugin, _ = probing(tiny_llava, ["full_attention"])
-    plain, _ = probing(tiny_llava, [])
     with rcp.attach(tiny_llava, plugin, "drop"), torch.no_grad():
         cache = tiny_llava(**batch).past_key_values
         mask = torch.cat([batch["attention_mask"]] * 2, 1)
-        with pytest.raises(rcp.UserError, match="already in this cache"):
+        length = batch["input_ids"].shape[1]
+        with pytest.raises(rcp.UserError, match=f"the {length} tokens already in this cache"):
             tiny_llava(**batch | {"attention_mask": mask}, past_key_values=cache)
     assert not any(m._forward_pre_hooks for m in tiny_llava.modules())
 

@@ -2,9 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from rcp.backbones.places import image_runs
 from rcp.choosing.greedy import NOBODY, cosines, greedy, max_min, normalised, rows_at
 from rcp.choosing.merging import (
     Contextual,
@@ -14,18 +16,16 @@ from rcp.choosing.merging import (
     unmerged,
     weighted_sum,
 )
+from rcp.choosing.positions import columns_of, take_rows
 from rcp.choosing.relaxation import Relaxation
+from rcp.choosing.roles import square_places
 from rcp.choosing.schedule import Published, Schedule, mean_ratio_of, schedule_for
 from rcp.choosing.selection import cut, retention, straight_through, threshold, top_k
 from rcp.choosing.tokens import (
     IGNORED,
     build_token_map,
-    columns_of,
     continuation_map,
-    image_runs,
     predicting,
-    square_grid,
-    take_rows,
 )
 from rcp.choosing.view import mean_over_question, total_attention
 from rcp.errors import UserError
@@ -326,15 +326,14 @@ def test_images_are_numbered_in_their_row():
 
 
 def test_places_of_a_square_and_of_a_row():
-    columns = torch.arange(7)[None]
     runs = torch.tensor([[0, 0, 0, 0, 1, 1, 1]])
-    grid = square_grid(columns, marks("xxxxxxx"), runs)[0]
+    grid = square_places(runs.numpy(), marks("xxxxxxx").numpy())[0]
     assert grid[:4].tolist() == [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
     assert grid[4:].flatten().tolist() == pytest.approx([0, -2 / 3, 0, 0, 0, 2 / 3], abs=1e-6)
 
 
 def test_slots_that_do_not_exist_belong_to_no_image():
-    grid = square_grid(torch.arange(6)[None], marks("xxxxx."), torch.tensor([[0, 1, 1, 1, 1, 1]]))
+    grid = square_places(np.array([[0, 1, 1, 1, 1, 1]]), marks("xxxxx.").numpy())
     assert grid[0, :5].tolist() == [[0, 0], [-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
 
 
@@ -354,10 +353,9 @@ def test_roles_with_labels_with_an_end_and_with_neither():
     tokens = build_token_map(image, valid, labels=labels)
     assert torch.equal(tokens.question, marks("....xx..", "...xx..."))
     assert torch.equal(tokens.answer, marks(".....xx.", "....xx.."))
-    assert tokens.prompt_end.tolist() == [6, 5]
-    assert tokens.visual_counts == (2, 2) and tokens.valid_counts == (8, 7)
+    assert tokens.host.visual_counts == (2, 2) and tokens.host.valid_counts == (8, 7)
     unlabelled = build_token_map(image, valid, labels=torch.full((2, 8), IGNORED))
-    assert unlabelled.prompt_end.tolist() == [8, 7] and not unlabelled.answer.any()
+    assert not unlabelled.answer.any()
     assert torch.equal(unlabelled.question, marks("....xxxx", "...xxxx."))
     ended = build_token_map(image, valid, prompt_end=torch.tensor([6, 5]))
     assert torch.equal(ended.question, tokens.question)
@@ -365,7 +363,7 @@ def test_roles_with_labels_with_an_end_and_with_neither():
     whole = build_token_map(image, valid)
     assert torch.equal(whole.question, marks("....xxxx", "...xxxx."))
     assert torch.equal(whole.answer, marks(".......x", "......x."))
-    assert whole.prompt_end.tolist() == [8, 7] and whole.has_images
+    assert whole.has_images
     assert torch.equal(predicting(labels), marks(".....xx.", "....xx.."))
 
 
@@ -383,14 +381,14 @@ def test_a_continuation_of_candidates_predicts_from_the_last_columns():
     tokens = continuation_map(marks("xxxx", "xxxx"), 3)
     assert torch.equal(tokens.answer, marks(".xxx", ".xxx"))
     assert tokens.answer_columns.tolist() == [[1, 2, 3]] * 2 and tokens.answer_valid.all()
-    assert tokens.valid_counts == (4, 4) and tokens.visual_counts == (0, 0)
+    assert tokens.host.valid_counts == (4, 4) and tokens.host.visual_counts == (0, 0)
     one = continuation_map(marks("xxx.", "xxxx"))
-    assert one.answer_columns.tolist() == [[2], [3]] and one.prompt_end.tolist() == [3, 4]
+    assert one.answer_columns.tolist() == [[2], [3]]
 
 
 def test_attention_is_a_mean_over_heads_and_real_rows():
-    weights = torch.zeros(2, 2, 3, 2)
+    weights = torch.zeros(2, 4, 3, 2)
     weights[0, 0, 0], weights[0, 1, 1] = torch.tensor([1.0, 2]), torch.tensor([3.0, 6])
     assert total_attention(weights)[0].tolist() == [4, 8]
     found = mean_over_question(weights, marks("xx.", "..."))
-    assert found.tolist() == [[1, 2], [0, 0]] and found.dtype == torch.float32
+    assert found.tolist() == [[0.5, 1], [0, 0]] and found.dtype == torch.float32

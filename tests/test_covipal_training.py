@@ -12,11 +12,12 @@ import torch
 import rcp
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.training.checkpoint import ENTRY
-from rcp.training.guided import refuse_waiting_for_idle_parts, watch_teacher
+from rcp.training.guided import refuse_waiting_for_idle_parts
 from rcp.training.objective import answer_logits
 from rcp.training.optimizer import rate_factor
 from rcp.training.options import OptimizerOptions
 from rcp.training.phases import GuideOptions, Moment, RetentionOptions, moment
+from rcp.training.teacher.passes import watched
 from tests.test_training_plugin import (
     FILM,
     RCP,
@@ -216,7 +217,7 @@ def test_the_teacher_is_watched_up_to_its_guide_and_no_further(
     layers, ran = module.model.get_decoder().layers, []
     hooks = [layer.register_forward_hook(lambda *_, at=at: ran.append(at))
              for at, layer in enumerate(layers)]
-    found = watch_teacher(module.model, module.plugin, module.guide, [0], batch)
+    found = watched(module.model, module.plugin, batch, views=[0], attention=[2]).trace
     assert ran == [0, 1]
     with rcp.attach(module.model, module.plugin, "record") as handle:
         with handle.trace(attention=[2], views=[0]) as whole:

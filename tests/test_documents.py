@@ -72,6 +72,12 @@ def test_json_of_the_data_readme_is_read(tmp_path):
     assert sample.answer == "red" and sample.question_type == "relation"
 
 
+@pytest.mark.parametrize("name", ["rcp/backbones/cohere2_vision.py",
+                                  "tests/families/cohere2_vision.py"])
+def test_the_recipe_for_a_family_shows_whole_files(name):
+    assert read(name) in [block.text for block in blocks("CONTRIBUTING.md", "python")]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_link_leads_somewhere(document):
     """Files from where the text lies, and headings in them as GitHub names them."""

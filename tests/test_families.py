@@ -1,8 +1,11 @@
 """What every supported family must show, found by its being registered."""
 
+import inspect
+
 import pytest
 import torch
 from torch import Tensor
+from transformers import CONFIG_MAPPING
 
 from rcp import UserError, attach
 from rcp.backbones import backbone_for
@@ -34,12 +37,19 @@ def parity(case: Case, spec, samples: tuple[Sample, ...], padding: str = "left")
 
 def test_every_family_has_a_case():
     tried = {family(name).model.config.model_type for name in FAMILIES}
-    assert tried == set(BACKBONES.names())
+    assert tried == {name for name in BACKBONES.names() if name in CONFIG_MAPPING}
 
 
 @pytest.mark.parametrize("name", BACKBONES.names())
 def test_every_family_says_what_it_is(name):
     assert BACKBONES.get(name).title
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_family_that_says_it_takes_videos_is_tried_with_one(name):
+    case = family(name)
+    takes = "pixel_values_videos" in inspect.signature(case.model.forward).parameters
+    assert case.videos == backbone_for(case.model).videos == takes
 
 
 @pytest.mark.parametrize("reference", REFERENCES)
@@ -132,7 +142,8 @@ def test_image_rows_and_places(name):
     alone, generating = maps
     assert torch.equal(alone.image_index, generating.image_index)
     assert torch.equal(alone.grid.nan_to_num(9.0), generating.grid.nan_to_num(9.0))
-    assert alone.visual_counts[2] == 0 and alone.visual_counts[0] > alone.visual_counts[1] > 0
+    counts = alone.host.visual_counts
+    assert counts[2] == 0 and counts[0] > counts[1] > 0
     for row, exists in zip(alone.grid, alone.visual_valid):
         placed = row[exists & ~row.isnan().any(-1)]
         assert (placed.abs() < 1).all()
@@ -153,7 +164,7 @@ def test_refusal_names_the_reason(model_type):
         config = Config()
 
     SomeModel.config.model_type = model_type
-    with pytest.raises(UserError, match="SomeModel .*Choose a model of one of these"):
+    with pytest.raises(UserError, match="SomeModel .*rcp backbones.*choose a model of one of"):
         backbone_for(SomeModel())
 
 
@@ -161,6 +172,30 @@ def test_an_unknown_layer_type_is_refused():
     case = FAMILIES["llava-qwen2"]()
     case.model.config.text_config.layer_types[2] = "chunked_attention"
     with pytest.raises(UserError, match="chunked_attention"):
+        backbone_for(case.model)
+
+
+@pytest.mark.parametrize(
+    "setting, reason",
+    [
+        ({"num_kv_shared_layers": 2}, "reuse the keys of an earlier layer"),
+        ({"hidden_size_per_layer_input": 4}, "embeddings of the prompt's tokens"),
+        ({"enable_moe_block": True}, "experts beside its MLP"),
+    ],
+)
+def test_a_size_of_gemma_4_that_cannot_lose_rows_is_refused(setting, reason):
+    case = FAMILIES["gemma4"]()
+    case.model.config.text_config.__dict__.update(setting)
+    (name,) = setting
+    with pytest.raises(UserError, match=f"{reason}.*{name}={setting[name]}.*Choose a size of it"):
+        backbone_for(case.model)
+
+
+@pytest.mark.skipif("molmo2" not in FAMILIES, reason="it came with a later release")
+def test_a_molmo_2_that_scales_the_rotary_embedding_of_some_layers_is_refused():
+    case = FAMILIES["molmo2"]()
+    case.model.config.text_config.rope_scaling_layers = [0, 2]
+    with pytest.raises(UserError, match="2 of its 6 layers.*rope_scaling_layers"):
         backbone_for(case.model)
 
 

@@ -13,17 +13,20 @@ from rcp.backbones import backbone_for
 from tests.decoding import (
     REFERENCES,
     TOKEN_TYPES,
+    TOLERANCE,
+    assert_decodes_as_masked,
     dropped,
     error,
     family,
     generated,
     masked,
     plugin_for,
+    steps_of,
 )
 from tests.families import FAMILIES, Sample, upstream
+from tests.families.batches import videos_of
 from tests.tiny import attention_spec, rcp_spec
 
-TOLERANCE = 1e-5
 RAGGED = (Sample(3, images=2), Sample(4, question=3), Sample(5, images=0))
 VARIED = ["llava-llama", "llava-mistral-window", "llava_next", "gemma3-window", "qwen3_vl"]
 """Full attention, windows, ragged counts, two masks, M-RoPE with deepstack."""
@@ -31,36 +34,6 @@ VARIED = ["llava-llama", "llava-mistral-window", "llava_next", "gemma3-window", 
 REMAINING = [
     pytest.param(name, marks=[] if name in VARIED else pytest.mark.slow) for name in FAMILIES
 ]
-
-
-def steps_of(case: Any, inputs: dict[str, Tensor], tokens: Tensor) -> Tensor:
-    """Logits (steps, B, V) of the masked model for given generated ``tokens`` (B, steps)."""
-    inputs, rows = dict(inputs), []
-    kind = 1 if case.model.config.model_type == "paligemma" else 0
-    for step in range(tokens.shape[1]):
-        rows.append(case.model(**inputs, use_cache=False).logits[:, -1])
-        token = tokens[:, step : step + 1]
-        added = {"input_ids": token, "attention_mask": torch.ones_like(token)}
-        added |= {name: torch.full_like(token, kind) for name in TOKEN_TYPES if name in inputs}
-        inputs |= {
-            name: torch.cat([inputs[name], value.to(inputs[name])], 1)
-            for name, value in added.items()
-        }
-    return torch.stack(rows)
-
-
-def assert_decodes_as_masked(name: str, spec: Any, samples: tuple[Sample, ...]) -> None:
-    case = family(name)
-    plugin = plugin_for(case, spec)
-    inputs = case.inputs(samples)
-    length = inputs["input_ids"].shape[1]
-    output = dropped(case, plugin, inputs, steps=3)
-    tokens = output.sequences[:, length:]
-    with attach(case.model, plugin, "soft") as handle, handle.prompt(length), torch.no_grad():
-        expected = steps_of(case, inputs, tokens)
-    assert error(torch.stack(output.logits), expected) < TOLERANCE
-    expected[..., list(case.never)] = -torch.inf
-    assert torch.equal(tokens, expected.argmax(-1).T)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -75,7 +48,7 @@ def test_greedy_decoding_equals_the_masked_model(name):
 def test_greedy_decoding_from_any_layer(name, spec, layers):
     assert_decodes_as_masked(name, spec(layers=layers), RAGGED)
     if family(name).videos:
-        assert_decodes_as_masked(name, spec(layers=layers), (Sample(6, video=True), Sample(7)))
+        assert_decodes_as_masked(name, spec(layers=layers), videos_of(family(name)))
 
 
 @pytest.mark.parametrize("name", REMAINING)

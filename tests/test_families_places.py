@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from rcp.backbones import backbone_for
+from rcp.backbones.places import any_resolution, frames, unplaced
 from rcp.choosing.tokens import build_token_map
 from tests.decoding import family
 
@@ -42,3 +43,43 @@ def test_a_patch_comes_out_at_the_place_of_its_token(name, tiles):
         at = torch.tensor([row // 2 + 0.5, column // 2 + 0.5]) / side * 2 - 1
         for number in range(tiles):
             assert torch.allclose(mapped.grid[0, number * tokens + token], at)
+
+
+SQUARE = [[-0.5, -0.5], [-0.5, 0.5], [0.5, -0.5], [0.5, 0.5]]
+"""Places of a raster of 2 x 2."""
+
+
+def columns(*runs: int) -> torch.Tensor:
+    """(1, T) visual columns in runs of these lengths, a word of text before each."""
+    return torch.tensor([[column for run in runs for column in [False] + [True] * run]])
+
+
+def test_a_frame_begins_with_a_token_without_place():
+    image = columns(4, 10)
+    places = frames(image, side=2)
+    grid = places.grid[image]
+    assert grid[:4].tolist() == SQUARE, "an image has no [CLS]"
+    assert grid[[4, 9]].isnan().all()
+    assert grid[5:9].tolist() == grid[10:].tolist() == SQUARE
+    assert places.index[image].tolist() == [0] * 4 + [1] * 10
+
+
+@pytest.mark.parametrize("newlines", [0, 1])
+def test_a_video_is_told_from_an_image_by_its_length(newlines):
+    """An image of 3 x 3 with its newline, and a video of two frames of 2 x 2."""
+    image = columns(9 + 1, 8 + newlines)
+    ends = torch.zeros_like(image)
+    ends[0, 10] = True
+    if newlines:
+        ends[0, -1] = True
+    grid = any_resolution(image, ends, side=3, frame_side=2).grid[image]
+    assert grid[4].tolist() == [0.0, 0.0] and grid[9].isnan().all()
+    assert grid[10:14].tolist() == grid[14:18].tolist() == SQUARE
+    assert grid[18:].isnan().all()
+
+
+def test_what_has_no_place_still_belongs_to_its_image():
+    image = columns(2, 3)
+    places = unplaced(image)
+    assert places.grid.isnan().all()
+    assert places.index[image].tolist() == [0, 0, 1, 1, 1]

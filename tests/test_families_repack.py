@@ -22,7 +22,9 @@ from tests.tiny import attention_spec, rcp_spec
 
 TOLERANCE = 1e-5
 RAGGED = (Sample(3, images=2), Sample(4, question=3), Sample(5, images=0))
-BY_DEFAULT = ("pixtral", "mistral3", "gemma3", "paligemma2", "aya_vision")
+BY_DEFAULT = ("pixtral", "mistral3", "gemma3", "paligemma2", "aya_vision",
+              "cohere2_vision", "exaone4_5", "shieldgemma2",
+              "gemma4", "gemma4_unified")
 WINDOWED = [name for name in FAMILIES if "window" in name or name in BY_DEFAULT]
 FULL = [name for name in FAMILIES if name not in WINDOWED]
 

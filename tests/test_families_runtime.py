@@ -68,7 +68,7 @@ class _Reads(TorchFunctionMode):
 def waits(case, inputs) -> tuple[int, int]:
     """How often a prefill and a decode step wait."""
     with Waits() as prefill:
-        output = case.model(**inputs)
+        output = case.model(**inputs, use_cache=True)  # some keep none unless asked
     token = torch.full((len(inputs["input_ids"]), 1), 20)
     mask = torch.cat([inputs["attention_mask"], torch.ones_like(token)], 1)
     step = {"input_ids": token, "attention_mask": mask}

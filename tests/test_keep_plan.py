@@ -1,9 +1,10 @@
 """Keep plans by value: saved, read again, of one sample for many, and one behind another."""
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rcp import KeepPlan
+from rcp import KeepPlan, UserError
 
 
 def a_plan() -> KeepPlan:
@@ -28,6 +29,12 @@ def test_a_plan_written_with_what_earlier_versions_added_still_loads(tmp_path):
     added = {"prompt_end": torch.tensor([6]), "memory.context.0": torch.ones(1, 4)}
     save_file(load_file(path) | added, path)
     assert same(KeepPlan.load(path), plan)
+
+
+@pytest.mark.parametrize("name", ["", "none.safetensors", "x" * 5000])
+def test_a_plan_that_is_not_there_is_refused(name: str, tmp_path):
+    with pytest.raises(UserError, match="There is no plan file"):
+        KeepPlan.load(tmp_path / name)
 
 
 def test_the_plan_of_one_sample_for_three():

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation.__main__ import room_of, sample
+from tests.mutation.__main__ import sample
 from tests.mutation.equivalent import EQUIVALENT
 from tests.mutation.mutants import Mutant, mutants, mutated
 from tests.mutation.relevant import OF_ALL, OF_ROOM
+from tests.mutation.runner import tried
+from tests.mutation.score import page, score
 
 SOURCE = '''"""Says 1 + 1."""
 from x import y
@@ -21,6 +23,8 @@ def f(a: int | None = 2) -> dict[str, 4]:
     b = a.clamp(min=0)
     b += 5
     y(b)
+    if b:
+        return None
     return a < b and True
 '''
 
@@ -37,7 +41,7 @@ def test_what_is_said_stays_and_what_is_computed_changes(file: Path):
     assert sorted(whats) == sorted([
         "2 + 1", "2 - 1", "if not", "without Not", "left out", "without clamp", "without min=",
         "0 + 1", "0 - 1", "left out", "5 + 1", "5 - 1", "left out", "returns None", "Or", "LtE",
-        "False",
+        "False", "if not",
     ])
 
 
@@ -61,10 +65,40 @@ def test_a_name_is_the_same_when_the_lines_above_it_have_moved(file: Path):
 
 
 def test_a_sample_is_the_beginning_of_a_larger_one():
-    few, many = ({m.name for m in sample(OF_ROOM, size)} for size in (50, 200))
+    few, many = ({m.name for m in all_of(sample(OF_ROOM, size))} for size in (50, 200))
     assert len(few) == 50 and len(many) == 200 and few < many
     repair = sample(["rcp/repair"], 200)
-    assert {m.name for m in repair} < many and {room_of(m) for m in repair} == {"rcp/repair"}
+    assert list(repair) == ["rcp/repair"] and {m.name for m in all_of(repair)} < many
+    assert all(m.file.startswith("rcp/repair/") for m in all_of(repair))
+
+
+def all_of(drawn: dict[str, list[Mutant]]) -> list[Mutant]:
+    return [mutant for room in drawn.values() for mutant in room]
+
+
+def test_a_score_counts_what_a_test_could_tell():
+    a, b, c, d = (Mutant("file", at, name, at) for at, name in enumerate("abcd"))
+    results = {"a": "caught", "b": "survived", "c": "survived", "d": "caught", "other": "survived"}
+    found = score({"one": [a, b], "two": [c, d]}, results, {"c": "it is dead", "e": "not drawn"})
+    assert found["share_caught"] == 0.6667
+    assert found["rooms"] == {
+        "one": {"caught": 1, "survived": 1, "equivalent": 0},
+        "two": {"caught": 1, "survived": 0, "equivalent": 1},
+        "all": {"caught": 2, "survived": 1, "equivalent": 1},
+    }
+    assert found["survived"] == ["b"] and found["equivalent"] == {"c": "it is dead"}
+    text = page(found)
+    assert "| two | 2 | 1 | 0 | 1 |" in text and "| all | 4 | 2 | 1 | 1 |" in text
+    assert "66.7%" in text and "- `b`\n" in text and "- `c`: it is dead\n" in text
+
+
+def test_an_error_that_never_ends_is_caught(tmp_path: Path):
+    endless = tmp_path / "test_endless.py"
+    endless.write_text("def test_endless():\n    while True:\n        pass\n")
+    assert not tried(str(endless), limit=1)[0]
+    endless.write_text("def test_nothing():\n    pass\n")
+    passed, seconds = tried(str(endless), limit=60)
+    assert passed and 0 < seconds < 60
 
 
 def test_what_is_listed_is_there():

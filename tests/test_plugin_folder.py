@@ -183,10 +183,19 @@ def test_eight_bit_weights_are_read_as_what_they_stand_for(saved):
     assert all(p.dtype == torch.float32 for p in rcp.load_plugin(saved).parameters())
 
 
+@pytest.mark.parametrize("base", ["none", "without a name"])
+def test_a_folder_that_names_no_base_cannot_bring_it(saved, base: str):
+    change_description(saved, lambda d: d["base"].update(name_or_path=""))
+    if base == "none":
+        change_description(saved, lambda d: d.update(base=None))
+    with pytest.raises(rcp.UserError, match="does not name its base model. Load the model yourse"):
+        rcp.load(saved)
+
+
 def test_a_place_that_is_no_folder_is_refused(saved, tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", saved / "plugin.json", tmp_path / "gone", "x" * 5000):
-        with pytest.raises(rcp.UserError, match="not an exported plug-in"):
+        with pytest.raises(rcp.UserError, match="no exported plug-in"):
             rcp.load_plugin(place)
 
 

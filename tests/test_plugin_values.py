@@ -31,8 +31,8 @@ TWO = ((1, 0.5), (3, 0.2))
 @pytest.mark.parametrize(
     "places, changes, message",
     [
-        (TWO, {"position_policy": "close"}, "position_policy 'close' is unknown.*keep, repack"),
-        (TWO, {"selection": "top"}, "selection 'top' is unknown.*top_k, threshold"),
+        (TWO, {"position_policy": "close"}, "position_policy is 'close'.*'keep' or 'repack'"),
+        (TWO, {"selection": "top"}, "selection is 'top'.*'top_k' or 'threshold'"),
         (TWO, {"position_policy": "repack"}, r"the stages here are at \[1, 3\]"),
         ((), {"position_policy": "repack"}, "must be at layer 0"),
         ((), {"repair": [3]}, "nothing to repair"),
@@ -152,7 +152,7 @@ def test_adapters_find_their_modules_and_sizes():
     "changes, message",
     [
         ({"rank": 0}, "rank is 0"),
-        ({"alpha": float("inf")}, "alpha is inf"),
+        ({"alpha": float("inf")}, "alpha is 'inf'"),
         ({"modules": {}}, "name no modules"),
         ({"modules": {"a.b": [4]}}, r"'a.b' the sizes \[4\]"),
         ({"modules": {"a.b": [4, 0]}}, r"'a.b' the sizes \[4, 0\]"),

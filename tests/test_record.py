@@ -1,8 +1,10 @@
 """What the teacher's forward observes, against the model's own eager attention."""
 
 import pytest
+import torch
 
 import rcp
+from tests.probe import probing
 from tests.tiny import IMAGE, TOKENS, attention_spec, reference_plugin, tiny_inputs
 
 
@@ -39,6 +41,18 @@ def test_a_recorded_view_is_what_the_first_stage_sees(tiny_llava, inputs):
         with handle.trace() as seen:
             tiny_llava(**inputs)
     assert (scores - seen.scores[0]).abs().max() < 1e-6
+
+
+def test_a_recorded_view_looks_back_as_a_stage_does(tiny_llava, inputs):
+    plugin, probes = probing(tiny_llava, ["attention_before"], layers=(2,), ratios=(0.5,))
+    with rcp.attach(tiny_llava, plugin, "drop"):
+        tiny_llava(**inputs)
+    with rcp.attach(tiny_llava, plugin, "record") as handle, handle.trace((), (2,)) as trace:
+        tiny_llava(**inputs)
+    seen, recorded = probes[2].views[0], trace.views[2]
+    for queries in ("question", "last", "visual"):
+        expected = seen.attention_before(queries)
+        assert expected.any() and torch.equal(recorded.attention_before(queries), expected)
 
 
 def test_nothing_is_observed_that_was_not_asked_for(tiny_llava, inputs):

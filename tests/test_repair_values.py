@@ -71,9 +71,8 @@ def dropping_of(alive: list[list[int]], exists: list[list[int]] | None = None) -
     # the second row of cells lies at 1/2, the first column at -2/3
     places = [(-0.5, -2 / 3), (-0.5, 0.0), (-0.5, 2 / 3), (0.5, -2 / 3), (0.9, 0.97)]
     grid = torch.tensor([*places, (math.nan, math.nan)]).expand(len(mask), -1, -1)
-    count = (there & ~mask).sum(1)
     torch.manual_seed(2)
-    return Dropping(mask & there, there, grid, torch.randn(len(mask), WIDTH) * 3, count)
+    return Dropping(mask & there, there, grid, torch.randn(len(mask), WIDTH) * 3)
 
 
 CASES = {

@@ -1,5 +1,7 @@
 """What repair remembers of each stage, and where it adds: values worked out by hand."""
 
+from dataclasses import dataclass, replace
+
 import torch
 
 from rcp.attaching.forwards.repairing import Repairing
@@ -10,8 +12,9 @@ NAN = torch.nan
 # two visual tokens and a newline after them, then two columns of text; the second sample has none
 IMAGE = torch.tensor([[1, 1, 1, 0, 0], [0, 0, 0, 0, 0]]).bool()
 VALID = torch.tensor([[1, 1, 1, 1, 1], [0, 0, 1, 1, 1]]).bool()
-TOKENS = build_token_map(IMAGE, VALID)
 GRID = torch.tensor([[[0.0, -0.5], [0.0, 0.5], [NAN, NAN]], [[0.0, 0.0]] * 3])
+ALL = build_token_map(IMAGE, VALID)
+TOKENS = replace(ALL, grid=GRID, host=replace(ALL.host, all_placed=False))
 NORMED = torch.tensor([[[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]], [[NAN, NAN]] * 3])
 
 
@@ -35,9 +38,21 @@ def repairing(all_text: bool = False) -> Repairing:
     return Repairing(Plain(2, [3, 5]), TOKENS, all_text)
 
 
+@dataclass
+class Left:
+    """What repair reads of the survivors of a stage."""
+
+    dropped: torch.Tensor
+    alive: torch.Tensor
+    gone_each = None
+
+    def gone(self):
+        return self.dropped
+
+
 def drop(repair: Repairing, stage: int, gone, alive) -> None:
     nothing = [0] * 3
-    repair.remember(stage, NORMED, mask(gone, nothing), mask(alive, nothing), GRID)
+    repair.remember(stage, NORMED, Left(mask(gone, nothing), mask(alive, nothing)))
 
 
 def test_contexts_add_up_over_stages():
@@ -85,21 +100,22 @@ def test_a_second_turn_keeps_the_context_of_an_older_image():
 
 def test_only_answer_rows_of_samples_that_have_seen_an_image_change():
     repair, hidden = repairing(), torch.zeros(2, 5, 2)
-    assert repair.columns.tolist() == [[4], [4]]
+    assert repair.at.listed.tolist() == [[4], [4]]
     drop(repair, 0, gone=[0, 0, 1], alive=[1, 1, 0])
-    changed = repair.repaired(3, 0, hidden, repair.columns)
+    changed = repair.repaired(3, 0, hidden, repair.at)
     assert changed[0].tolist() == [[0.0, 0.0]] * 4 + [[300.0, 300.0]]
     assert not changed[1].any() and not hidden.any()
+    repair = repairing()
     repair.go_on({0: torch.ones(2, 3)}, torch.tensor([[False], [True]]))
-    assert repair.repaired(5, 0, hidden, repair.columns)[:, 4, 0].tolist() == [5.0, 5.0]
+    assert repair.repaired(5, 0, hidden, repair.at)[:, 4, 0].tolist() == [5.0, 5.0]
 
 
 def test_all_text_may_be_repaired():
     repair, hidden = repairing(all_text=True), torch.zeros(2, 5, 2)
-    assert repair.columns[0].tolist()[:2] == [3, 4] and repair.columns[1].tolist() == [2, 3, 4]
-    assert repair.valid.tolist() == [[True, True, False], [True, True, True]]
+    assert repair.at.listed[0].tolist()[:2] == [3, 4] and repair.at.listed[1].tolist() == [2, 3, 4]
+    assert repair.at.valid.tolist() == [[True, True, False], [True, True, True]]
     repair.go_on({0: torch.ones(2, 3)}, torch.tensor([[True], [True]]))
-    changed = repair.repaired(3, 0, hidden, repair.columns)[..., 0]
+    changed = repair.repaired(3, 0, hidden, repair.at)[..., 0]
     assert changed.tolist() == [[0.0, 0.0, 0.0, 3.0, 3.0], [0.0, 0.0, 3.0, 3.0, 3.0]]
 
 
@@ -107,6 +123,6 @@ def test_nothing_changes_before_a_stage_or_without_an_adapter():
     repair, hidden = repairing(), torch.ones(2, 5, 2)
     assert repair.acts_at(3) and not repair.acts_at(4)
     for stage in (None, 0):
-        assert repair.repaired(3, stage, hidden, repair.columns) is hidden
+        assert repair.repaired(3, stage, hidden, repair.at) is hidden
     none = Repairing(None, TOKENS, all_text=False)
-    assert not none.acts_at(3) and none.repaired(3, 0, hidden, none.columns) is hidden
+    assert not none.acts_at(3) and none.repaired(3, 0, hidden, none.at) is hidden

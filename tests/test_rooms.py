@@ -38,6 +38,12 @@ def test_what_touches_a_model_is_small(file):
             assert sum(isinstance(part, ast.FunctionDef) for part in node.body) <= 15, node.name
 
 
+def test_what_is_there_is_asked_without_an_error():
+    """``os.path.isfile`` is False of a name that is too long, where ``Path.is_file`` raises."""
+    asking = re.compile(r"\.(is_file|is_dir|is_symlink|exists)\(\)")
+    assert not {file for file in PACKAGE.rglob("*.py") if asking.search(file.read_text("utf-8"))}
+
+
 @pytest.mark.parametrize(
     "room", sorted({file.parent for file in MODULES.values()}), ids=lambda room: room.name
 )

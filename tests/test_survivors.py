@@ -39,7 +39,8 @@ def survivors(side):
 
 def first_stage(survivors: Survivors) -> Tensor:
     """The first and third token of three stay, of two the second; the unreal slot is no choice."""
-    return survivors.drop(0, mask([[1, 0, 1], [0, 1, 1]]), None)
+    survivors.drop(0, mask([[1, 0, 1], [0, 1, 1]]), None)
+    return survivors.gone()
 
 
 def test_at_first_all_are_there(survivors, side):
@@ -56,11 +57,11 @@ def test_two_stages_of_a_ragged_batch(survivors, side):
     assert gone.tolist() == [[False, True, False], [True, False, False]]
     assert survivors.alive.tolist() == [[True, False, True], [False, True, False]]
     assert survivors.columns.int().tolist() == AFTER[side][0]
-    survivors.compact(mask([[1, 0, 1], [0, 1, 0]]), 2)
+    survivors.go_on(survivors.slots.compacted(mask([[1, 0, 1], [0, 1, 0]]), 2))
     assert survivors.slots.rank[0].tolist() == [0, 2] and survivors.slots.rank[1, 0] == 1
     assert survivors.slots.alive.tolist() == [[True, True], [True, False]]
-    gone = survivors.drop(1, mask([[0, 1], [1, 0]]), None)
-    assert gone.tolist() == [[True, False], [False, False]]
+    survivors.drop(1, mask([[0, 1], [1, 0]]), None)
+    assert survivors.gone().tolist() == [[True, False], [False, False]]
     assert survivors.alive.tolist() == [[False, False, True], [False, True, False]]
     plan = survivors.plan()
     assert plan.layers == (1, 3)
@@ -71,10 +72,10 @@ def test_two_stages_of_a_ragged_batch(survivors, side):
 
 def test_masked_slots_stay_in_their_places(survivors):
     first_stage(survivors)
-    survivors.mask(mask([[1, 0, 1], [0, 1, 1]]))
+    survivors.go_on(survivors.slots.masked(mask([[1, 0, 1], [0, 1, 1]])))
     assert survivors.slots.alive.tolist() == [[True, False, True], [False, True, False]]
-    gone = survivors.drop(1, mask([[0, 1, 1], [0, 1, 0]]), None)
-    assert gone.tolist() == [[True, False, False], [False, False, False]]
+    survivors.drop(1, mask([[0, 1, 1], [0, 1, 0]]), None)
+    assert survivors.gone().tolist() == [[True, False, False], [False, False, False]]
     assert survivors.alive.tolist() == [[False, False, True], [False, True, False]]
 
 
@@ -86,14 +87,14 @@ def test_the_device_tells_what_a_threshold_left(survivors):
 
 def test_values_of_the_slots_left_over_all_of_them(survivors):
     first_stage(survivors)
-    survivors.compact(mask([[1, 0, 1], [0, 1, 0]]), 2)
+    survivors.go_on(survivors.slots.compacted(mask([[1, 0, 1], [0, 1, 0]]), 2))
     values = torch.tensor([[0.5, 0.25], [0.75, 0.0]])
-    assert survivors.over_all(values).tolist() == [[0.5, 0.0, 0.25], [0.0, 0.75, 0.0]]
+    assert survivors.slots.over_all(values).tolist() == [[0.5, 0.0, 0.25], [0.0, 0.75, 0.0]]
 
 
 def test_merge_weights_are_of_the_tokens_there_were_at_first(survivors):
     first_stage(survivors)
-    survivors.compact(mask([[1, 0, 1], [0, 1, 0]]), 2)
+    survivors.go_on(survivors.slots.compacted(mask([[1, 0, 1], [0, 1, 0]]), 2))
     weights = torch.tensor([[[0.25, 1.0]], [[1.0, 0.0]]])
     survivors.drop(1, mask([[0, 1], [1, 0]]), weights)
     assert set(survivors.merges) == {1}
@@ -108,7 +109,7 @@ def test_a_plan_says_again_what_was_kept_and_folded(survivors, side):
     keep, merged = again.planned(survivors.plan(), 0)
     assert keep.tolist() == [[True, False, True], [False, True, False]] and merged is None
     again.drop(0, keep, merged)
-    again.compact(keep, 2)
+    again.go_on(again.slots.compacted(keep, 2))
     keep, merged = again.planned(survivors.plan(), 1)
     assert keep.tolist() == [[False, True], [True, False]]
     assert merged[0].tolist() == [[0.25, 1.0]] and merged[1, 0, 0] == 1

@@ -195,7 +195,7 @@ def test_each_choice_changes_the_term_it_is_about():
 def test_the_whole_is_what_a_gpu_showed(stage: int, in_use: float, tmp_path: Path, capsys):
     """GiB in use on an H100, seen in training of LLaVA-1.5-7B's shape, batch 8, in bf16."""
     llava_7b().save_pretrained(tmp_path)
-    values = yaml.safe_load(Path("configs/rcp_llava.yaml").read_text())
+    values = yaml.safe_load(Path("configs/rcp_llava_paper.yaml").read_text())
     values["data"]["batch_size"] = 8
     values["trainer"]["strategy"] = f"deepspeed_stage_{stage}"
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+import yaml
 
 import rcp
 import rcp.base_model.loading
+import train
+from rcp.__main__ import main
 from rcp.attaching.given_images import ENCODER, encode_images, given_images
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.training.data_module import ConversationDataModule
@@ -18,6 +21,8 @@ from rcp.training.phases import GuideOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.teacher import cache as teacher_cache
 from rcp.training.teacher.shards import Shards
+from tests.cli import settings
+from tests.decoding import frozen
 from tests.dry_run import Loads, llava_onevision
 from tests.families import FAMILIES, Sample
 from tests.full_disk import full_disk
@@ -126,7 +131,7 @@ def test_relevance_is_what_would_be_computed(
 
 def test_one_folder_serves_other_repair_layers(base_folder: Path, conversations: Path, cache: Path):
     files = {path: path.stat().st_mtime_ns for path in cache.rglob("*.safetensors")}
-    assert len(files) == 2  # samples to train on, samples to validate on
+    assert len(files) == 3  # images and answers to train on, images to validate on
     computed, read = (
         fit(base_folder, conversations, given, layers=(1, 2)) for given in (None, cache)
     )
@@ -210,7 +215,7 @@ def test_a_build_that_was_cut_off_goes_on(
     monkeypatch.setattr(teacher_cache, "SHARD", 2)
     whole = tmp_path / "whole"
     expected = fit(base_folder, conversations, whole)
-    parts = sorted((whole / "train").glob("*.safetensors"))
+    parts = sorted((whole / "answers").glob("*.safetensors"))
     assert len(parts) == 4
     content = parts[2].read_bytes()
     parts[2].unlink()
@@ -220,7 +225,7 @@ def test_a_build_that_was_cut_off_goes_on(
 
 
 def test_a_damaged_file_is_refused(base_folder: Path, conversations: Path, cache: Path):
-    damaged = next((cache / "train").glob("*.safetensors"))
+    damaged = next((cache / "answers").glob("*.safetensors"))
     damaged.write_bytes(damaged.read_bytes()[:100])
     with pytest.raises(rcp.UserError, match=f"{damaged.name}.*Remove that file"):
         fit(base_folder, conversations, cache)
@@ -230,7 +235,7 @@ def test_a_damaged_file_is_refused(base_folder: Path, conversations: Path, cache
 def test_a_damaged_fingerprint_is_refused(
     content: str, base_folder: Path, conversations: Path, cache: Path
 ):
-    (cache / "train" / "fingerprint.json").write_text(content)
+    (cache / "answers" / "fingerprint.json").write_text(content)
     with pytest.raises(rcp.UserError, match="fingerprint.json' is damaged.*Remove the folder"):
         fit(base_folder, conversations, cache)
 
@@ -284,7 +289,7 @@ def test_an_image_alone_and_the_same_among_others_are_two(
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_given_features_change_nothing(family: str):
     """Whatever a family adds to its features (positions, deeper layers) stays right."""
-    case = FAMILIES[family]()
+    case = frozen(FAMILIES[family]())  # as a teacher is: another kernel may serve a gradient
     inputs = case.inputs([Sample(seed=1), Sample(seed=2, images=2)])
     plain = case.model(**inputs).logits
     features = encode_images(case.model, inputs)
@@ -330,3 +335,69 @@ def test_features_are_given_for_generation_too(base_folder: Path, conversations:
         module.model.base_model.vision_tower = None
         given = module.model.generate(**batch["inputs"], do_sample=False, max_new_tokens=4)
     assert torch.equal(plain, given)
+
+
+# -- made before a training, by many processes -------------------------------------------------
+
+
+@pytest.fixture
+def config(base_folder: Path, conversations: Path, tmp_path: Path) -> Path:
+    values = settings(base_folder, conversations, tmp_path)
+    values["model"] |= {"guide": {"share": 0.5}, "teacher_cache": str(tmp_path / "cache")}
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = sorted(folder.rglob("*.safetensors"))
+    return {str(file.relative_to(folder)): file.read_bytes() for file in files}
+
+
+def test_processes_that_know_nothing_of_each_other_make_what_one_training_would(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+):
+    """Late ones, and one that is started again, too; the training then makes nothing."""
+    monkeypatch.setattr(teacher_cache, "SHARD", 2)
+    assert train.main(["--config", str(config)]) == 0
+    (tmp_path / "cache").rename(tmp_path / "expected")
+    expected = content(tmp_path / "expected")
+    assert {name.partition("/")[0] for name in expected} == {
+        "images", "answers", "relevance", "validation",
+    }
+    label = ["label", "--config", str(config), "--processes", "3", "--process"]
+    assert main([*label, "2"]) == 0
+    assert f"{tmp_path / 'cache' / 'answers'}: 1 of 4 files are there" in capsys.readouterr().out
+    assert {name[-18:] for name in content(tmp_path / "cache")} == {"/00002.safetensors"}
+    assert main([*label, "0"]) == main([*label, "0"]) == main([*label, "1"]) == 0
+    assert "4 of 4 files are there" in capsys.readouterr().out.splitlines()[-1]
+    assert content(tmp_path / "cache") == expected
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*")}
+    assert train.main(["--config", str(config), "--run_folder", str(tmp_path / "again")]) == 0
+    assert times == {file: file.stat().st_mtime_ns for file in (tmp_path / "cache").rglob("*")}
+
+
+def test_labels_may_be_kept_without_images(config: Path, tmp_path: Path):
+    given = ["--config", str(config), "--model.cache_images", "false"]
+    assert main(["label", *given]) == 0
+    assert train.main(given) == 0
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {"answers", "relevance"}
+
+
+@pytest.mark.parametrize(
+    ("more", "complaint"),
+    [
+        (["--process", "2", "--processes", "2"], "--process is 2 and --processes 2"),
+        (["--process", "-1"], "--process is -1"),
+        (["--processes", "0"], "--processes 0"),
+        (["--model.teacher_cache", "null"], "model.teacher_cache is null"),
+        (["--data.train", "gone.json"], "no conversation file 'gone.json'"),
+        (["--model.temprature", "1"], "model.temprature"),
+    ],
+)
+def test_labels_that_cannot_be_made_are_refused(
+    more: list[str], complaint: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+):
+    assert main(["label", "--config", str(config), *more]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists() and not (tmp_path / "run").exists()

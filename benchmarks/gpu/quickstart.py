@@ -15,7 +15,7 @@ from benchmarks.command import RESULTS
 from benchmarks.gpu.measuring import Figures, parsed
 from benchmarks.steps import run_script
 
-QUESTIONS = {"quickstart": ("train", 1000), "validation": ("val", 400), "test": ("test", 2000)}
+QUESTIONS = {"train": ("train", 4000), "validation": ("val", 400), "test": ("test", 2000)}
 """Folder: split and number, as in the Makefile."""
 
 LIMIT, FEW = 300, 8
@@ -29,7 +29,7 @@ def steps(folder: Path, tiny: bool) -> dict[str, list[str]]:
     """The commands of `make quickstart` by name, without ``python``, in ``folder``."""
     run, data = folder / "run", folder / "data"
     training = ["--config", "quickstart.yaml", "--run_folder", str(run)]
-    training += ["--data.train", str(data / "quickstart"), "--data.val", str(data / "validation")]
+    training += ["--data.train", str(data / "train"), "--data.val", str(data / "validation")]
     training += ["--model.teacher_cache", str(folder / "cache")]
     training += ["--trainer.accelerator", "cpu" if tiny else "gpu", "--trainer.devices", "1"]
     return {

@@ -4,6 +4,7 @@ from torch import nn
 
 from rcp.attaching.forwards.entry import entry_facts
 from rcp.attaching.forwards.forward import Setup
+from rcp.attaching.forwards.short_prompt import runs_before_decoder
 from rcp.attaching.handle import Handle
 from rcp.attaching.refusals import refuse_impossible
 from rcp.backbones import backbone_for
@@ -41,4 +42,5 @@ def attach(
     if budget is not None:
         plugin = plugin.at_budget(mean_ratio_of(budget, backbone.visual_tokens))
     facts = entry_facts(backbone, plugin) if plan is None else frozenset()
-    return Handle(Setup(backbone, plugin, plan, relaxation, facts), mode)
+    before = mode == "drop" and runs_before_decoder(backbone, plugin)
+    return Handle(Setup(backbone, plugin, plan, relaxation, facts, before), mode)

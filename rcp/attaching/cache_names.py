@@ -16,6 +16,11 @@ def cache_in(values: Mapping[str, Any]) -> Any:
     return next((values[name] for name in NAMES if values.get(name) is not None), None)
 
 
+def cache_among(values: tuple[Any, ...]) -> Any:
+    """The cache among the ``values`` of an output without names, or None."""
+    return next((value for value in values if hasattr(value, "get_seq_length")), None)
+
+
 def cache_name(module: nn.Module) -> str:
     """What ``module`` itself calls the cache it takes."""
     taken = inspect.signature(module.forward).parameters

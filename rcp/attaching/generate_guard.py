@@ -13,11 +13,12 @@ class Guard:
     """Stands in for ``model.generate`` and refuses what dropping cannot serve.
 
     A chunk of a prompt cannot be told from a new turn once it reaches a forward, so the request
-    itself is checked.
+    itself is checked. ``fixed_length``: caches that are allocated for a length can be served.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, fixed_length: bool) -> None:
         self.model = model
+        self.fixed_length = fixed_length
         self._local = OfThread()  # whether this thread generates
         self._stand_in = StandIn(model, "generate", self._generate)
 
@@ -31,7 +32,7 @@ class Guard:
         self._stand_in.undo()
 
     def _generate(self, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        _check_request(self.model, args, kwargs)
+        _check_request(self.model, args, kwargs, self.fixed_length)
         outer, self._local.generating = self.generating, True
         try:
             return before(*args, **kwargs)
@@ -39,7 +40,32 @@ class Guard:
             self._local.generating = outer
 
 
-def _check_request(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+class NoContinuousBatching:
+    """Stands in for what begins continuous batching, `generate_batch` included, and refuses it.
+
+    A manager that was made before is met in its forwards: see :func:`refuse_pages`.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self._stand_in = StandIn(model, "init_continuous_batching", self._begin)
+
+    def remove(self) -> None:
+        """Give the model its own method back."""
+        self._stand_in.undo()
+
+    def _begin(self, *_: Any, **__: Any) -> Any:
+        raise continuous_batching()
+
+
+def refuse_pages(cache: Any) -> None:
+    """Raise ``UserError`` for a ``cache`` of pages, which knows no length of a sequence."""
+    if cache is not None and not hasattr(cache, "get_seq_length"):
+        raise continuous_batching()
+
+
+def _check_request(
+    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], fixed_length: bool
+) -> None:
     generate = type(model).generate
     call = inspect.signature(generate).bind_partial(model, *args, **kwargs).arguments
     call |= call.pop("kwargs", {})
@@ -51,13 +77,32 @@ def _check_request(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
             f"the question is known. Leave it at None while a plug-in is attached."
         )
     cache = call.get("cache_implementation", getattr(config, "cache_implementation", None))
-    if cache is not None and "static" in cache:
+    if cache == "paged":
+        raise continuous_batching()
+    if cache is not None and "static" in cache and not fixed_length:
         raise static_cache(cache)
+    exit_at = call.get("assistant_early_exit", getattr(config, "assistant_early_exit", None))
+    if exit_at is not None:
+        raise UserError(
+            f"assistant_early_exit={exit_at} drafts with the first layers of the same model, whose "
+            f"cache would hold what the others have not dropped. Use prompt_lookup_num_tokens or "
+            f"an assistant_model, or detach the plug-in."
+        )
+
+
+def continuous_batching() -> UserError:
+    """The refusal of `generate_batch` and of all else that packs prompts into a paged cache."""
+    return UserError(
+        "Continuous batching (generate_batch) keeps one table of pages for all layers, but "
+        "dropping leaves each layer its own tokens. Use generate, which takes batches too, or "
+        "detach the plug-in."
+    )
 
 
 def static_cache(name: str) -> UserError:
     """The refusal of a cache called ``name`` whose length is fixed."""
     return UserError(
-        f"The cache '{name}' holds equally many tokens in every layer, but dropping leaves each "
-        f'layer its own number. Use cache_implementation="dynamic", or detach the plug-in.'
+        f"The cache '{name}' holds equally many tokens in every layer, but dropping inside the "
+        f"decoder leaves each layer its own number. Use cache_implementation=\"dynamic\", or a "
+        f"plug-in whose only stage is at layer 0."
     )

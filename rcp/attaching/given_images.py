@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rcp.attaching.encoder_watch import hand_over
 from rcp.attaching.stand_in import StandIn
+from rcp.backbones import unwrapped
 
 ENCODER = "get_image_features"
 """Method of the model without its head, the same in all families: from pixels to features."""
@@ -24,7 +25,7 @@ def encode_images(model: Any, inputs: Mapping[str, Tensor], **options: Any) -> A
 
     ``options`` go to the encoder. None where there is no image, or no such encoder.
     """
-    encode = getattr(model.base_model, ENCODER, None)
+    encode = getattr(unwrapped(model).base_model, ENCODER, None)
     if encode is None or "pixel_values" not in inputs:
         return None
     features = encode(**encoder_inputs(encode, inputs), **options, return_dict=True)
@@ -53,7 +54,7 @@ def given_images(model: Any, features: Any) -> Iterator[None]:
     def given(*_: Any, **__: Any) -> Any:
         return copy.copy(features)  # a host may write into what it is given
 
-    stand_in = StandIn(model.base_model, ENCODER, given)
+    stand_in = StandIn(unwrapped(model).base_model, ENCODER, given)
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from rcp.attaching.encoder_watch import Watch
 from rcp.attaching.forwards.forward import Setup
-from rcp.attaching.generate_guard import Guard
+from rcp.attaching.generate_guard import Guard, NoContinuousBatching
 from rcp.attaching.hooks import Hook
 from rcp.attaching.lora_hooks import hook_lora
 from rcp.attaching.relay import Relay
@@ -92,17 +92,19 @@ class Handle:
     # -- hooks ---------------------------------------------------------------------------------
 
     def _place_plugin(self) -> None:
-        plugin, layers = self.setup.plugin, self.setup.backbone.layers
+        plugin, backbone = self.setup.plugin, self.setup.backbone
         modules: list[tuple[nn.Module, int]] = []
         modules += [(plugin.pruner(at), at) for at in plugin.schedule.layers]
         if plugin.repair is not None:
             modules.append((plugin.repair, plugin.repair.layers[0]))
         for module, layer in modules:
-            like = next(layers[layer].parameters())
-            dtype = like.dtype if self.mode == "drop" and like.is_floating_point() else None
-            module.to(device=self.setup.backbone.device(layer), dtype=dtype)
+            module.to(device=backbone.device(layer), dtype=self._dtype(layer))
             if self.mode == "drop":
                 module.eval()  # no dropout: it would choose other tokens each time
+
+    def _dtype(self, layer: int) -> torch.dtype | None:
+        """What the plug-in's parts at ``layer`` are cast to: for dropping the model's own."""
+        return self.setup.backbone.dtype(layer) if self.mode == "drop" else None
 
     def _install(self) -> None:
         model, backbone, relay = self.setup.backbone.model, self.setup.backbone, self._relay
@@ -120,10 +122,12 @@ class Handle:
             self._after(backbone.decoder, relay.finish)
             self._after(model, relay.end, always_call=True)
             if self.setup.plugin.lora is not None and self.mode != "record":
-                self._hooks += hook_lora(self.setup.plugin.lora, model, drop=self.mode == "drop")
+                self._hooks += hook_lora(self.setup.plugin.lora, model, self._dtype(0))
             self._watch = Watch(backbone, self.setup.facts, relay.encoded)
+            if hasattr(model, "init_continuous_batching"):
+                self._hooks.append(NoContinuousBatching(model))
             if self.mode == "drop" and hasattr(model, "generate"):
-                relay.guard = Guard(model)
+                relay.guard = Guard(model, fixed_length=self.setup.before_decoder)
             _forget_compiled()
         except BaseException:
             self.remove()
@@ -132,6 +136,8 @@ class Handle:
     @property
     def _inputs(self) -> Container[int]:
         """The layers whose input is read or changed; a stage may look one layer back."""
+        if self.setup.before_decoder:
+            return ()
         stages, depth = self.setup.plugin.schedule.layers, len(self.setup.backbone.layers)
         first = 0 if self.mode == "record" else max(0, min(stages, default=0) - 1)
         return range(first, depth)

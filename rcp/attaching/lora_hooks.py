@@ -3,24 +3,24 @@
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from rcp.backbones.placement import device_of
 from rcp.errors import UserError
 from rcp.plugin.lora import Lora
 
 
-def hook_lora(lora: Lora, model: nn.Module, drop: bool) -> list[Any]:
+def hook_lora(lora: Lora, model: nn.Module, dtype: torch.dtype | None = None) -> list[Any]:
     """Let the linear modules of ``model`` add what the adapters ``lora`` give; returns the hooks.
 
-    The adapters move to the devices of their modules, and for dropping to their dtype.
+    The adapters move to the devices of their modules, and to ``dtype`` unless it is None.
     """
     hooks = []
     # all of them, before one gets a hook
     modules = [_linear(lora, model, name) for name in lora.spec.modules]
     for module, pair in zip(modules, lora.pairs.values()):
-        like = next(module.parameters())
-        dtype = like.dtype if drop and like.is_floating_point() else None
-        pair.to(device=like.device, dtype=dtype)
+        pair.to(device=device_of(module), dtype=dtype)
         hooks.append(module.register_forward_hook(partial(_add, pair)))
     return hooks
 

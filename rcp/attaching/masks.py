@@ -13,16 +13,21 @@ KEY_BIAS_EPS = 1e-12
 """1e-6 leaks attention sinks, 0 gives NaN, 1e-20 hurts bf16 gradients (measured)."""
 
 
-def causal(query_columns: Tensor, key_columns: Tensor, window: int | None = None) -> Tensor:
-    """(B, Q), (B, K) original columns → (B, 1, Q, K) bool: not after, and inside the window.
+def not_causal(query_columns: Tensor, key_columns: Tensor, window: int | None = None) -> Tensor:
+    """(B, Q), (B, K) original columns → (B, 1, Q, K) bool: after the query, or out of its window.
 
     A window counts original positions, not cached rows.
     """
-    distance = query_columns[:, :, None] - key_columns[:, None, :]
-    allowed = distance >= 0
+    queries, keys = query_columns[:, :, None], key_columns[:, None, :]
+    forbidden = keys > queries
     if window is not None:
-        allowed &= distance < window
-    return allowed[:, None]
+        forbidden = forbidden | (queries - keys >= window)
+    return forbidden[:, None]
+
+
+def causal(query_columns: Tensor, key_columns: Tensor, window: int | None = None) -> Tensor:
+    """The opposite of :func:`not_causal`: what a query may attend to."""
+    return ~not_causal(query_columns, key_columns, window)
 
 
 def key_bias(kept: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ def refuse_impossible(model: nn.Module, plugin: Plugin, mode: str, plan: KeepPla
     _refuse_mode(mode)
     _refuse_no_plugin(plugin)
     backbone = backbone_for(model)
+    _refuse_prefixes(model, backbone)
     _refuse_second(backbone)
     _refuse_other_base(backbone, plugin)
     if mode == "soft":
@@ -45,6 +46,19 @@ def _refuse_no_plugin(plugin: object) -> None:
             f"attach takes a plug-in, not {type(plugin).__name__}. Read an exported folder by "
             f"rcp.load_plugin first, or make one by rcp.Plugin.for_model."
         )
+
+
+def _refuse_prefixes(model: nn.Module, backbone: Backbone) -> None:
+    """A prefix is keys and values that stand in the cache before the first forward."""
+    if model is backbone.model:
+        return
+    for wrapper in model.modules():
+        if getattr(wrapper, "peft_type", None) == "PREFIX_TUNING":
+            raise UserError(
+                "This model is wrapped in a prefix that PEFT has learned, which fills the cache "
+                "with keys of no token before the prompt, so that columns could not be told apart. "
+                "Attach to its get_base_model() and use that, or choose another kind of adapter."
+            )
 
 
 def _refuse_second(backbone: Backbone) -> None:

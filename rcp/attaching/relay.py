@@ -6,12 +6,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from rcp.attaching.cache_names import cache_among, cache_in
 from rcp.attaching.encoder_watch import VisionFacts, carried
 from rcp.attaching.forwards.ahead import AheadForward
 from rcp.attaching.forwards.call import Call
 from rcp.attaching.forwards.forward import Forward, Setup
 from rcp.attaching.forwards.opening import open_forward
-from rcp.attaching.generate_guard import Guard
+from rcp.attaching.generate_guard import Guard, refuse_pages
 from rcp.attaching.hooks import OfThread
 
 
@@ -46,6 +47,7 @@ class Relay:
         trace, prompt = (getattr(self.local, name, None) for name in ("trace", "prompt"))
         generating = self.guard is not None and self.guard.generating
         call = Call.of(arguments, prompt, generating)
+        refuse_pages(call.cache)
         self.local.forward = open_forward(self.setup, self.mode, call, trace)
         self.local.forward.entry.encoded = carried(arguments.get("mm_encoder_outputs"))
 
@@ -102,8 +104,9 @@ class Relay:
         if running is None:
             return None
         if isinstance(output, tuple):
-            return (running.finish(output[0]), *output[1:])
-        output.last_hidden_state = running.finish(output.last_hidden_state)
+            return (running.finish(output[0], cache_among(output)), *output[1:])
+        hidden = running.finish(output.last_hidden_state, cache_in(output))
+        output.last_hidden_state = hidden
         return output
 
     def end(self, *_: Any) -> None:

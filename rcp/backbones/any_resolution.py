@@ -1,4 +1,4 @@
-"""LLaVA-NeXT and LLaVA-OneVision: a base image, then rows of tiles that end in newline vectors."""
+"""LLaVA-NeXT, its videos, LLaVA-OneVision: a base image, rows of tiles that end in newlines."""
 
 import inspect
 from typing import Any
@@ -15,8 +15,8 @@ class AnyResolution(Backbone):
     """Newline vectors sit in image slots: they count among the visual tokens and may be dropped,
     so that a budget means what it says. They have no place."""
 
-    model_types = ("llava_next", "llava_onevision")
-    title = "LLaVA-NeXT, LLaVA-OneVision (images, videos)"
+    model_types = ("llava_next",)
+    title = "LLaVA-NeXT"
     limits = "newline rows count as visual tokens; images need text between them for right places"
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
@@ -24,7 +24,11 @@ class AnyResolution(Backbone):
         is_newline = image & (embeds == newline).all(-1)
         vision = self.config.vision_config
         side = vision.image_size // vision.patch_size
-        return any_resolution(image, is_newline, side, frame_side=-(-side // 2))
+        return any_resolution(image, is_newline, side, self.frame_side(side))
+
+    def frame_side(self, side: int) -> int:
+        """Tokens of one side of a video's frame, given those of an image's tile."""
+        return -(-side // 2)
 
     @property
     def tower(self) -> Tower:
@@ -56,3 +60,18 @@ class AnyResolution(Backbone):
             options["vision_feature_select_strategy"] = self.config.vision_feature_select_strategy
         features, _ = host.pack_image_features(facts.split(tiles), sizes, **options)
         return torch.cat(list(features))
+
+
+class LlavaOnevision(AnyResolution):
+    model_types = ("llava_onevision",)
+    title = "LLaVA-OneVision"
+    videos = True
+
+
+class LlavaNextVideo(AnyResolution):
+    model_types = ("llava_next_video",)
+    title = "LLaVA-NeXT-Video"
+    videos = True
+
+    def frame_side(self, side: int) -> int:
+        return side // self.config.spatial_pool_stride

@@ -1,17 +1,8 @@
-"""Aya Vision: a Cohere 2 decoder, whose full-attention layers know no positions."""
+"""Aya Vision: the decoder and the tiles of Command A Vision."""
 
-from torch import Tensor
-
-from rcp.backbones.base import Backbone, Rope
+from rcp.backbones.cohere2_vision import Cohere2Vision
 
 
-class AyaVision(Backbone):
+class AyaVision(Cohere2Vision):
     model_types = ("aya_vision",)
     title = "Aya Vision"
-    limits = (
-        "each tile counts as an image: marker tokens between tiles are ordinary text; "
-        "positions are not repacked"
-    )
-
-    def rotated(self, layer: int, heads: Tensor, rope: Rope) -> Tensor:
-        return heads if self.window(layer) is None else super().rotated(layer, heads, rope)

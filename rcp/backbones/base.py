@@ -6,10 +6,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
+from rcp.backbones.placement import device_of, dtype_of
 from rcp.backbones.places import Places
 from rcp.backbones.refused import REFUSED
 from rcp.backbones.tower import Tower
+from rcp.backbones.unwrapping import unwrapped
 from rcp.errors import UserError
 from rcp.registry import Registry
 
@@ -26,13 +29,16 @@ class Backbone:
 
     A subclass names its ``model_types`` (``config.model_type``) and overrides what differs.
     Modules are called, never their weights read: under ZeRO-3 a parameter is empty outside its
-    own module's ``forward``. ``title`` and ``limits`` are what the table of families shows;
-    ``bidirectional`` says that prompt rows may attend to later ones.
+    own module's ``forward``. ``title``, ``limits`` and ``videos`` (whether it takes them) are what
+    the table of families shows; ``untrainable`` why no plug-in can be trained on it, to follow the
+    model's name; ``bidirectional`` says that prompt rows may attend to later ones.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
     title: ClassVar[str] = ""
     limits: ClassVar[str] = ""
+    videos: ClassVar[bool] = False
+    untrainable: ClassVar[str] = ""
     bidirectional: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -69,12 +75,15 @@ class Backbone:
         return None
 
     def device(self, layer: int) -> torch.device:
-        """Where ``layer`` computes; its weights may wait elsewhere (``device_map``)."""
-        decoder_layer: Any = self.layers[layer]
-        placed = getattr(getattr(decoder_layer, "_hf_hook", None), "execution_device", None)
-        if placed is None:
-            return next(decoder_layer.parameters()).device
-        return torch.device("cuda", placed) if isinstance(placed, int) else torch.device(placed)
+        """Where ``layer`` computes."""
+        return device_of(self.layers[layer])
+
+    def dtype(self, layer: int) -> torch.dtype | None:
+        """The precision of ``layer``'s activations, None where no tensor of it tells.
+
+        Asked is its norm, which is never quantised: its matrices may be kept in 8 bits or 4.
+        """
+        return dtype_of(self.norm(layer), self.layers[layer])
 
     def window(self, layer: int) -> int | None:
         """Sliding window of ``layer`` in tokens, None for full attention."""
@@ -82,6 +91,15 @@ class Backbone:
         if types is not None and types[layer] == "full_attention":
             return None
         return getattr(self.text_config, "sliding_window", None)
+
+    @property
+    def takes_shorter_prompts(self) -> bool:
+        """Whether rows left out of the decoder's input are gone for all of it, and for nothing
+        else: no window counts them, no image sees itself both ways, and the first layer's input is
+        what the decoder was given."""
+        scale = getattr(self.text_config, "embedding_multiplier", 1.0)
+        whole = not any(self.windows) and not self.bidirectional and not self.added_layers
+        return whole and scale == 1.0
 
     @cached_property
     def windows(self) -> tuple[int | None, ...]:
@@ -153,10 +171,14 @@ class Backbone:
         """(cos, sin) of ``positions`` (B, T), or (axes, B, T) with M-RoPE, as the decoder does."""
         return self.decoder.rotary_emb(hidden, positions)
 
-    def input_norm(self, layer: int, hidden: Tensor) -> Tensor:
-        """Layer ``layer``'s input norm of ``hidden`` (B, T, D)."""
+    def norm(self, layer: int) -> Any:
+        """The norm of ``layer`` that comes first: of its input, where it has one."""
         decoder_layer: Any = self.layers[layer]
-        return decoder_layer.input_layernorm(hidden)
+        return decoder_layer.input_layernorm
+
+    def input_norm(self, layer: int, hidden: Tensor) -> Tensor:
+        """``hidden`` (B, T, D) as the attention of ``layer`` is given it."""
+        return self.norm(layer)(hidden)
 
     def qk(
         self,
@@ -172,20 +194,38 @@ class Backbone:
         Returns (B, H, Q, d) and (B, H_kv, R, d), equal to what the layer's attention computes.
         """
         attention = self._attention(layer)
-        query = self.rotated(layer, self._heads(attention, "q", question), question_rope)
-        key = self.rotated(layer, self._heads(attention, "k", rows), rows_rope)
-        return query, key
+        query, key = self._heads(attention, "q", question), self._heads(attention, "k", rows)
+        query, _ = self.rotated(layer, query, query, question_rope)
+        return query, self.rotated(layer, key, key, rows_rope)[1]
 
-    def rotated(self, layer: int, heads: Tensor, rope: Rope) -> Tensor:
-        """``heads`` (B, H, R, d) turned by ``rope`` as the layer's attention does it."""
-        # the family's own function lives beside its attention class
+    def qk_of_run(
+        self, layer: int, run: range, rows: Tensor, rope: Rope
+    ) -> tuple[Tensor, Tensor]:
+        """:meth:`qk` where the question is the ``run`` of ``rows`` (B, R, D), in fewer operations:
+        queries are turned among zeros, together with the keys."""
+        attention = self._attention(layer)
+        query = self._heads(attention, "q", rows[:, run.start : run.stop])
+        key = self._heads(attention, "k", rows)
+        around = (0, 0, run.start, rows.shape[1] - run.stop)
+        query, key = self.rotated(layer, functional.pad(query, around), key, rope)
+        return query[:, :, run.start : run.stop], key
+
+    def rotated(
+        self, layer: int, query: Tensor, key: Tensor, rope: Rope
+    ) -> tuple[Tensor, Tensor]:
+        """``query`` and ``key`` (B, H, R, d), of one R, turned as the layer's attention does it."""
+        return self.rotary(layer)(query, key, *rope)
+
+    def rotary(self, layer: int) -> Any:
+        """The family's own function, which lives beside the attention class of ``layer``."""
         module: Any = inspect.getmodule(type(self._attention(layer)))
-        return module.apply_rotary_pos_emb(heads, heads, *rope)[0]
+        return module.apply_rotary_pos_emb
 
     def attention_logits(self, layer: int, query: Tensor, key: Tensor) -> Tensor:
         """Scaled (and soft-capped) products of :meth:`qk`: (B, H, Q, R), before the mask."""
         attention = self._attention(layer)
-        key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+        if key.shape[1] < query.shape[1]:
+            key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
         logits = (query @ key.transpose(-1, -2)).float() * attention.scaling
         cap = getattr(self.text_config, "attn_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
@@ -214,19 +254,37 @@ class Backbone:
 
 
 def backbone_for(model: nn.Module) -> Backbone:
-    """The facts of ``model``'s family; raises ``UserError`` for a family we do not know."""
-    model = getattr(model, "_orig_mod", model)  # what torch.compile returns is a wrapper
-    config = getattr(model, "config", None)
-    model_type = getattr(config, "model_type", None)
+    """The facts of ``model``'s family, also where others have wrapped it.
+
+    Raises ``UserError`` for a family we do not know.
+    """
+    model = unwrapped(model)
+    model_type: Any = getattr(getattr(model, "config", None), "model_type", None)
+    refuse_family(model_type, type(model).__name__)
+    return BACKBONES.get(model_type)(model)
+
+
+def refuse_family(model_type: Any, name: str) -> None:
+    """Raise ``UserError`` unless ``model_type`` is a family we know; messages call it ``name``."""
     if model_type in REFUSED:
         raise UserError(
-            f"{type(model).__name__} {REFUSED[model_type]}. Supported families: "
-            f"{', '.join(BACKBONES.names())}. Choose a model of one of these."
+            f"{name} {REFUSED[model_type]}. `python -m rcp backbones` lists the "
+            f"{len(BACKBONES.names())} types that are supported: choose a model of one of these."
         )
     if model_type not in BACKBONES.names():
         raise UserError(
-            f"{type(model).__name__} (model type '{model_type}') is not a family this version "
-            f"supports. Supported: {', '.join(BACKBONES.names())}. Load one of these, or add a "
-            f"file to rcp/backbones/ as the README shows."
+            f"{name} (model type '{model_type}') is not a family this version "
+            f"supports. `python -m rcp backbones` lists the {len(BACKBONES.names())} types that "
+            f"are: load one of these, or add a file to rcp/backbones/ as CONTRIBUTING.md shows."
         )
-    return BACKBONES.get(model_type)(model)
+
+
+def refuse_untrainable(model_type: Any, name: str) -> None:
+    """Likewise unless plug-ins can be trained on it, too."""
+    refuse_family(model_type, name)
+    if reason := BACKBONES.get(model_type).untrainable:
+        others = [other for other in BACKBONES.names() if not BACKBONES.get(other).untrainable]
+        raise UserError(
+            f"No plug-in can be trained on {name}: it {reason}. Methods that need no training work "
+            f"on it, by evaluate.py --pruner. Families to train on: {', '.join(others)}."
+        )

@@ -1,4 +1,4 @@
-"""InternVL: tiles of a fixed number of tokens, one after the other without a separator."""
+"""InternVL and Qianfan-OCR: tiles of as many tokens each, one after the other, unseparated."""
 
 from torch import Tensor
 
@@ -8,8 +8,8 @@ from rcp.backbones.tower import Tower
 
 
 class InternVL(Backbone):
-    model_types = ("internvl",)
-    title = "InternVL"
+    model_types = ("internvl", "qianfan_ocr")
+    title = "InternVL, Qianfan-OCR"
     limits = "a token's place is that in its tile: the model is not told how tiles are laid out"
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:

@@ -7,10 +7,8 @@ from rcp.backbones.tower import Tower
 class PaliGemma(Backbone):
     model_types = ("paligemma",)
     title = "PaliGemma 1 and 2"
-    limits = (
-        "one turn; no training, since its processor ends every text with a newline; positions are "
-        "not repacked in PaliGemma 2 (windows)"
-    )
+    limits = "one turn; positions are not repacked in PaliGemma 2 (windows)"
+    untrainable = "has a processor that ends every text with a newline, behind the answer, too"
     bidirectional = True
 
     @property

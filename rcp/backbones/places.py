@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from rcp.choosing.tokens import image_runs
-
 
 @dataclass(frozen=True)
 class Places:
@@ -19,6 +17,13 @@ class Places:
 
     index: Tensor
     grid: Tensor
+
+
+def image_runs(image: Tensor) -> Tensor:
+    """Number the runs of consecutive image columns: (B, T) bool → (B, T) long, -1 elsewhere."""
+    starts = image.clone()
+    starts[:, 1:] &= ~image[:, :-1]
+    return torch.where(image, starts.cumsum(1) - 1, -1)
 
 
 def rank(index: Tensor, counted: Tensor) -> Tensor:
@@ -37,12 +42,29 @@ def centres(row: Tensor, column: Tensor, rows: Tensor, columns: Tensor) -> Tenso
     return torch.stack([(row + 0.5) / rows, (column + 0.5) / columns], dim=-1) * 2 - 1
 
 
+def unplaced(image: Tensor) -> Places:
+    """Images whose tokens have no place: each looked at all of it, or its width is unknown."""
+    nowhere = torch.full((*image.shape, 2), torch.nan, device=image.device)
+    return Places(image_runs(image), nowhere)
+
+
 def tiled(image: Tensor, side: int) -> Places:
     """Images of one or more square tiles of ``side`` x ``side``, each tile with its own places."""
     index = image_runs(image)
     number = rank(index, image) % (side * side)
     size = torch.full_like(number, side)
     return Places(index, centres(number // side, number % side, size, size))
+
+
+def frames(image: Tensor, side: int) -> Places:
+    """Video-LLaVA: an image of ``side`` x ``side``, or frames of these with [CLS] before each,
+    which has no place."""
+    index = image_runs(image)
+    number, size = rank(index, image), total(index, image)
+    in_frame = torch.where(size == side * side, number, number % (side * side + 1) - 1)
+    across = torch.full_like(number, side)
+    grid = centres(in_frame // side, in_frame % side, across, across)
+    return Places(index, grid.masked_fill(in_frame[..., None] < 0, torch.nan))
 
 
 def from_positions(image: Tensor, positions: Tensor) -> Places:
@@ -59,8 +81,8 @@ def any_resolution(image: Tensor, newline: Tensor, side: int, frame_side: int) -
     """LLaVA-NeXT's packing: a base image of ``side`` x ``side``, then rows that end in a newline.
 
     ``newline`` (B, T) marks the newline columns, which have no place. A video is frames of
-    ``frame_side`` x ``frame_side`` and one newline; its length tells it from an image without
-    tiles, which has exactly ``side * side`` tokens before its newline.
+    ``frame_side`` x ``frame_side`` and one newline, or none; its length tells it from an image
+    without tiles, which has exactly ``side * side`` tokens before its newline.
     """
     index = image_runs(image)
     number = rank(index, image)
@@ -77,7 +99,7 @@ def any_resolution(image: Tensor, newline: Tensor, side: int, frame_side: int) -
     small = torch.full_like(number, frame_side)
     of_frames = centres(frame // frame_side, frame % frame_side, small, small)
 
-    is_video = (newlines == 1) & (size != base + 1)
+    is_video = (newlines < 2) & (size != base + 1)
     grid = torch.where((number < base)[..., None], of_base, of_tiles)
     grid = torch.where(is_video[..., None], of_frames, grid)
     return Places(index, grid.masked_fill(newline[..., None], torch.nan))

@@ -1,29 +1,12 @@
 """Qwen3-VL and its mixture of experts: M-RoPE, and visual features added after the first layers."""
 
-import torch
-from torch import Tensor
+from typing import ClassVar
 
-from rcp.backbones.base import Arguments
+from rcp.backbones.deepstack import Deepstack
 from rcp.backbones.qwen_vl import MRope
 
 
-class Qwen3VL(MRope):
-    model_types = ("qwen3_vl", "qwen3_vl_moe")
-    title = "Qwen3-VL, Qwen3-VL-MoE (images, videos)"
-
-    @property
-    def added_layers(self) -> int:
-        return len(self.config.vision_config.deepstack_visual_indexes)
-
-    def take_additions(self, arguments: Arguments) -> tuple[Arguments, list[Tensor]]:
-        # the model indexes by a mask of the full length: with rows gone it fails, or, where one
-        # sample keeps everything, silently adds features to the wrong rows
-        features = arguments.get("deepstack_visual_embeds")
-        if features is None:
-            return arguments, []
-        embeds = arguments["inputs_embeds"]
-        where = arguments["visual_pos_masks"].to(embeds.device)[..., None]
-        nothing = torch.zeros_like(embeds)
-        dense = [nothing.masked_scatter(where, feature.to(embeds)) for feature in features]
-        taken = {"deepstack_visual_embeds": None, "visual_pos_masks": None}
-        return arguments | taken, dense
+class Qwen3VL(Deepstack, MRope):
+    model_types: ClassVar[tuple[str, ...]] = ("qwen3_vl", "qwen3_vl_moe")
+    title = "Qwen3-VL, Qwen3-VL-MoE"
+    videos = True

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL and GLM-4V: M-RoPE, whose positions hold the rows and columns."""
+"""Qwen2-VL, Qwen2.5-VL and PaddleOCR-VL: M-RoPE, whose positions hold the rows and columns."""
 
 from typing import ClassVar
 
@@ -9,9 +9,10 @@ from rcp.backbones.places import Places, from_positions
 
 
 class MRope(Backbone):
-    model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl", "glm4v")
-    title = "Qwen2-VL, Qwen2.5-VL, GLM-4V (images, videos)"
-    limits = (
+    model_types: ClassVar[tuple[str, ...]] = ("qwen2_vl", "qwen2_5_vl")
+    title = "Qwen2-VL, Qwen2.5-VL"
+    videos = True
+    limits: ClassVar[str] = (
         "as without a plug-in: decoding by hand needs position_ids, and a cache that holds an "
         "image takes no further one (before transformers 5.23, no filled cache takes one)"
     )
@@ -20,3 +21,9 @@ class MRope(Backbone):
         if positions is None or positions.dim() != 3 or len(positions) < 3:
             return None
         return from_positions(image, positions)
+
+
+class PaddleOcrVL(MRope):
+    model_types = ("paddleocr_vl",)
+    title = "PaddleOCR-VL"
+    videos = False

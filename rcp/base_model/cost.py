@@ -10,13 +10,26 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class AttentionSizes:
+    """Sizes of one layer's attention. ``projections``: columns of all its linear maps together,
+    each of which is as long as the decoder is wide."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    projections: int
+
+
+@dataclass(frozen=True)
 class DecoderSizes:
     """Sizes of a decoder-only language model.
 
     ``head_dim`` need not be ``hidden / heads``. ``gated``: the MLP has three matrices, not two.
     ``windows``: per layer, the sliding window in tokens, None for full attention. ``experts``:
     among how many a router chooses, 0 where there is none; ``intermediate`` is then the width of
-    all experts that one token visits.
+    all experts that one token visits. ``dense``: per layer, the width of a plain MLP beside layers
+    with experts, None for one of these; empty where all layers are alike. ``attentions``: per
+    layer, where they are not all like ``heads``, ``kv_heads`` and ``head_dim``.
     """
 
     hidden: int
@@ -28,24 +41,39 @@ class DecoderSizes:
     gated: bool
     windows: tuple[int | None, ...]
     experts: int = 0
+    dense: tuple[int | None, ...] = ()
+    attentions: tuple[AttentionSizes, ...] = ()
 
     @property
     def layers(self) -> int:
         return len(self.windows)
 
+    def attention(self, layer: int) -> AttentionSizes:
+        """The sizes of the attention of ``layer``."""
+        if self.attentions:
+            return self.attentions[layer]
+        columns = 2 * (self.heads + self.kv_heads) * self.head_dim
+        return AttentionSizes(self.heads, self.kv_heads, self.head_dim, columns)
 
-def layer_flops(facts: DecoderSizes, rows: int) -> int:
-    """FLOPs of one decoder layer on ``rows`` tokens that attend to each other.
+    def mlp(self, layer: int) -> tuple[int, int]:
+        """The width of the MLP of ``layer``, and the experts among which its router chooses."""
+        plain = self.dense[layer] if self.dense else None
+        return (self.intermediate, self.experts) if plain is None else (plain, 0)
+
+
+def layer_flops(facts: DecoderSizes, rows: int, layer: int = 0) -> int:
+    """FLOPs of decoder layer ``layer`` on ``rows`` tokens that attend to each other.
 
     The full square of attention is counted, as dense kernels under a causal or sliding mask
     compute it and as torch counts it for those that skip half of it.
     """
-    queries, keys = facts.heads * facts.head_dim, facts.kv_heads * facts.head_dim
-    projections = 2 * rows * facts.hidden * (2 * queries + 2 * keys)
-    attention = 2 * 2 * rows * rows * queries
+    sizes = facts.attention(layer)
+    projections = 2 * rows * facts.hidden * sizes.projections
+    attention = 2 * 2 * rows * rows * sizes.heads * sizes.head_dim
     matrices = 3 if facts.gated else 2
-    mlp = 2 * rows * facts.hidden * facts.intermediate * matrices
-    router = 2 * rows * facts.hidden * facts.experts
+    width, experts = facts.mlp(layer)
+    mlp = 2 * rows * facts.hidden * width * matrices
+    router = 2 * rows * facts.hidden * experts
     return projections + attention + mlp + router
 
 
@@ -56,7 +84,7 @@ def prefill_flops(facts: DecoderSizes, rows: Sequence[int]) -> int:
     that a generation needs.
     """
     head = 2 * facts.hidden * facts.vocab
-    return sum(layer_flops(facts, count) for count in rows) + head
+    return sum(layer_flops(facts, count, at) for at, count in enumerate(rows)) + head
 
 
 def kv_bytes(facts: DecoderSizes, rows: Sequence[int], value_bytes: int) -> list[int]:
@@ -69,7 +97,11 @@ def kv_bytes(facts: DecoderSizes, rows: Sequence[int], value_bytes: int) -> list
         count if window is None else min(count, window - 1)
         for count, window in zip(rows, facts.windows, strict=True)
     ]
-    return [2 * facts.kv_heads * facts.head_dim * count * value_bytes for count in held]
+    sizes = [facts.attention(layer) for layer in range(facts.layers)]
+    return [
+        2 * size.kv_heads * size.head_dim * count * value_bytes
+        for size, count in zip(sizes, held, strict=True)
+    ]
 
 
 def paper_prefill_flops(hidden: int, intermediate: int, rows: Sequence[int]) -> int:

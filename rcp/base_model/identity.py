@@ -1,24 +1,31 @@
 """Which model a plug-in belongs to, and the refusal of any other."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from rcp.backbones import Backbone
+from rcp.base_model.samples import EMBEDDINGS, Values, values_of, weights_of
+from rcp.base_model.samples_of_before import values_of_before
 from rcp.errors import UserError
 from rcp.quoting import plain
 
-TOLERANCE = 0.01
-"""Relative; lets casts and 4-bit bases pass, since norms and embeddings are never quantised."""
+CAST = 0.01
+"""Relative; lets casts pass, and quantised bases, since norms and embeddings never are."""
+
+ROUNDED = 0.25
+"""Likewise of a matrix, which 4 bits change by about 0.1, and another one by 1 or more."""
+
+SMALL = 1e-3
+"""Mean size of values below which they are compared as if they had it: fp16 knows no 1e-9."""
 
 
 @dataclass
 class BaseIdentity:
-    """Architecture, sizes and a few sampled values of a frozen base.
+    """Architecture, sizes and a few sampled values of every weight of a frozen base.
 
-    ``samples`` holds short lists of values from tensors that quantisation leaves alone.
+    ``samples`` are of norms, biases and embeddings, ``matrices`` of all else, both without what
+    PEFT adapters on the base add; ``adapted`` with it, where there are any.
     """
 
     name_or_path: str
@@ -26,70 +33,92 @@ class BaseIdentity:
     model_type: str
     hidden_size: int
     num_layers: int
-    samples: dict[str, list[float]] = field(default_factory=dict)
+    samples: Values = field(default_factory=dict)
+    matrices: Values = field(default_factory=dict)
+    adapted: Values = field(default_factory=dict)
 
     @classmethod
     def of(cls, backbone: Backbone) -> "BaseIdentity":
         """The identity of the model behind ``backbone``."""
-        return cls(
-            name_or_path=str(backbone.config.name_or_path),
-            architecture=type(backbone.model).__name__,
-            model_type=backbone.config.model_type,
-            hidden_size=backbone.hidden_size,
-            num_layers=len(backbone.layers),
-            samples=_samples(backbone),
-        )
+        found = cls(**_sizes(backbone), name_or_path=str(backbone.config.name_or_path))
+        weights = weights_of(backbone.model)
+        values = values_of(weights)
+        for weight in weights:
+            bare, with_adapter = values[weight.name], weight.other_form()
+            if with_adapter is not None:
+                if getattr(weight.adapter, "merged", False):
+                    bare, with_adapter = with_adapter, bare
+                found.adapted[weight.name] = _short(with_adapter)
+            kind = found.matrices if weight.is_matrix else found.samples
+            kind[weight.name] = _short(bare)
+        return found
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return asdict(self)
 
     def check(self, backbone: Backbone) -> None:
-        """Raise ``UserError`` unless ``backbone`` is the model this identity was taken from."""
-        self.check_same(BaseIdentity.of(backbone))
+        """Raise ``UserError`` unless ``backbone`` is the model this identity was taken from.
 
-    def check_same(self, other: "BaseIdentity") -> None:
-        """Raise ``UserError`` unless ``other`` was taken from the same model."""
-        for name in ("architecture", "model_type", "hidden_size", "num_layers"):
-            mine, theirs = getattr(self, name), getattr(other, name)
+        More or fewer tokens in its vocabulary change nothing, nor do adapters on it while they can
+        be told from it.
+        """
+        for name, theirs in _sizes(backbone).items():
+            mine = getattr(self, name)
             if mine != theirs:
                 raise UserError(
                     f"This plug-in was made for another base: its {name} is {plain(mine)}, the "
                     f"model's is {plain(theirs)}. Attach it to "
                     f"{plain(self.name_or_path) or 'the model it names'}."
                 )
-        for name, values in self.samples.items():
-            if name not in other.samples:
-                continue  # empty under ZeRO-3: there is nothing to compare here
-            mine, theirs = torch.tensor(values), torch.tensor(other.samples[name])
-            if mine.shape != theirs.shape:
-                raise UserError(
-                    f"This plug-in's description of its base is damaged: it holds {len(values)} "
-                    f"{name} values, the model has {len(theirs)}. Export the plug-in again."
-                )
-            gap = (mine - theirs).norm() / mine.norm().clamp(min=1e-12)
-            if not gap <= TOLERANCE:
+        weights = {weight.name: weight for weight in weights_of(backbone.model)}
+        values = values_of(weights.values()) | values_of_before(backbone, self.samples)
+        for name in (*self.samples, *self.matrices):
+            if name not in values:
+                continue  # quantised, sharded or unknown to this release: nothing to compare
+            allowed = CAST if name in self.samples else ROUNDED
+            gap = self._gap(name, values[name])
+            if gap > allowed and name in weights:
+                other = weights[name].other_form()  # takes time, and is seldom needed
+                gap = gap if other is None else min(gap, self._gap(name, other))
+            if gap > allowed:
                 raise UserError(
                     f"This plug-in was made for another base: the model's {name} values differ by "
                     f"{gap:.1%} from those of {plain(self.name_or_path) or 'its base'}, at most "
-                    f"{TOLERANCE:.0%} is a cast. Attach it to the weights it was trained on."
+                    f"{allowed:.0%} is a cast or rounding. Attach it to the weights it was trained "
+                    f"on; of an adapter, before it is merged into them for good."
                 )
 
+    def _gap(self, name: str, found: list[float]) -> float:
+        """How far ``found`` is from what is known of ``name``, with or without adapters."""
+        known = [kind[name] for kind in (self.samples, self.matrices, self.adapted) if name in kind]
+        return min(_difference(name, mine, found) for mine in known)
 
-@torch.no_grad()
-def _samples(backbone: Backbone) -> dict[str, list[float]]:
-    embedding = backbone.model.get_input_embeddings().weight
-    first: Any = backbone.layers[0]
-    decoder: Any = backbone.decoder
-    tensors: dict[str, Tensor] = {
-        "first norm": first.input_layernorm.weight,
-        "final norm": decoder.norm.weight,
-    }
-    if embedding.numel():
-        rows = torch.arange(1, 5, device=embedding.device) * len(embedding) // 6
-        tensors["embedding"] = embedding[rows, :8]
+
+def _difference(name: str, mine: list[float], theirs: list[float]) -> float:
+    """Relative, of embeddings on the rows that both have; infinite if it is no number."""
+    if name.startswith(EMBEDDINGS) and mine:
+        common = min(len(mine), len(theirs))
+        mine, theirs = mine[:common], theirs[:common]
+    if len(mine) != len(theirs) or not mine:
+        raise UserError(
+            f"This plug-in's description of its base is damaged: it holds {len(mine)} {name} "
+            f"values, the model has {len(theirs)}. Export the plug-in again."
+        )
+    size = max(math.hypot(*mine), SMALL * len(mine) ** 0.5)
+    gap = math.dist(mine, theirs) / size
+    return math.inf if math.isnan(gap) else gap
+
+
+def _sizes(backbone: Backbone) -> dict[str, Any]:
     return {
-        name: [round(value, 6) for value in tensor.flatten()[:32].float().tolist()]
-        for name, tensor in tensors.items()
-        if tensor.numel()
+        "architecture": type(backbone.model).__name__,
+        "model_type": backbone.config.model_type,
+        "hidden_size": backbone.hidden_size,
+        "num_layers": len(backbone.layers),
     }
+
+
+def _short(values: list[float]) -> list[float]:
+    """With as many digits as a comparison needs."""
+    return [float(f"{value:.6g}") for value in values]

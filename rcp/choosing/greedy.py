@@ -4,9 +4,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 NOBODY = -torch.inf
 """The worth of a token that cannot be picked."""
+
+BLOCK = 512
+"""Rows of a product of vectors with themselves that are computed at once."""
 
 After = Callable[[Tensor], Tensor]
 """Newest pick (B,) long → worth of every token now (B, N), ``NOBODY`` at dead and at picked ones:
@@ -40,14 +44,31 @@ def cosines(vectors: Tensor) -> Tensor:
     shape of the product it came from: with other tokens dead, in another batch, on another
     device. [ours]
     """
-    unit = normalised(vectors)
-    return (unit @ unit.mT).mul_(1e9).round_().div_(1e9)
+    return products(normalised(vectors)).round_(decimals=9)
 
 
+@torch.no_grad()
+def products(vectors: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """``vectors @ vectors.mT`` (B, N, D) → (B, N, N), each pair multiplied once; no gradient.
+
+    Half the work of the plain product where N is large, as what lies below the diagonal is copied
+    from above it.
+    """
+    batch, tokens, _ = vectors.shape
+    out = vectors.new_empty(batch, tokens, tokens) if out is None else out
+    for start in range(0, tokens, BLOCK):
+        rows, rest = slice(start, start + BLOCK), slice(start + BLOCK, tokens)
+        torch.matmul(vectors[:, rows], vectors[:, start:].mT, out=out[:, rows, start:])
+        if start + BLOCK < tokens:
+            out[:, rest, rows] = out[:, rows, rest].mT
+    return out
+
+
+@torch.no_grad()
 def normalised(vectors: Tensor) -> Tensor:
     """``vectors`` (..., D) over their lengths, fp64; a zero vector stays zero."""
-    vectors = vectors.double()
-    return vectors / vectors.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    unit = vectors.to(torch.float64, copy=True)  # in place from here on
+    return functional.normalize(unit, dim=-1, out=unit)
 
 
 def rows_at(matrix: Tensor) -> After:
@@ -63,19 +84,44 @@ def rows_at(matrix: Tensor) -> After:
 def max_min(distance: Tensor, alive: Tensor) -> tuple[Tensor, After]:
     """Worth of a token: its distance to the nearest picked one (farthest-point sampling).
 
-    ``distance`` (B, N, N) is taken over: its diagonal and dead columns are overwritten. Before
-    the first pick a token is worth the distance to its nearest neighbour.
+    ``distance`` (B, N, N) is symmetric and taken over: its diagonal and dead columns are
+    overwritten. Before the first pick a token is worth the distance to its nearest neighbour.
     """
-    diagonal = distance.diagonal(dim1=1, dim2=2)
-    diagonal.fill_(torch.inf)
+    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
     distance.masked_fill_(~alive[:, None, :], torch.inf)
     first = distance.amin(2)
-    diagonal.fill_(NOBODY)  # whoever is picked is nearest to itself from then on
-    distance.masked_fill_(~alive[:, None, :], NOBODY)
-    row = rows_at(distance)
-    nearest = torch.full_like(first, torch.inf)
+    return first, lowest(distance, alive)
+
+
+def lowest(worth: Tensor, alive: Tensor) -> After:
+    """Worth of token j: the lowest of ``worth[:, i, j]`` (B, N, N) over the picked i.
+
+    ``worth`` is taken over: its diagonal is overwritten.
+    """
+    row = _rows_after_picks(worth)
+    found = torch.full_like(alive, torch.inf, dtype=worth.dtype).masked_fill_(~alive, NOBODY)
 
     def after(pick: Tensor) -> Tensor:
-        return torch.minimum(nearest, row(pick), out=nearest)
+        return torch.minimum(found, row(pick), out=found)
 
-    return first, after
+    return after
+
+
+def added(worth: Tensor, start: Tensor, alive: Tensor) -> After:
+    """Worth of token j: ``start`` (B, N) plus all ``worth[:, i, j]`` (B, N, N) of the picked i.
+
+    ``worth`` is taken over: its diagonal is overwritten.
+    """
+    row = _rows_after_picks(worth)
+    total = start.to(worth.dtype).masked_fill(~alive, NOBODY)
+
+    def after(pick: Tensor) -> Tensor:
+        return total.add_(row(pick))
+
+    return after
+
+
+def _rows_after_picks(worth: Tensor) -> After:
+    """:func:`rows_at` where whoever is picked is worth nothing from then on."""
+    worth.diagonal(dim1=1, dim2=2).fill_(NOBODY)
+    return rows_at(worth)

@@ -1,5 +1,6 @@
 """What was kept where: pure tensors, savable, replayable by either mode."""
 
+import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -88,7 +89,7 @@ class KeepPlan:
 
         What else is in the file is passed over: earlier versions wrote tensors nobody read.
         """
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise UserError(f"There is no plan file '{path}'. Write one with KeepPlan.save first.")
         with safe_open(str(path), framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from rcp.choosing.positions import columns_of, take_rows
 from rcp.choosing.selection import top_k
-from rcp.choosing.tokens import columns_of, take_rows
 
 
 def unmerged(keep: Tensor, most: int) -> Tensor:

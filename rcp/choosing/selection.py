@@ -8,20 +8,21 @@ from rcp.choosing.relaxation import Relaxation
 LOWEST = torch.finfo(torch.float32).min
 
 
-def top_k(scores: Tensor, alive: Tensor, counts: Tensor) -> Tensor:
+def top_k(scores: Tensor, alive: Tensor, counts: Tensor, each: int | None = None) -> Tensor:
     """Keep the ``counts`` (B,) best alive tokens of every row; ties go to the earlier token.
 
     ``scores`` (B, N) float, ``alive`` (B, N) bool → (B, N) bool with exactly
     ``min(counts, alive)`` marks a row, whatever the other rows hold. NaN scores rank last.
+    ``each`` is given where the host knows that all tokens are alive and this is every count.
     """
     scores = torch.nan_to_num(scores.float(), nan=LOWEST, neginf=LOWEST)
-    # alive first, then by score; two stable sorts, because no float is below all others
-    by_score = scores.argsort(dim=1, descending=True, stable=True)
-    by_life = alive.gather(1, by_score).to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    order = by_score.gather(1, by_life)
-    slots = torch.arange(scores.shape[1], device=scores.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(1, order, slots)
-    return (rank < counts[:, None]) & alive
+    if each is not None:
+        best = scores.sort(dim=1, descending=True, stable=True).indices[:, :each]
+        return torch.zeros_like(alive).scatter(1, best, True)
+    # below all floats that are left, so that one sort puts the dead behind everything
+    order = scores.masked_fill(~alive, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    kept = torch.arange(scores.shape[1], device=scores.device) < counts[:, None]
+    return alive.scatter(1, order, kept) & alive
 
 
 def threshold(scores: Tensor, alive: Tensor) -> Tensor:

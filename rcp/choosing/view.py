@@ -1,8 +1,8 @@
 """What a method may see at one place of the decoder."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -39,6 +39,16 @@ class AttentionBlocks(Protocol):
         ...
 
 
+class _Deferred:
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self.make = make
+
+
+def deferred(make: Callable[[], Tensor]) -> Tensor:
+    """A field of a :class:`View` that is made when it is first read; mostly it is not."""
+    return cast(Tensor, _Deferred(make))
+
+
 @dataclass(frozen=True)
 class View:
     """Everything a pruner is given. Dead and padding slots hold arbitrary finite values.
@@ -51,7 +61,8 @@ class View:
     its sample, before anything was dropped, of ``total`` (B,) long; ``image_index`` (B, N) long
     and ``grid`` (B, N, 2) in [-1, 1] say where a token comes from. ``stage`` counts the pruning
     stages before this one. ``most`` is the largest number of tokens any sample keeps here, a host
-    integer, None where only the device knows.
+    integer, None where only the device knows; ``whole`` that the host knows of every slot and
+    every question token that it exists, and ``each`` how many every sample then keeps.
 
     The others are there if the method names them in ``needs``, or in ``uses`` and the model has
     them.
@@ -84,6 +95,8 @@ class View:
     grid: Tensor
     stage: int = 0
     most: int | None = None
+    whole: bool = False
+    each: int | None = None
     question_attention: Tensor | None = None
     attention: AttentionBlocks | None = None
     attention_before: AttentionBlocks | None = None
@@ -96,6 +109,44 @@ class View:
     vision_cls_attention: Tensor | None = None
     encoder_keys: Tensor | None = None
     projector: Callable[[Tensor], Tensor] | None = None
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        if isinstance(value, _Deferred):
+            value = value.make()
+            object.__setattr__(self, name, value)
+        return value
+
+    def made(self) -> "View":
+        """This view with all that was deferred made: to be read when its forward has ended."""
+        for field in fields(self):
+            getattr(self, field.name)
+        return self
+
+    def mean_over_alive(self, values: Tensor) -> Tensor:
+        """Mean of ``values`` (B, N) over the slots that are alive, 0 without one: (B, 1)."""
+        if self.whole:
+            return values.mean(1, keepdim=True)
+        count = self.alive.sum(1, keepdim=True).clamp(min=1)
+        return (values * self.alive).sum(1, keepdim=True) / count
+
+    def mean_of_question(self) -> Tensor:
+        """Mean of the question's rows that exist, 0 without one: (B, D)."""
+        if self.whole:
+            return self.question.mean(1)
+        valid = self.question_valid.unsqueeze(-1).to(self.question.dtype)
+        return (self.question * valid).sum(1) / valid.sum(1).clamp(min=1)
+
+    def without_dead(self, logits: Tensor) -> Tensor:
+        """``logits`` (B, ..., N) with the lowest finite value at slots that are not alive."""
+        if self.whole:
+            return logits
+        alive = self.alive.view(len(self.alive), *(1,) * (logits.dim() - 2), -1)
+        return logits.masked_fill(~alive, torch.finfo(logits.dtype).min)
+
+    def alive_count(self) -> Tensor | int:
+        """How many slots of each sample are alive: (B, 1), or a number for all of them."""
+        return self.alive.shape[1] if self.whole else self.alive.sum(1, keepdim=True)
 
     def limit(self, counts: Tensor) -> int:
         """The largest of ``counts`` (B,), without waiting for the device where it can be helped."""
@@ -123,10 +174,12 @@ def total_attention(weights: Tensor) -> Tensor:
     return weights.sum((1, 2), dtype=torch.float64).float()
 
 
-def mean_over_question(weights: Tensor, question_valid: Tensor) -> Tensor:
+def mean_over_question(weights: Tensor, question_valid: Tensor | None) -> Tensor:
     """Attention (B, H, Q, N) of the question, mean over heads and real rows: (B, N) fp32.
 
-    ``question_valid`` (B, Q) bool; rows outside it are zero in ``weights`` already.
+    ``question_valid`` (B, Q) bool, None for all; rows outside it are zero in ``weights`` already.
     """
+    if question_valid is None:
+        return total_attention(weights) / (weights.shape[1] * max(weights.shape[2], 1))
     rows = question_valid.sum(1, keepdim=True).clamp(min=1)
     return total_attention(weights) / (rows * weights.shape[1])

@@ -29,6 +29,8 @@ def _line(entry: Entry) -> str:
     if isinstance(needs := entry.get("needs"), list):
         what = [*needs, *(["what the method needs that it wraps"] if entry.get("wraps") else [])]
         facts.append(f"needs {', '.join(what) or 'nothing'}")
+    if isinstance(supports := entry.get("supports"), list) and supports:
+        facts.append(f"({', '.join(supports)})")
     if entry.get("limits"):
         facts.append(str(entry["limits"]))
     return "  ".join(facts)

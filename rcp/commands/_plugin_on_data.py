@@ -8,11 +8,10 @@ from typing import Any
 import torch
 
 from rcp.backbones import backbone_for
-from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations import ConversationDataset
 from rcp.conversations.source import open_conversations
-from rcp.evaluation.entrants import base_of
+from rcp.evaluation.entrants import load_base_of
 from rcp.evaluation.options import add_data
 from rcp.folder.read_write import load_plugin
 from rcp.plugin import Plugin
@@ -49,7 +48,7 @@ def subject(options: argparse.Namespace) -> Subject:
     refuse_no_file(options.output, "--output")
     plugin = load_plugin(options.plugin)
     dataset = open_conversations(options.data, options.image_folder)
-    model, processor = load_base(base_of(plugin, options.base), options.dtype, options.device)
+    model, processor = load_base_of(plugin, options.base, options.dtype, options.device)
     if options.budget is not None:
         plugin = plugin.at_budget(mean_ratio_of(options.budget, backbone_for(model).visual_tokens))
     return Subject(model, processor, plugin, dataset)

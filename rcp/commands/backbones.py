@@ -1,22 +1,28 @@
-"""List the model families that plug-ins attach to, by their `config.model_type`."""
+"""List what becomes of each type of model: supported with what, or why not."""
 
 import argparse
 
-from rcp.backbones.base import BACKBONES
-from rcp.commands._listing import configure, show
+from rcp.backbones.verdicts import as_markdown, verdicts
+from rcp.commands import _listing
 
-__all__ = ["configure", "run"]
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    _listing.configure(parser)
+    parser.add_argument("--markdown", action="store_true", help="as docs/backbones.md")
 
 
 def run(options: argparse.Namespace) -> None:
-    show(
-        [
-            {
-                "name": name,
-                "summary": BACKBONES.get(name).title,
-                "limits": BACKBONES.get(name).limits,
-            }
-            for name in BACKBONES.names()
-        ],
-        options.json,
-    )
+    found = verdicts()
+    if options.markdown:
+        print(as_markdown(found), end="")
+        return
+    entries: list[_listing.Entry] = [
+        {
+            "name": one.model_type,
+            "summary": one.title or f"not supported: it {one.note}",
+            "supports": list(one.supports),
+            "limits": one.note if one.supports else "",
+        }
+        for one in found
+    ]
+    _listing.show(entries, options.json)

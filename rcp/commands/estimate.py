@@ -1,4 +1,4 @@
-"""Tell what a training will take before it starts: memory, tokens, FLOPs and KV cache.
+"""Tell what a training will take before it starts: memory, tokens, FLOPs, KV and teacher cache.
 
 Reads the configuration as train.py does, overrides such as --model.plugin.budget 32 included, and
 the base's config.json; needs no weights and no data.
@@ -18,6 +18,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="visual tokens of a sample (default: an image's, where that number is fixed)")
     add("--text-tokens", type=int, default=64, metavar="T", help="text tokens of a sample")
     add("--answer-tokens", type=int, default=8, metavar="A", help="rows of it with logits")
+    add("--samples", type=int, default=10_000, metavar="N",
+        help="samples to train on, whose teacher may be kept (default: 10000)")
     add("--gpu-memory", type=float, metavar="GIB",
         help="memory of one GPU (default: that of the present one)")
     add("--devices", type=int, default=1, metavar="G", help="GPUs in all, over all nodes")

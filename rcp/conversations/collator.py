@@ -8,6 +8,7 @@ from torch import Tensor
 from transformers import ProcessorMixin
 
 from rcp.choosing.tokens import IGNORED
+from rcp.conversations.padding import name_padding_token
 from rcp.conversations.reserved import ReservedTokens
 from rcp.conversations.sample import (
     PLACEHOLDER,
@@ -74,6 +75,12 @@ class ConversationCollator:
                 f"{type(processor).__name__} has no chat template, so that it is unknown how this "
                 "model is asked a question. Put one into the folder of the base, as "
                 "chat_template.jinja."
+            )
+        name_padding_token(processor.tokenizer)
+        if with_answers and processor.tokenizer.eos_token is None:
+            raise UserError(
+                f"{type(processor.tokenizer).__name__} names no end-of-sequence token, so that no "
+                "answer would end. Name one in the base's tokenizer_config.json, as eos_token."
             )
         self.processor = processor
         self.max_length = max_length

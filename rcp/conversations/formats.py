@@ -7,6 +7,7 @@ file beside it).
 
 import codecs
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def _vqa_v2(content: dict[str, Any], path: Path) -> list[Row]:
     """Questions and annotations joined; image names are those of MS COCO."""
     name = path.name.replace("OpenEnded_", "").replace("questions", "annotations")
     beside = path.with_name(name)
-    if name == path.name or not beside.is_file():
+    if name == path.name or not os.path.isfile(beside):
         raise UserError(
             f"{quoted(path)} holds questions of VQAv2, whose answers are published in a file of "
             f"their own: put {quoted(beside.name)} beside it."

@@ -115,7 +115,6 @@ class ConversationDataset(Dataset[LoadedSample]):
 
 def conversation_file(path: Path) -> Path:
     """``path`` itself, or the one JSON file in that folder; refuses what does not exist."""
-    # not Path.is_file, which raises where a name is too long; likewise below
     if not os.path.isdir(path):
         if not is_file(path):
             raise UserError(

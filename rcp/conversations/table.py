@@ -1,5 +1,6 @@
 """Conversations in a Hugging Face data set: memory-mapped, its images decoded when asked for."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,7 @@ class Table:
             else:
                 files = files_of(source, split)
                 self.opened = _local(files, streaming)
-                inside = files.path if files.path.is_dir() else files.path.parent
+                inside = files.path if os.path.isdir(files.path) else files.path.parent
                 self.source = Source(files.path, folder or inside)
             if streaming:
                 # opened by us, so that an image that cannot be does not end the stream

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 import torch
 
 from rcp.backbones import backbone_for
-from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations.source import open_conversations
 from rcp.evaluation.comparison import Report, compare
 from rcp.evaluation.entrants import (
-    base_of,
     compared,
     exported,
+    load_base_of,
     refuse_shared_names,
     training_free,
 )
@@ -38,9 +37,9 @@ def evaluate(options: argparse.Namespace) -> Report:
     dataset = open_conversations(options.data, options.image_folder)
     entrants = exported(options.plugin) if options.plugin else []
     others = compared(options.compare)
-    base = base_of(entrants[0].plugin if entrants else None, options.base)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    model, processor = load_base(base, options.dtype, device)
+    first = entrants[0].plugin if entrants else None
+    model, processor = load_base_of(first, options.base, options.dtype, device)
     if options.pruner:
         entrants = training_free(options.pruner, options.budget, options.layers, model)
     elif options.budget is not None:

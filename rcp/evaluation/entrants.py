@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from rcp.backbones import backbone_for
+from rcp.base_model.loading import load_trained_on
 from rcp.choosing.schedule import mean_ratio_of, schedule_for
 from rcp.errors import UserError
 from rcp.evaluation.contestants import CONTROLS, FULL, Contestant, method_of, untrained
@@ -45,10 +47,13 @@ def compared(arguments: Sequence[str]) -> list[Contestant]:
     return [contestant for name, paths in folders.items() for contestant in exported(paths, name)]
 
 
-def base_of(plugin: Plugin | None, given: str | None) -> str:
-    """The frozen model to load: the one ``given``, else the one that ``plugin`` names.
+def load_base_of(
+    plugin: Plugin | None, given: str | None, dtype: str, device: str | None
+) -> tuple[Any, Any]:
+    """The frozen model and its processor: the one ``given``, else the one that ``plugin`` names.
 
-    Raises ``UserError`` where neither says it.
+    ``dtype`` and ``device`` as in :func:`rcp.base_model.loading.load_base`. Raises ``UserError``
+    where neither says it, or it cannot be loaded.
     """
     named = plugin.base.name_or_path if plugin is not None and plugin.base is not None else ""
     if not (given or named):
@@ -56,7 +61,7 @@ def base_of(plugin: Plugin | None, given: str | None) -> str:
             "It is not known which model to evaluate: neither --base nor a plug-in that names "
             "its base is given. Add --base with the folder or hub id of a vision-language model."
         )
-    return given or named
+    return load_trained_on(named, given, dtype, device)
 
 
 def refuse_shared_names(

@@ -67,11 +67,16 @@ def load_plugin(path: str | Path) -> Plugin:
 
 
 def load(
-    path: str | Path, *, budget: float | None = None, **model_arguments: Any
+    path: str | Path,
+    *,
+    base: str | None = None,
+    budget: float | None = None,
+    **model_arguments: Any,
 ) -> tuple[nn.Module, Any]:
     """Model and processor named in the folder, with the plug-in attached for good.
 
-    ``budget`` as in :func:`rcp.attach`; ``model_arguments`` go to ``from_pretrained`` of the model
+    ``base``: folder or hub id of the model, where it is no longer under that name; ``budget`` as in
+    :func:`rcp.attach`; ``model_arguments`` go to ``from_pretrained`` of the model
     (dtype, device_map, ...). Raises ``UserError`` for a folder that holds no plug-in or names no
     base, and for a base that cannot be loaded or is another one.
     """
@@ -79,16 +84,20 @@ def load(
     from rcp.base_model.loading import pretrained
 
     plugin = load_plugin(path)
-    if plugin.base is None or not plugin.base.name_or_path:
+    named = plugin.base.name_or_path if plugin.base is not None else ""
+    if not (base or named):
         raise UserError(
-            f"'{path}' does not name its base model. Load the model yourself and call rcp.attach."
+            f"'{path}' does not name its base model. Name it, as in rcp.load('{path}', "
+            f"base='MODEL'), or load it yourself and call rcp.attach."
         )
     try:
-        model, processor = pretrained(plugin.base.name_or_path, **model_arguments)
+        model, processor = pretrained(base or named, **model_arguments)
     except UserError as error:
+        if base is not None:
+            raise
         raise UserError(
-            f"{error} That is the name in '{path}': make the model available under it, or load it "
-            f"yourself and call rcp.attach."
+            f"{error} That is the name in '{path}': say where the model is now, as in "
+            f"rcp.load('{path}', base='MODEL'), or load it yourself and call rcp.attach."
         ) from error
     attach(model.eval(), plugin, "drop", budget=budget)
     return model, processor
@@ -97,7 +106,7 @@ def load(
 def _description(path: Path) -> Any:
     """The contents of ``plugin.json``, whatever they are."""
     for name in (DESCRIPTION, WEIGHTS):
-        if not os.path.isfile(path / name):  # Path.is_file raises where a name is too long
+        if not os.path.isfile(path / name):
             raise UserError(
                 f"'{path}' is no exported plug-in: {name} is missing. Expected are {DESCRIPTION} "
                 f"and {WEIGHTS}, as export.py writes them."

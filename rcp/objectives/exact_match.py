@@ -1,10 +1,14 @@
 """Accuracy of generated answers, overall and by question type."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
+
+from rcp.errors import UserError
+from rcp.refusals import refuse_unequal
 
 
 class ExactMatch(Metric):
@@ -14,6 +18,8 @@ class ExactMatch(Metric):
     be added up.
     """
 
+    name: ClassVar[str] = "exact_match"
+    full_state_update = False  # None would forbid ``merge_state``
     correct: Tensor
     total: Tensor
 
@@ -21,19 +27,32 @@ class ExactMatch(Metric):
         super().__init__()
         self.question_types = list(question_types)
         for state in ("correct", "total"):
-            self.add_state(state, torch.zeros(len(self.question_types)), dist_reduce_fx="sum")
+            zeros = torch.zeros(len(self.question_types), dtype=torch.float64)
+            self.add_state(state, zeros, dist_reduce_fx="sum")
 
     def update(
         self, predictions: Sequence[str], answers: Sequence[str], question_types: Sequence[str]
     ) -> None:
-        """Count one batch; the three sequences run in parallel."""
-        for prediction, answer, kind in zip(predictions, answers, question_types, strict=True):
+        """Count one batch; the three sequences run in parallel.
+
+        Raises ``UserError`` for sequences of unequal length and for a type that is not listed.
+        """
+        refuse_unequal(predictions=predictions, answers=answers, question_types=question_types)
+        if unknown := sorted(set(question_types) - set(self.question_types)):
+            raise UserError(
+                f"The question type '{unknown[0]}' is not among {', '.join(self.question_types)}. "
+                f"List all types that may occur."
+            )
+        for prediction, answer, kind in zip(predictions, answers, question_types):
             column = self.question_types.index(kind)
             self.total[column] += 1
             self.correct[column] += prediction.strip().lower() == answer.strip().lower()
 
     def compute(self) -> dict[str, Tensor]:
-        """``accuracy`` over all questions and ``accuracy_<type>`` for each type."""
-        by_type = self.correct / self.total.clamp(min=1)
+        """``accuracy`` over all questions and ``accuracy_<type>`` for each type.
+
+        0-d fp64; NaN where nothing was asked.
+        """
+        by_type = self.correct / self.total
         named = {f"accuracy_{kind}": by_type[i] for i, kind in enumerate(self.question_types)}
-        return {"accuracy": self.correct.sum() / self.total.sum().clamp(min=1), **named}
+        return {"accuracy": self.correct.sum() / self.total.sum(), **named}

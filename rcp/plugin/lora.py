@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rcp.errors import UserError
 from rcp.quoting import plain, quoted
+from rcp.typed_values import of_type
 
 
 @dataclass
@@ -69,6 +70,7 @@ class Lora(nn.Module):
         super().__init__()
         if spec.rank < 1:
             raise UserError(f"lora.rank is {spec.rank}: give a whole number of at least 1.")
+        of_type(float, spec.alpha, "lora.alpha")  # a finite one
         if not spec.modules:
             raise UserError(
                 "The low-rank adapters name no modules of a model. Make the plug-in by "

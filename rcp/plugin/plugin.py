@@ -188,9 +188,10 @@ def fitted(spec: PluginSpec, model: nn.Module) -> PluginSpec:
     """``spec`` with the modules of ``model`` that its low-rank adapters are for."""
     if spec.lora is None:
         return spec
-    layers = backbone_for(model).layers
-    prefix = next(name for name, module in model.named_modules() if module is layers)
-    return replace(spec, lora=spec.lora.for_layers(layers, prefix))
+    backbone = backbone_for(model)
+    names = backbone.model.named_modules()
+    prefix = next(name for name, module in names if module is backbone.layers)
+    return replace(spec, lora=spec.lora.for_layers(backbone.layers, prefix))
 
 
 def _build(registry: Any, name: str, sizes: tuple[Any, ...], arguments: dict[str, Any]) -> Any:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rcp.choosing.greedy import NOBODY, cosines, greedy, rows_at
+from rcp.choosing.greedy import NOBODY, After, cosines, greedy, products, rows_at
 from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
 from rcp.typed_values import check_range
@@ -32,25 +32,32 @@ class AgilePruner(Pruner):
         self.average_erank = average_erank
 
     def select(self, view: View, counts: Tensor) -> Tensor:
-        alive = view.alive
-        tokens = torch.where(alive[..., None], view.given("encoder_tokens").double(), 0)
-        step = 0.01 * effective_rank(tokens)[:, None] / self.average_erank
+        alive, most = view.alive, view.limit(counts)
+        tokens = view.given("encoder_tokens").double() * alive[..., None]
         attention = view.given("vision_cls_attention").masked_fill(~alive, -torch.inf)
         order = attention.argsort(dim=1, descending=True, stable=True)
         first = -order.argsort(dim=1).double()  # a token's worth is its place in the walk
-        likeness_to = rows_at(cosines(tokens))
-        dead = torch.zeros_like(alive)
-        blocked = torch.where(alive, 0.0, NOBODY).to(first)
-        kept = 0
+        step = 0.01 * effective_rank(tokens) / self.average_erank
+        radii = torch.arange(1, most + 1, device=step.device)[:, None, None] * step[:, None]
+        after = _near_ones_last(first, cosines(tokens).neg_().add_(1), radii, alive)
+        return greedy(first, after, alive, counts, most)
 
-        def after(pick: Tensor) -> Tensor:
-            nonlocal kept
-            kept += 1
-            dead.logical_or_(1 - likeness_to(pick) < kept * step)
-            blocked.scatter_(1, pick[:, None], NOBODY)
-            return first - dead * alive.shape[1] + blocked
 
-        return greedy(first, after, alive, counts, view.limit(counts))
+def _near_ones_last(first: Tensor, distance: Tensor, radii: Tensor, alive: Tensor) -> After:
+    """Worth of a token: ``first`` (B, N), or behind all others once it was near a picked one.
+
+    ``distance`` (B, N, N); near the n-th pick is what is nearer than ``radii[n]`` (B, 1).
+    """
+    last = first - first.shape[1]
+    worth = first.masked_fill(~alive, NOBODY)
+    row, radius = rows_at(distance), iter(radii)
+
+    def after(pick: Tensor) -> Tensor:
+        near = row(pick) < next(radius)
+        torch.where(near, torch.minimum(worth, last), worth, out=worth)
+        return worth.scatter_(1, pick[:, None], NOBODY)
+
+    return after
 
 
 def effective_rank(tokens: Tensor) -> Tensor:
@@ -59,8 +66,8 @@ def effective_rank(tokens: Tensor) -> Tensor:
     Zero rows do not count. Rounded to 1e-6, so that it does not depend on how many there are.
     """
     tokens = tokens.double()
-    gram = tokens.mT @ tokens if tokens.shape[1] > tokens.shape[2] else tokens @ tokens.mT
+    gram = products(tokens.mT if tokens.shape[1] > tokens.shape[2] else tokens)
     singular = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
     share = singular / singular.sum(1, keepdim=True).clamp(min=1e-30)
     entropy = -torch.xlogy(share, share).sum(1)
-    return (entropy.exp() * 1e6).round() / 1e6
+    return entropy.exp().round(decimals=6)

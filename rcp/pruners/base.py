@@ -65,7 +65,7 @@ class Pruner(nn.Module):
 
         A row's choice must not depend on the other rows, and must be finite on any finite input.
         """
-        return top_k(self(view), view.alive, counts)
+        return top_k(self(view), view.alive, counts, view.each)
 
     def merge(self, view: View, keep: Tensor) -> Tensor | None:
         """How dropped tokens are folded into the kept ones, None for not at all.

@@ -20,5 +20,5 @@ class DivPrunePruner(Pruner):
     needs = frozenset({"projected"})
 
     def select(self, view: View, counts: Tensor) -> Tensor:
-        distance = 1 - cosines(view.given("projected"))
+        distance = cosines(view.given("projected")).neg_()  # but for a constant
         return greedy(*max_min(distance, view.alive), view.alive, counts, view.limit(counts))

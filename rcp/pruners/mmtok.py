@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from rcp.choosing.greedy import NOBODY, After, greedy, normalised
+from rcp.choosing.greedy import NOBODY, After, greedy, normalised, products
 from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
 from rcp.typed_values import check_range
@@ -35,52 +35,68 @@ class MMTokPruner(Pruner):
         super().__init__(hidden_size)
         check_range("text_temperature", text_temperature, 1e-6)
         check_range("image_temperature", image_temperature, 1e-6)
+        check_range("image_weight", image_weight, 0)
         self.text_temperature = text_temperature
         self.image_temperature = image_temperature
         self.image_weight = image_weight
 
     def select(self, view: View, counts: Tensor) -> Tensor:
         alive = view.alive
-        question = normalised(view.given("question_embeds"))
+        question = normalised(view.given("question_embeds")).div_(self.text_temperature)
+        encoder = normalised(view.given("encoder_tokens")).mul_(self.image_temperature**-0.5)
+        texts, (batch, tokens) = question.shape[1], alive.shape
+        logits = question.new_empty(batch, texts + tokens, tokens)
         projected = normalised(view.given("projected"))
-        encoder = normalised(view.given("encoder_tokens"))
-        of_text = question @ projected.mT / self.text_temperature
-        of_image = encoder @ encoder.mT / self.image_temperature
-        cover = torch.cat(
-            [
-                _shares(of_text, view.question_valid, alive),
-                self.image_weight * _shares(of_image, alive, alive),
-            ],
-            dim=1,
+        torch.matmul(question, projected.mT, out=logits[:, :texts])
+        products(encoder, out=logits[:, texts:])
+        logits.masked_fill_(~alive[:, None], torch.finfo(logits.dtype).min)
+        weights = torch.cat(
+            [_even(view.question_valid), self.image_weight * _even(alive)], dim=1
         )
-        first, after = coverage(cover, alive)
+        first, after = coverage(logits.softmax(-1), weights, alive)
         return greedy(first, after, alive, counts, view.limit(counts))
 
 
-def coverage(cover: Tensor, alive: Tensor) -> tuple[Tensor, After]:
-    """Worth of a token: what it adds to the sum over rows of the best cover among the picked.
+def coverage(cover: Tensor, weights: Tensor, alive: Tensor) -> tuple[Tensor, After]:
+    """Worth of a token: what it adds to the weighted sum over rows of the best cover picked.
 
-    ``cover`` (B, R, N) fp64, not negative; ``alive`` (B, N). Rounded to 1e-12, so that equal
-    tokens are equal whatever the order of the sum.
+    ``cover`` (B, R, N) and ``weights`` (B, R) fp64, not negative; ``alive`` (B, N). Rounded to
+    1e-12, so that equal tokens are equal whatever the order of the sum.
     """
-    best = torch.zeros_like(cover[..., :1])
-    blocked = torch.where(alive, 0.0, NOBODY).to(cover)
-
-    def worth() -> Tensor:
-        added = (cover - best).clamp(min=0).sum(1)
-        return (added * 1e12).round() + blocked
+    best = torch.zeros_like(weights)
+    worth = (weights[:, None] @ cover)[:, 0].masked_fill_(~alive, NOBODY)
+    less = _less_by_few if cover.is_cpu else _less
 
     def after(pick: Tensor) -> Tensor:
-        column = cover.gather(2, pick[:, None, None].expand(-1, cover.shape[1], 1))
+        column = cover.gather(2, pick[:, None, None].expand(-1, cover.shape[1], 1))[..., 0]
+        less(worth, cover, weights, best, (column - best).clamp_(min=0))
         torch.maximum(best, column, out=best)
-        blocked.scatter_(1, pick[:, None], NOBODY)
-        return worth()
+        return worth.scatter_(1, pick[:, None], NOBODY).round(decimals=12)
 
-    return worth(), after
+    return worth.round(decimals=12), after
 
 
-def _shares(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Softmax over the ``columns`` (B, N) there are; the ``rows`` (B, R) there are weigh alike."""
-    lowest = torch.finfo(logits.dtype).min
-    shares = logits.masked_fill(~columns[:, None, :], lowest).softmax(-1) * columns[:, None, :]
-    return shares * rows[..., None] / rows.sum(1).clamp(min=1)[:, None, None]
+def _less(worth: Tensor, cover: Tensor, weights: Tensor, best: Tensor, rise: Tensor) -> None:
+    """Take from ``worth`` (B, N) what is added no more when ``best`` (B, R) goes up by ``rise``."""
+    _take(worth, cover - best[..., None], weights, rise)
+
+
+def _less_by_few(worth: Tensor, cover: Tensor, weights: Tensor, best: Tensor, rise: Tensor) -> None:
+    """Likewise on a host, which need not wait to learn what rises: little, after a few picks."""
+    for sample, rises in enumerate(rise):
+        rows = rises.nonzero()[:, 0]
+        few = (fact[sample].index_select(0, rows)[None] for fact in (cover, best, weights, rise))
+        cover_of, best_of, weights_of, rise_of = few
+        _take(worth[sample, None], cover_of.sub_(best_of[..., None]), weights_of, rise_of)
+
+
+def _take(worth: Tensor, above: Tensor, weights: Tensor, rise: Tensor) -> None:
+    """``above`` (B, R, N), which is used up: how much better than the best so far tokens cover."""
+    torch.minimum(above.clamp_(min=0), rise[..., None], out=above)
+    worth[:, None].baddbmm_(weights[:, None], above, alpha=-1)
+
+
+def _even(rows: Tensor) -> Tensor:
+    """The same weight for all of ``rows`` (B, R) bool, 1 a sample: (B, R) fp64."""
+    rows = rows.double()
+    return rows / rows.sum(1, keepdim=True).clamp(min=1)

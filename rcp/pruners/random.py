@@ -1,11 +1,17 @@
 """Control: random tokens."""
 
+from functools import lru_cache
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
 from rcp.typed_values import check_range
+
+NUMBERS = 2**17
+"""More than the visual tokens of any sample; a power of two."""
 
 
 class RandomPruner(Pruner):
@@ -31,9 +37,18 @@ class RandomPruner(Pruner):
 def draw(rank: Tensor, seed: int, layer: int) -> Tensor:
     """Uniform in [0, 1) for ``rank`` (B, N) long: (B, N) fp32.
 
-    An integer hash of (seed, layer, rank), the same on every device and in every batch.
+    The same on every device and in every batch; again from the start after ``NUMBERS`` ranks.
     """
-    value = rank * 2654435761 + seed * 40503 + layer * 97
+    return numbers(seed, layer, rank.device)[rank & (NUMBERS - 1)]
+
+
+@lru_cache(maxsize=32)
+def numbers(seed: int, layer: int, device: torch.device) -> Tensor:
+    """What :func:`draw` gives, an integer hash of (seed, layer, rank): (``NUMBERS``,) fp32.
+
+    Made once, on the host: an operation on a device costs more than what it does here.
+    """
+    value = np.arange(NUMBERS, dtype=np.int64) * 2654435761 + seed * 40503 + layer * 97
     for shift, factor in ((16, 0x45D9F3B), (15, 0x2C1B3C6D), (16, 0x297A2D39)):
         value = ((value ^ (value >> shift)) * factor) & 0xFFFFFFFF
-    return value.to(torch.float64).div(2**32).float()
+    return torch.from_numpy((value / 2**32).astype(np.float32)).to(device)

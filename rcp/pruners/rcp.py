@@ -74,37 +74,36 @@ class CrossAttentionPruner(Pruner):
 
     def forward(self, view: View) -> Tensor:
         visual = self.visual(view.visual)
-        weights = self._cross_attention(self._conditioned_queries(view), visual, view.alive)
+        weights = self._cross_attention(view, visual)
         if not self.literal_scale:
-            alive = view.alive.sum(1)[:, None, None]
-            weights = weights * alive - 1
-        keep_row = self.row_dropout(torch.ones_like(weights[..., :1]))
-        residual = self.mix((weights * keep_row).transpose(1, 2)).squeeze(-1)
+            count = view.alive_count()
+            weights = weights * (count if isinstance(count, int) else count[:, None]) - 1
+        if self.training:
+            weights = weights * self.row_dropout(torch.ones_like(weights[..., :1]))
+        residual = self.mix(weights.transpose(1, 2)).squeeze(-1)
         scores = residual.float() + self.token_mlp(visual).squeeze(-1).float() + self.bias.float()
         if self.intrinsic and not self.blind:
-            scores = scores + centred_log(view.given("question_attention"), view.alive)
+            scores = scores + centred_log(view)
         return scores
 
     def _conditioned_queries(self, view: View) -> Tensor:
         """(B, n_q, d): learned queries shifted by the mean question hidden state."""
-        valid = view.question_valid.unsqueeze(-1).to(view.question.dtype)
-        mean = (view.question * valid).sum(1) / valid.sum(1).clamp(min=1)
+        mean = view.mean_of_question()
         if self.blind:
             mean = torch.zeros_like(mean)
         return self.queries + self.question_norm(self.question(mean))[:, None]
 
-    def _cross_attention(self, queries: Tensor, visual: Tensor, alive: Tensor) -> Tensor:
-        """Head mean of the attention weights over alive tokens, (B, n_q, N) fp32."""
+    def _cross_attention(self, view: View, visual: Tensor) -> Tensor:
+        """Head mean of the attention weights over alive tokens, (B, n_q, N), of ``visual``."""
+        queries = self._conditioned_queries(view)
         query = self.query_projection(queries).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key = self.key_projection(visual).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         logits = (query @ key.transpose(-1, -2)).float() / query.shape[-1] ** 0.5
-        lowest = torch.finfo(logits.dtype).min
-        weights = logits.masked_fill(~alive[:, None, None], lowest).softmax(-1)
-        return weights.mean(1).to(visual.dtype)
+        return view.without_dead(logits).softmax(-1).mean(1).to(visual.dtype)
 
 
-def centred_log(attention: Tensor, alive: Tensor) -> Tensor:
+def centred_log(view: View) -> Tensor:
     """log(max(q2v, 1e-6)) minus its mean over alive tokens, (B, N), detached (RCP [draft])."""
+    attention = view.given("question_attention")
     logs = attention.detach().float().clamp(min=1e-6).log()
-    mean = (logs * alive).sum(1, keepdim=True) / alive.sum(1, keepdim=True).clamp(min=1)
-    return logs - mean
+    return logs - view.mean_over_alive(logs)

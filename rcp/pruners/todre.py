@@ -1,9 +1,8 @@
 """ToDRE, first stage: tokens that are least like each other taken together."""
 
-import torch
 from torch import Tensor
 
-from rcp.choosing.greedy import NOBODY, After, cosines, greedy, rows_at
+from rcp.choosing.greedy import added, cosines, greedy
 from rcp.choosing.view import View
 from rcp.pruners.base import Pruner
 from rcp.pruners.random import draw
@@ -42,17 +41,6 @@ class ToDREPruner(Pruner):
             first = draw(view.rank, self.seed, view.layer)
         nothing = ~tokens.any(-1)
         first = first.double() - nothing.double()
-        after = _least_alike(rows_at(cosines(tokens)), nothing, view.alive)
+        unlike = cosines(tokens).neg_()
+        after = added(unlike, -LAST * nothing.double(), view.alive)
         return greedy(first, after, view.alive, counts, view.limit(counts))
-
-
-def _least_alike(likeness_to: After, last: Tensor, alive: Tensor) -> After:
-    """Worth of a token: minus the sum of its likeness to the picked ones; ``last`` ones at last."""
-    total = LAST * last.double()
-    total.masked_fill_(~alive, -NOBODY)
-
-    def after(pick: Tensor) -> Tensor:
-        total.add_(likeness_to(pick)).scatter_(1, pick[:, None], -NOBODY)
-        return torch.neg(total)
-
-    return after

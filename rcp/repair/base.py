@@ -1,5 +1,6 @@
 """What every repair adapter is: it remembers what was dropped and corrects later rows."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,14 +17,30 @@ class Dropping:
 
     ``alive`` (B, N) bool after the stage, ``exists`` (B, N) bool, ``grid`` (B, N, 2);
     ``pruned_sum`` (B, D) fp32 sums the normed hidden states of the tokens dropped so far, each
-    taken when it was dropped; ``pruned_count`` (B,) counts them.
+    taken when it was dropped. ``pruned_each``: how many of each sample these are, and
+    ``all_placed``: that every slot exists and has a place, where the host knows it.
     """
 
     alive: Tensor
     exists: Tensor
     grid: Tensor
     pruned_sum: Tensor
-    pruned_count: Tensor
+    pruned_each: int | None = None
+    all_placed: bool = False
+
+    @property
+    def pruned_count(self) -> Tensor:
+        """(B,) long: how many were dropped so far."""
+        return (self.exists & ~self.alive).sum(1)
+
+    def of_pruned_mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """``function`` of the mean of the dropped tokens, (B, D) fp32; zero where none were."""
+        if self.pruned_each is not None:
+            value = function(self.pruned_sum / max(self.pruned_each, 1))
+            # a product, so that a gradient of zero reaches what `function` learns
+            return value if self.pruned_each else value * 0
+        count = self.pruned_count[:, None]
+        return function(self.pruned_sum / count.clamp(min=1)) * (count > 0)
 
 
 class RepairAdapter(nn.Module):

@@ -50,23 +50,30 @@ class ContextEncoder(nn.Module):
         self.pruned_projection = nn.Linear(hidden_size, inner)
 
     def forward(self, dropping: Dropping) -> Tensor:
-        place = torch.nan_to_num(dropping.grid).to(self.positions.dtype)
+        whole = dropping.all_placed
+        place = dropping.grid if whole else torch.nan_to_num(dropping.grid)
         batch = len(place)
         sampled = functional.grid_sample(
             self.positions.expand(batch, -1, -1, -1),
-            place[:, :, None].flip(-1),  # grid_sample wants (x, y)
+            # grid_sample wants (x, y)
+            place.to(self.positions.dtype)[:, :, None].flip(-1),
             padding_mode="border",
             align_corners=False,
         )
-        placed = dropping.exists & ~dropping.grid.isnan().any(-1)
-        kept = sampled.squeeze(-1).transpose(1, 2) * (dropping.alive & placed)[..., None]
+        alive = dropping.alive
+        placed = None if whole else dropping.exists & ~dropping.grid.isnan().any(-1)
+        if placed is not None:
+            alive = alive & placed
+        kept = sampled.squeeze(-1).transpose(1, 2) * alive[..., None]
         logits = (kept @ self.query / self.query.shape[0] ** 0.5).float()
-        lowest = torch.finfo(logits.dtype).min
-        weights = logits.masked_fill(~placed, lowest).softmax(-1).to(kept.dtype)
+        if placed is not None:
+            logits = logits.masked_fill(~placed, torch.finfo(logits.dtype).min)
+        weights = logits.softmax(-1).to(kept.dtype)
         mask_context = self.mask_projection((weights[:, None] @ kept).squeeze(1))
-        count = dropping.pruned_count[:, None]
-        mean = (dropping.pruned_sum / count.clamp(min=1)).to(mask_context.dtype)
-        return mask_context + self.pruned_projection(mean) * (count > 0)
+        dtype = mask_context.dtype
+        return mask_context + dropping.of_pruned_mean(
+            lambda mean: self.pruned_projection(mean.to(dtype))
+        )
 
 
 class Film(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rcp.atomic_write import standing
+from rcp.backbones import Backbone
 from rcp.base_model.identity import BaseIdentity
 from rcp.base_model.loading import BaseDtype
 from rcp.errors import UserError
@@ -49,7 +50,7 @@ def keep_plugin_only(checkpoint: dict[str, Any], plugin: Plugin, training: dict[
     checkpoint[ENTRY] = describe(plugin) | {"training": training}
 
 
-def check_resumable(checkpoint: dict[str, Any], plugin: Plugin) -> None:
+def check_resumable(checkpoint: dict[str, Any], plugin: Plugin, base: Backbone) -> None:
     """Refuse a checkpoint that was not written by a training of this plug-in on this base."""
     entry = trained(checkpoint, WHAT)
     mine, theirs = plugin.spec.to_dict(), entry.plugin.to_dict()
@@ -61,8 +62,7 @@ def check_resumable(checkpoint: dict[str, Any], plugin: Plugin) -> None:
             "configuration. Resume with the configuration it was trained with, which is the "
             "config.yaml of its run folder."
         )
-    if plugin.base is not None:
-        trained_on(entry, WHAT).check_same(plugin.base)
+    trained_on(entry, WHAT).check(base)
     if "state_dict" in checkpoint:  # DeepSpeed loads the weights by itself
         # not those of ``plugin`` itself, which may be sharded
         wanted = expected(plugin.spec, plugin.hidden_size, plugin.num_layers)

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import ProcessorMixin
 
 from rcp.conversations import ConversationCollator, ConversationDataset
+from rcp.conversations.endless import MAKERS, MadeQuestions, NumberedStream
 from rcp.conversations.leave_out import LeftOut
 from rcp.conversations.source import open_conversations
 from rcp.conversations.splits import VALIDATION
@@ -29,8 +30,10 @@ class ConversationDataModule(pl.LightningDataModule):
         train: JSON file of conversations to train on, or the folder that holds it; image paths are
             relative to that folder. Or a Hugging Face data set: a folder that save_to_disk wrote,
             a parquet or arrow file or a folder of them, or hf:NAME:SPLIT of the hub. Of a folder
-            with several splits the one called train, or FOLDER:SPLIT
-        val: likewise, to validate on; of a folder with several splits the one called validation
+            with several splits the one called train, or FOLDER:SPLIT. Or "generated": questions on
+            the embedded scenes, made while training and never twice; wants trainer.max_steps
+        val: a file or a data set likewise, to validate on; of a folder with several splits the one
+            called validation
         image_folder: folder that image paths are relative to, in place of the files' own
         batch_size: samples per training step and process
         val_batch_size: samples per validation step and process
@@ -42,7 +45,7 @@ class ConversationDataModule(pl.LightningDataModule):
         unreadable: share of the samples, of those to train on and of those to validate on, that
             may be passed over because they cannot be read; one more ends the run with their names
         leave_out: list of training samples not to be read, as check-data --output writes it
-        seed: order of the training samples
+        seed: order of the training samples, or which ones are generated
         streaming: read the Hugging Face data set to train on while training, without a look
             through it before; wants trainer.max_steps
         stream_buffer: samples that each worker holds, not yet decoded, to shuffle a stream
@@ -79,30 +82,38 @@ class ConversationDataModule(pl.LightningDataModule):
         self.max_length = max_length
         if not 0 <= unreadable < 1:
             raise UserError(f"data.unreadable is {unreadable}: give a share from 0 to below 1.")
-        if streaming and group_by_length:
+        made = MAKERS.get(train)
+        self.endless = streaming or made is not None
+        if self.endless and group_by_length:
             raise UserError(
-                "data.group_by_length needs the lengths of all samples, which a stream does not "
-                "tell. Set it or data.streaming to false."
+                "data.group_by_length needs the lengths of all samples, which data without an end "
+                "do not tell. Set it to false, or train on a file or data set as a whole."
+            )
+        if streaming and made is not None:
+            raise UserError(
+                f"data.train is {train}, which is made while training and not read: set "
+                "data.streaming to false."
             )
         self.num_workers = num_workers
         self.group_by_length = group_by_length
         self.unreadable = unreadable
         self.seed = seed
-        self.streaming = streaming
         self.stream_buffer = stream_buffer
         left_out = None if leave_out is None else LeftOut(Path(leave_out))
-        self.train_dataset = (
-            StreamedTable(train, image_folder, left_out)
-            if streaming
-            else open_conversations(train, image_folder, left_out)
-        )
+        self.train_dataset: ConversationDataset | StreamedTable | MadeQuestions
+        if made is not None:
+            self.train_dataset = made(seed)
+        elif streaming:
+            self.train_dataset = StreamedTable(train, image_folder, left_out)
+        else:
+            self.train_dataset = open_conversations(train, image_folder, left_out)
         self.val_dataset = open_conversations(val, image_folder, split=VALIDATION)
         for dataset in (self.train_dataset, self.val_dataset):
-            if not isinstance(dataset, StreamedTable):
+            if isinstance(dataset, ConversationDataset):
                 _refuse_too_many(dataset, unreadable)
 
     def setup(self, stage: str) -> None:
-        if self.streaming:
+        if self.endless:
             assert self.trainer is not None
             _refuse_without_end(self.trainer)
 
@@ -118,8 +129,8 @@ class ConversationDataModule(pl.LightningDataModule):
 
     @property
     def samples(self) -> int:
-        """Samples in an epoch; of a stream, those that one process reads until the last step."""
-        if not isinstance(self.train_dataset, StreamedTable):
+        """Samples in an epoch; without an end, those that one process reads until the last step."""
+        if isinstance(self.train_dataset, ConversationDataset):
             return len(self.train_dataset)
         assert self.trainer is not None
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches * self.batch_size
@@ -139,6 +150,10 @@ class ConversationDataModule(pl.LightningDataModule):
                 ranks,
             )
             return self._train_loader(stream)
+        if isinstance(self.train_dataset, MadeQuestions):
+            return self._train_loader(
+                NumberedStream(self.train_dataset, self.batch_size, done, rank, ranks)
+            )
         sampler = ResumableSampler(
             self.train_dataset,
             self.batch_size,
@@ -176,10 +191,13 @@ class ConversationDataModule(pl.LightningDataModule):
         return ConversationCollator(self._processor, self.max_length, with_answers)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the order of a stream depends on, beside the seed."""
-        if not self.streaming:
+        """What the order of data without an end depends on, beside the seed."""
+        if not self.endless:
             return {}
         assert self.trainer is not None
+        if isinstance(self.train_dataset, MadeQuestions):
+            together = self.trainer.world_size * self.batch_size
+            return {"data.batch_size times processes": together}
         return {
             "processes": self.trainer.world_size,
             "data.num_workers": self.num_workers,
@@ -191,8 +209,8 @@ class ConversationDataModule(pl.LightningDataModule):
         for name, value in self.state_dict().items():
             if (before := state_dict.get(name, value)) != value:
                 raise UserError(
-                    f"{name} is {value}, but was {before} before: a stream could not go on where "
-                    f"it was. Resume with {name} {before}."
+                    f"{name} is {value}, but was {before} before: data without an end could not go "
+                    f"on where they were. Resume with {name} {before}."
                 )
 
     @property
@@ -227,15 +245,15 @@ def _refuse_too_many(dataset: ConversationDataset, share: float) -> None:
 
 
 def _refuse_without_end(trainer: pl.Trainer) -> None:
-    """Refuse settings that count in epochs, of which a stream has none."""
+    """Refuse settings that count in epochs, where there are none."""
     if trainer.max_steps < 0:
         raise UserError(
-            "data.streaming is true, but trainer.max_steps is not set, so that nothing would end "
-            "the training: set trainer.max_steps to the number of steps."
+            "The data to train on have no end, and trainer.max_steps is not set, so that nothing "
+            "would end the training: set trainer.max_steps to the number of steps."
         )
     if trainer.limit_val_batches and isinstance(trainer.val_check_interval, float):
         raise UserError(
-            f"data.streaming is true, but trainer.val_check_interval is "
-            f"{trainer.val_check_interval}, a share of an epoch, and a stream has none: set "
-            "trainer.val_check_interval to a whole number of steps."
+            f"trainer.val_check_interval is {trainer.val_check_interval}, a share of an epoch, "
+            "which data without an end have not: set trainer.val_check_interval to a whole number "
+            "of steps."
         )

@@ -1,6 +1,7 @@
 """From a training checkpoint to a plug-in folder that is known to load."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from transformers import ProcessorMixin
 
 from rcp.atomic_write import standing, whole_folder
 from rcp.attaching.attach import attach
-from rcp.base_model.loading import load_base
+from rcp.base_model.loading import load_trained_on
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError
 from rcp.folder.read_write import DESCRIPTION, load_plugin, write_files
@@ -25,13 +26,18 @@ from rcp.training.checkpoint import (
 )
 
 
-def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -> Plugin:
+def export_checkpoint(
+    checkpoint: Path, output: Path, overwrite: bool = False, base: str | None = None
+) -> Plugin:
     """Write the plug-in of ``checkpoint`` as the folder ``output`` and return it.
+
+    ``base``: folder or hub id of its base model, where that is no longer under the name it had in
+    training; the folder will name this one.
 
     The folder appears only after what was written has been read back and gives the same logits
     on the base model; a kill leaves it, or the one it replaces, where ``load_plugin`` finds it.
     Raises ``UserError`` for an existing ``output`` (unless with ``overwrite`` it is a plug-in), a
-    checkpoint that cannot be read, or a base model that cannot be loaded.
+    checkpoint that cannot be read, or a base model that cannot be loaded or is another one.
     """
     refuse_unwritable(output, "--output")
     there = os.path.lexists(standing(output))
@@ -49,7 +55,9 @@ def export_checkpoint(checkpoint: Path, output: Path, overwrite: bool = False) -
     plugin = rebuild_plugin(content)
     name = f"'{checkpoint}'"
     entry = trained(content, name)
-    model, processor = load_base(trained_on(entry, name).name_or_path, precision(entry, name))
+    named = trained_on(entry, name)
+    model, processor = load_trained_on(named.name_or_path, base, precision(entry, name))
+    plugin.base = replace(named, name_or_path=base or named.name_or_path)
     inputs = _check_inputs(processor)
     with whole_folder(output) as unfinished:
         write_files(plugin, unfinished)

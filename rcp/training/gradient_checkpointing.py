@@ -35,7 +35,7 @@ class WithLora(AbstractContextManager[None]):
         self.hooks: list[Any] = []
 
     def __enter__(self) -> None:
-        self.hooks = hook_lora(self.lora, self.model, drop=False)
+        self.hooks = hook_lora(self.lora, self.model)
 
     def __exit__(self, *_: object) -> None:
         while self.hooks:

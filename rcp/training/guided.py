@@ -1,36 +1,33 @@
-"""The first phase: the losses of pruners that learn from the teacher alone."""
+"""The losses of pruners that learn from the teacher alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from rcp.attaching.attach import attach
-from rcp.attaching.stopping import stopping_at
 from rcp.attaching.trace import Trace
-from rcp.backbones import backbone_for
-from rcp.conversations import Batch
 from rcp.errors import UserError
 from rcp.objectives import losses
 from rcp.objectives.labels import attention_labels, relevance_labels, sinks
 from rcp.plugin import Plugin
-from rcp.training.objective import answer_logits
+from rcp.training.optimizer import parts_of
 from rcp.training.phases import GuideOptions
+from rcp.training.teacher.passes import Lesson
 
 
-@torch.no_grad()
-def watch_teacher(
-    model: nn.Module, plugin: Plugin, options: GuideOptions, layers: Sequence[int], batch: Batch
-) -> Trace:
-    """Run the frozen model as far as needed: the views of ``layers``, and the attention of the
-    guide layer if there is one, which lies deeper."""
-    guide = () if options.layer is None else (options.layer,)
-    deepest = backbone_for(model).layers[max((*layers, *guide))]
-    with attach(model, plugin, "record") as handle:
-        with handle.trace(attention=guide, views=layers) as teacher, stopping_at(deepest):
-            answer_logits(model, batch)
-    return teacher
+def guide_term(
+    plugin: Plugin,
+    options: GuideOptions,
+    layers: Sequence[int],
+    lesson: Lesson,
+    reduce: losses.Reduce | None,
+) -> Tensor:
+    """How far the pruners at ``layers`` are from what the guide teaches in ``lesson``; 0-d."""
+    if lesson.relevance is None:
+        return attention_term(plugin, options, layers, lesson.trace, reduce)
+    return relevance_term(plugin, layers, lesson.relevance, lesson.trace, reduce)
 
 
 def attention_term(
@@ -85,6 +82,35 @@ def relevance_term(
     return torch.stack(terms).mean()
 
 
+@contextmanager
+def frozen(plugin: Plugin, layers: Sequence[int]) -> Iterator[None]:
+    """Inside, the pruners at ``layers`` choose as at inference, and nothing computed with them has
+    a gradient; what was computed before keeps its own."""
+    pruners = [plugin.pruner(layer) for layer in layers]
+    for pruner in pruners:
+        pruner.requires_grad_(False).eval()
+    yield
+    for pruner in pruners:
+        pruner.requires_grad_(True)
+
+
+def answers_teach(plugin: Plugin, taught: Sequence[int], pruners: float) -> bool:
+    """Whether anything can learn from the answers while the pruners at the layers ``taught`` learn
+    from a guide; ``pruners`` is what the others' learning rate is multiplied by end to end."""
+    parts = parts_of(plugin, taught)
+    return "others" in parts or "untaught" in parts and pruners > 0
+
+
+def parts_stand_still(plugin: Plugin, guide: GuideOptions | None, pruners: float) -> bool:
+    """Whether a part of the plug-in has no gradient in some steps; ``pruners`` as above."""
+    if guide is None:
+        return pruners == 0
+    if not guide.online:
+        return True
+    untaught = "untaught" in parts_of(plugin, guide.pruning(plugin.schedule))
+    return pruners == 0 and (guide.share < 1 or untaught)
+
+
 def refuse_waiting_for_idle_parts(trainer: pl.Trainer) -> None:
     """Refuse data-parallel training that waits for gradients of parts idle in one of its phases."""
     strategy = trainer.strategy
@@ -92,9 +118,9 @@ def refuse_waiting_for_idle_parts(trainer: pl.Trainer) -> None:
         return  # the others look for themselves which parameters have a gradient
     if not strategy._ddp_kwargs.get("find_unused_parameters"):
         raise UserError(
-            "Parts of the plug-in stand still at times (model.guide trains pruners alone, "
-            "model.optimizer.pruners: 0 all but them), and plain data-parallel training would wait "
-            "for their gradients for ever. Set trainer.strategy to "
-            "ddp_find_unused_parameters_true, or model.guide to null and model.optimizer.pruners "
-            "above 0."
+            "Parts of the plug-in stand still at times (a first phase of model.guide trains "
+            "pruners alone, model.optimizer.pruners: 0 all but them), and plain data-parallel "
+            "training would wait for their gradients for ever. Set trainer.strategy to "
+            "ddp_find_unused_parameters_true, or model.guide to online or null and "
+            "model.optimizer.pruners above 0."
         )

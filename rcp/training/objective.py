@@ -1,5 +1,7 @@
 """From the forwards of student and teacher to the named terms of the loss."""
 
+from collections.abc import Container
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +11,7 @@ from rcp.conversations import Batch
 from rcp.objectives import losses
 from rcp.plugin import Plugin
 from rcp.training.options import LossOptions
+from rcp.training.phases import GuideOptions
 
 Outcome = tuple[Tensor | None, Trace]
 """Logits (B, C, V) and what the forward saw."""
@@ -22,6 +25,19 @@ def term_weights(options: LossOptions, plugin: Plugin) -> dict[str, float]:
     if plugin.spec.selection == "threshold":
         weights["budget"] = options.budget
     return {name: weight for name, weight in weights.items() if weight != 0}
+
+
+def reads_answers(weights: Container[str]) -> bool:
+    """Whether one of the terms of :func:`term_weights` compares with the teacher's answers."""
+    return "repair" in weights or "distillation" in weights
+
+
+def parts_of_teacher(weights: Container[str], guide: GuideOptions | None) -> list[str]:
+    """What the steps of a training ask of its teacher, by the names of its cache's parts."""
+    guided_alone = guide is not None and guide.share == 1 and not guide.online
+    answers = reads_answers(weights) and not guided_alone
+    relevance = guide is not None and guide.layer is None
+    return ["images", *["answers"] * answers, *["relevance"] * relevance]
 
 
 def answer_columns(labels: Tensor) -> int:

@@ -9,7 +9,7 @@ from torch import nn
 from rcp.plugin import Plugin
 from rcp.training.curves import learning_rate_factor
 from rcp.training.options import OptimizerOptions
-from rcp.training.phases import GuideOptions, RetentionOptions, moment
+from rcp.training.phases import GuideOptions, Moment, RetentionOptions, moment
 
 Factor = Callable[[int], float]
 
@@ -23,7 +23,7 @@ def optimizer_of(
 ) -> dict[str, Any]:
     """What Lightning's ``configure_optimizers`` returns, for a run of ``steps`` steps."""
     taught = plugin.schedule.layers if guide is None else guide.pruning(plugin.schedule)
-    parts = _parts(plugin, taught)
+    parts = parts_of(plugin, taught)
     shares = {"taught": (1.0, options.pruners), "untaught": (0.0, options.pruners),
               "others": (0.0, 1.0)}
     optimizer = torch.optim.AdamW(
@@ -36,9 +36,10 @@ def optimizer_of(
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _parts(plugin: Plugin, taught: Sequence[int]) -> dict[str, list[nn.Parameter]]:
-    """The parameters by what they do in the guided phase: pruners at the layers ``taught``, which
-    learn there, other pruners and the rest of the plug-in, which stand still. None is empty."""
+def parts_of(plugin: Plugin, taught: Sequence[int]) -> dict[str, list[nn.Parameter]]:
+    """The parameters by what they do under a guide: pruners at the layers ``taught``, which learn
+    from it, other pruners and the rest of the plug-in, which stand still in its phase. None is
+    empty."""
     parts: dict[str, list[nn.Parameter]] = {"taught": [], "untaught": [], "others": []}
     for name, parameter in plugin.named_parameters():
         room, layer, *_ = name.split(".")
@@ -57,13 +58,17 @@ def rate_factor(
 ) -> Factor:
     """Factor on the learning rate at each step.
 
-    Each phase warms up and decays by itself; the guided one has a rate of its own. ``guided`` is
-    the factor of a part of the plug-in there, ``own`` its factor end to end. What stands still has
-    a rate of zero: DeepSpeed moves all parameters alike, and weight decay would shrink it.
+    Each phase warms up and decays by itself; the guided one has a rate of its own, which what an
+    online guide teaches has beside the rates of the others. ``guided`` is the factor of a part of
+    the plug-in there, ``own`` its factor end to end. What stands still has a rate of zero:
+    DeepSpeed moves all parameters alike, and weight decay would shrink it.
     """
 
     def factor(step: int) -> float:
-        now = moment(step / steps, guide, retention)
+        if guide is not None and guide.online and guided and guide.teaches(step / steps):
+            now = Moment("guided", step / steps / guide.share)
+        else:
+            now = moment(step / steps, guide, retention)
         found = learning_rate_factor(now.progress, options.warmup, options.floor)
         if now.phase == "guided":
             assert guide is not None

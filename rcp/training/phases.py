@@ -11,17 +11,21 @@ from rcp.objectives.labels import LabelForm
 
 @dataclass
 class GuideOptions:
-    """The first phase: pruners learn from the teacher alone which tokens matter.
+    """Pruners learn from the teacher alone which tokens matter: in a first phase, or ``online``.
 
-    The student does not run, and a repair adapter waits for its turn. With a ``layer`` the label
-    is the attention the teacher pays there (CoViPAL stage 1 [note]); without, it is a token's
-    relevance to the answer, summed over all layers from the pruning one on [ours].
+    In a first phase the student does not run, and a repair adapter waits for its turn. With a
+    ``layer`` the label is the attention the teacher pays there (CoViPAL stage 1 [note]); without,
+    it is a token's relevance to the answer, summed over all layers from the pruning one on [ours].
 
     Attributes:
         layer: 0-based decoder layer whose attention from the question to the visual tokens is the
             label, deeper than the pruning layers that learn from it (`python -m rcp guide-layer`
             ranks them); null for the relevance to the answer (rcp/objectives/relevance.py)
-        share: share of all steps; 1 trains in this phase alone
+        share: share of all steps with a guide; 1 trains in this phase alone, or all along beside
+            the rest
+        online: no phase of its own: the step that teaches the pruners trains the rest of the
+            plug-in on the answers, too, whose gradient does not reach them. What a first phase
+            would have read from a cache, the step's one pass of the teacher tells
         pruning_layers: the pruning layers that learn from it; null for all of them
         form: with a layer, label as the "log" of a token's share of the attention, its "rank", or
             the "share" itself, each standardised within the sample
@@ -32,6 +36,7 @@ class GuideOptions:
 
     layer: int | None = None
     share: float = 0.3
+    online: bool = False
     pruning_layers: list[int] | None = None
     form: LabelForm = "log"
     sinks: float | None = None
@@ -40,8 +45,8 @@ class GuideOptions:
     def _check(self) -> None:
         if not 0 < self.share <= 1:
             raise UserError(
-                f"guide.share is {self.share}, but it is the share of all steps in the first "
-                "phase: give a number above 0, up to 1, or guide: null for none."
+                f"guide.share is {self.share}, but it is the share of all steps with a guide: give "
+                "a number above 0, up to 1, or guide: null for none."
             )
         if self.sinks is not None and self.sinks <= 1:
             raise UserError(
@@ -57,6 +62,10 @@ class GuideOptions:
                 "guide.pruning_layers is empty, so that nothing would learn from the guide. Name "
                 "pruning layers, or give guide: null for none."
             )
+
+    def teaches(self, progress: float) -> bool:
+        """Whether the guide is at work when the share ``progress`` of all steps is done."""
+        return progress < self.share
 
     def pruning(self, schedule: Schedule) -> tuple[int, ...]:
         """The pruning layers that learn from the guide; refuses what cannot be."""
@@ -81,6 +90,11 @@ class GuideOptions:
         return chosen
 
 
+def guide_options(said: GuideOptions | Literal["online"] | None) -> GuideOptions | None:
+    """What ``model.guide`` says, its one word written out."""
+    return GuideOptions(online=True, share=1.0) if said == "online" else said
+
+
 @dataclass
 class RetentionOptions:
     """Soft retention at the start of the end-to-end phase. CoViPAL stage 2 [note].
@@ -99,8 +113,13 @@ class RetentionOptions:
     budget: float = 10.0
     indecision: float = 0.1
 
-    def check(self) -> None:
-        """Raise ``UserError`` for a value that cannot be."""
+    def check(self, guide: GuideOptions | None) -> None:
+        """Raise ``UserError`` for a value that cannot be, and beside an online ``guide``."""
+        if guide is not None and guide.online:
+            raise UserError(
+                "model.retention lets pruners learn from the answers, which an online guide keeps "
+                "from them. Set model.retention to null, or guide.online to false."
+            )
         if not 0 < self.share <= 1:
             raise UserError(
                 f"retention.share is {self.share}, but it is the share of the end-to-end steps "
@@ -127,9 +146,10 @@ def moment(
 ) -> Moment:
     """Where a training is when the share ``progress`` of all its steps is done.
 
-    Soft and hard retention share one end-to-end phase and its curves.
+    Soft and hard retention share one end-to-end phase and its curves. An online guide has no phase
+    of its own.
     """
-    guided = 0.0 if guide is None else guide.share
+    guided = 0.0 if guide is None or guide.online else guide.share
     if progress < guided:
         return Moment("guided", progress / guided)
     done = 1.0 if guided == 1 else (progress - guided) / (1 - guided)

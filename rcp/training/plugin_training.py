@@ -2,9 +2,10 @@
 
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,7 +14,7 @@ from rcp.attaching.attach import attach
 from rcp.attaching.given_images import given_images
 from rcp.attaching.trace import Trace
 from rcp.backbones import backbone_for
-from rcp.base_model.loading import BaseDtype, load_base
+from rcp.base_model.loading import BaseDtype
 from rcp.choosing.relaxation import Relaxation
 from rcp.conversations import Batch
 from rcp.errors import UserError
@@ -23,21 +24,30 @@ from rcp.training import checkpoint as checkpoints
 from rcp.training.curves import TemperatureCurve, budget_target
 from rcp.training.data_module import batches_done
 from rcp.training.distributed import all_reduce_sum, is_distributed
+from rcp.training.frozen_base import load_frozen
 from rcp.training.gradient_checkpointing import checkpoint_layers, let_layers_checkpoint
 from rcp.training.gradient_shares import gradient_shares
 from rcp.training.guided import (
-    attention_term,
+    answers_teach,
+    frozen,
+    guide_term,
+    parts_stand_still,
     refuse_waiting_for_idle_parts,
-    relevance_term,
-    watch_teacher,
 )
-from rcp.training.objective import answer_logits, loss_terms, term_weights
+from rcp.training.objective import (
+    answer_logits,
+    loss_terms,
+    parts_of_teacher,
+    reads_answers,
+    term_weights,
+)
 from rcp.training.optimizer import optimizer_of
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
-from rcp.training.phases import GuideOptions, Moment, RetentionOptions, moment
+from rcp.training.phases import GuideOptions, Moment, RetentionOptions, guide_options, moment
 from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.sharded import is_sharded
 from rcp.training.taught import take_pruners
+from rcp.training.teacher.passes import Answers
 from rcp.training.teacher.teacher import Teacher
 from rcp.training.validation import ValidatedTraining
 
@@ -55,8 +65,9 @@ class PluginTraining(ValidatedTraining):
     Args:
         base: folder or hub id of the frozen vision-language model
         plugin: the pruning stages, their budget and the repair adapter
-        guide: a first phase, in which pruners learn from the teacher alone; null for none. All
-            other schedules belong to the end-to-end phase, which follows it
+        guide: pruners learn from the teacher alone which tokens matter, in a first phase or beside
+            the rest; "online" is short for {online: true, share: 1.0}, null for none. All other
+            schedules belong to the end-to-end phase, which a first one comes before
         pruners_from: exported plug-in whose pruners this training starts from, where layer, method
             and arguments agree: a guide need then teach them only once; null for fresh ones
         retention: soft retention at the start of the end-to-end phase; null keeps or drops from
@@ -73,8 +84,11 @@ class PluginTraining(ValidatedTraining):
         gradient_checkpointing: keep only the inputs of the frozen layers for the backward pass and
             compute the rest again, for a third more time and much less memory
         teacher_cache: folder for what the frozen model computes the same in every run (image
-            features, and the teacher's answer rows), which about halves the time of a step; made
-            by the first run, shared by all with the same base, data and precision; null for none
+            features, the teacher's answer rows, relevance), which about halves the time of a step;
+            made by the first run, or before it by many processes (`python -m rcp label`), shared by
+            all with the same base, data and precision; null for none
+        cache_images: keep image features there, which take most of the room (`python -m rcp
+            estimate` tells); false encodes images anew in every step
         gradient_shares_every: steps between two measurements of each term's share of the
             gradient, which cost one backward pass a term; 0 for never, as with sharded weights
     """
@@ -83,7 +97,7 @@ class PluginTraining(ValidatedTraining):
         self,
         base: str,
         plugin: PluginOptions,
-        guide: GuideOptions | None = None,
+        guide: GuideOptions | Literal["online"] | None = None,
         pruners_from: str | None = None,
         retention: RetentionOptions | None = None,
         dtype: BaseDtype = "float32",
@@ -95,6 +109,7 @@ class PluginTraining(ValidatedTraining):
         margin: float | None = None,
         gradient_checkpointing: bool = False,
         teacher_cache: str | None = None,
+        cache_images: bool = True,
         gradient_shares_every: int = 100,
     ) -> None:
         super().__init__()
@@ -103,8 +118,7 @@ class PluginTraining(ValidatedTraining):
         if not 0 <= budget_warmup <= 1:
             raise UserError(f"model.budget_warmup is {budget_warmup}: give a share from 0 to 1.")
         self.base_dtype = dtype
-        self.model, self.processor = load_base(base, dtype)
-        self.model.requires_grad_(False)
+        self.model, self.processor = load_frozen(base, dtype)
         self.plugin = Plugin.for_model(plugin.spec_for(backbone_for(self.model)), self.model)
         if not any(True for _ in self.plugin.parameters()):
             methods = sorted({stage.method for stage in self.plugin.spec.stages})
@@ -113,6 +127,7 @@ class PluginTraining(ValidatedTraining):
                 "and there is no repair adapter. Give model.plugin.repair or lora, or a learned "
                 "pruner."
             )
+        guide = guide_options(guide)
         if optimizer.pruners == 0 and (guide is None or guide.share < 1):
             _check_others_train(self.plugin)
         if pruners_from is not None:
@@ -121,7 +136,7 @@ class PluginTraining(ValidatedTraining):
         self.guide = guide
         self.guided_layers = guide.pruning(self.plugin.schedule) if guide is not None else ()
         if retention is not None:
-            retention.check()
+            retention.check(guide)
         self.retention = retention
         self.loss = loss
         self.temperature = temperature
@@ -134,7 +149,7 @@ class PluginTraining(ValidatedTraining):
             checkpoint_layers(self.model, self.plugin.lora)
         attach(self.model, self.plugin, "soft").remove()  # or says now why it cannot be
         folder = None if teacher_cache is None else Path(teacher_cache)
-        self.teacher = Teacher(self.model, self.processor, self.plugin, folder)
+        self.teacher = Teacher(self.model, self.processor, self.plugin, folder, cache_images)
         self.gradient_shares_every = gradient_shares_every
         self.weights = term_weights(loss, self.plugin)
         self.results: dict[str, float] = {}
@@ -151,13 +166,12 @@ class PluginTraining(ValidatedTraining):
         return self
 
     def on_fit_start(self) -> None:
-        if self.guide is not None or self.optimizer.pruners == 0:
+        if parts_stand_still(self.plugin, self.guide, self.optimizer.pruners):
             refuse_waiting_for_idle_parts(self.trainer)
         self.train()
         self._seed = torch.initial_seed()
-        self.teacher.open("train", self.trainer)
-        if self.guide is not None and self.guide.layer is None:
-            self.teacher.open("relevance", self.trainer)
+        for part in parts_of_teacher(self.weights, self.guide):
+            self.teacher.open(part, self.trainer)
 
     @property
     def _steps(self) -> int:
@@ -182,36 +196,45 @@ class PluginTraining(ValidatedTraining):
         # the step's, which batches accumulated for one would share.
         number = batches_done(self.trainer.fit_loop.epoch_loop.batch_progress)
         torch.manual_seed((self._seed + number * 4096 + self.global_rank) % 2**63)
-        guided = self.moment.phase == "guided"
-        learning = guided or self.optimizer.pruners > 0
-        # frozen, not merely still: the backward pass then ends at the first repair layer, and they
-        # choose as they will at inference, without dropout
-        self.plugin.pruners.requires_grad_(learning).train(learning)
-        with given_images(self.model, self.teacher.images(batch, "train")):
-            terms, weights, seen = self._guided(batch) if guided else self._end_to_end(batch)
+        with given_images(self.model, self.teacher.images(batch, "images")):
+            terms, weights, seen = self._outcome(batch)
         weighted = {name: weights[name] * term for name, term in terms.items()}
         loss = torch.stack(list(weighted.values())).sum()
         self._log_step(terms, weighted, loss, seen)
         return loss
 
-    def _guided(self, batch: Batch) -> StepOutcome:
-        """The pruners' scores against what the frozen model looks at; the student does not run."""
-        assert self.guide is not None
+    def _outcome(self, batch: Batch) -> StepOutcome:
+        """What the guide and the answers teach, whichever of them is at work."""
+        guide = self.guide
+        if guide is None or not guide.teaches(self.progress):
+            # frozen, not merely still: the backward pass then ends at the first repair layer, and
+            # they choose as they will at inference, without dropout
+            learning = self.optimizer.pruners > 0
+            self.plugin.pruners.requires_grad_(learning).train(learning)
+            return self._end_to_end(batch, self._answers_of_teacher(batch), learning)
+        self.plugin.pruners.requires_grad_(True).train(True)
         layers = self.guided_layers
-        teacher = watch_teacher(self.model, self.plugin, self.guide, layers, batch)
-        if self.guide.layer is None:
-            relevance = self.teacher.relevance(batch)
-            term = relevance_term(self.plugin, layers, relevance, teacher, self._reduce)
-        else:
-            term = attention_term(self.plugin, self.guide, layers, teacher, self._reduce)
-        return {"guide": term}, {"guide": 1.0}, teacher
+        beside = guide.online and answers_teach(self.plugin, layers, self.optimizer.pruners)
+        attention = () if guide.layer is None else (guide.layer,)
+        asked = self._asked_of_teacher if beside else None
+        lesson = self.teacher.lesson(batch, layers, attention, asked)
+        term = guide_term(self.plugin, guide, layers, lesson, self._reduce)
+        if not beside:
+            return {"guide": term}, {"guide": 1.0}, lesson.trace
+        still = layers if self.optimizer.pruners > 0 else self.plugin.schedule.layers
+        with frozen(self.plugin, still):
+            terms, weights, seen = self._end_to_end(batch, lesson.answers, learning=False)
+        return {"guide": term} | terms, {"guide": 1.0} | weights, seen
 
-    def _end_to_end(self, batch: Batch) -> StepOutcome:
-        """The student's answers, through the frozen model."""
+    def _end_to_end(
+        self, batch: Batch, answers: Answers | None, learning: bool
+    ) -> StepOutcome:
+        """The student's answers, through the frozen model, beside those of the teacher.
+
+        Noise is for pruners that are ``learning``: the repair of others is to see what they choose.
+        """
         now = self.moment
-        teacher_logits, teacher = self._answers_of_teacher(batch)
-        # noise is for pruners to learn from; the repair of frozen ones is to see what they choose
-        learning = self.optimizer.pruners > 0
+        teacher_logits, teacher = (None, Trace()) if answers is None else answers
         relaxation = Relaxation(
             self.temperature.temperature_at(now.progress),
             self.temperature.noise_at(now.progress) if learning else 0.0,
@@ -250,12 +273,18 @@ class PluginTraining(ValidatedTraining):
         draw = random.Random(self._seed + self.global_step * 4096).random()
         return self.plugin.at_budget(math.exp(low + draw * (high - low)))
 
-    def _answers_of_teacher(self, batch: Batch) -> tuple[Tensor | None, Trace]:
-        """The frozen model's own logits and statistics, where a term asks for them."""
+    @property
+    def _asked_of_teacher(self) -> Sequence[int] | None:
+        """The layers whose answer rows a term compares; None where none reads the answers."""
+        if not reads_answers(self.weights):
+            return None
         repair = self.plugin.repair
-        if repair is None and "distillation" not in self.weights:
-            return None, Trace()
-        return self.teacher.answers(batch, repair.layers if repair is not None else ())
+        return repair.layers if repair is not None and "repair" in self.weights else ()
+
+    def _answers_of_teacher(self, batch: Batch) -> Answers | None:
+        """The frozen model's own logits and statistics, where a term asks for them."""
+        asked = self._asked_of_teacher
+        return None if asked is None else self.teacher.answers(batch, asked)
 
     @property
     def _reduce(self) -> Reduce | None:
@@ -291,7 +320,7 @@ class PluginTraining(ValidatedTraining):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.give_dimensions(checkpoint)
-        checkpoints.check_resumable(checkpoint, self.plugin)
+        checkpoints.check_resumable(checkpoint, self.plugin, backbone_for(self.model))
         summary = checkpoints.trained(checkpoint, checkpoints.WHAT).training
         self.results = dict(summary.get("results", {}))
 

@@ -47,6 +47,8 @@ class ValidatedTraining(pl.LightningModule):
         scores = dict(self._pruned.compute())
         if self._full is not None:
             scores |= {f"full_{name}": value for name, value in self._full.compute().items()}
+        # of a type that the batches of a validation did not reach there is nothing to say
+        scores = {name: value for name, value in scores.items() if not value.isnan()}
         for name, value in scores.items():
             self.log(f"val/{name}", value, prog_bar=name == "accuracy", sync_dist=True)
         if not self.trainer.sanity_checking:

@@ -12,6 +12,10 @@ from .case import Case, Sample
 
 FAMILIES: dict[str, Callable[[], Case]] = {}
 for _module in pkgutil.iter_modules(__path__):
-    FAMILIES |= getattr(importlib.import_module(f"{__name__}.{_module.name}"), "CASES", {})
+    try:
+        _file = importlib.import_module(f"{__name__}.{_module.name}")
+    except ImportError:  # of families that came with a later release of transformers
+        continue
+    FAMILIES |= getattr(_file, "CASES", {})
 
 __all__ = ["FAMILIES", "Case", "Sample"]

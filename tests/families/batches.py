@@ -14,7 +14,12 @@ BATCHES = {
 
 def batches_of(case: Case) -> dict[str, tuple[Sample, ...]]:
     """With one of videos for a family that understands them."""
-    return BATCHES | ({"video": (Sample(6, video=True), Sample(7))} if case.videos else {})
+    return BATCHES | ({"video": videos_of(case)} if case.videos else {})
+
+
+def videos_of(case: Case) -> tuple[Sample, ...]:
+    """A video, beside an image if the family bears it."""
+    return Sample(6, video=True), Sample(7, video=not case.mixed)
 
 
 def text_of(inputs: dict[str, Tensor], backbone: Backbone) -> Tensor:

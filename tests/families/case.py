@@ -33,13 +33,15 @@ class Case:
     """``inputs(samples, padding="left")`` gives the keyword arguments of the model's forward.
 
     ``never`` lists the token ids a random model must not generate: it would ask for an image.
-    ``videos`` says whether ``Sample.video`` is understood.
+    ``videos`` says whether ``Sample.video`` is understood, ``mixed`` whether beside images in one
+    batch.
     """
 
     model: Any
     inputs: Callable[..., dict[str, Tensor]]
     never: tuple[int, ...] = (IMAGE, VIDEO, START, END)
     videos: bool = False
+    mixed: bool = True
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,16 @@ def stacked(shown: list[list[Media]]) -> Tensor | None:
     """The pixels of all images of a batch in one tensor, None where there is no image."""
     pixels = [image.pixels for row in shown for image in row]
     return torch.cat(pixels) if pixels else None
+
+
+def by_kind(
+    samples: Sequence[Sample], shown: list[list[Media]]
+) -> tuple[list[list[Media]], list[list[Media]]]:
+    """Of what the rows of a batch show, the images and the videos."""
+    pairs = list(zip(samples, shown))
+    return [row for sample, row in pairs if not sample.video], [
+        row for sample, row in pairs if sample.video
+    ]
 
 
 def given(**arguments: Tensor | None) -> dict[str, Tensor]:

@@ -26,6 +26,7 @@ from transformers import (
     PaliGemmaForConditionalGeneration,
     Qwen2Config,
     ResNetConfig,
+    ShieldGemma2Config,
     SiglipVisionConfig,
     SmolVLMConfig,
     SmolVLMForConditionalGeneration,
@@ -83,6 +84,23 @@ def tiles(count: int, tokens: int, *, marked: bool) -> Inputs:
     return make
 
 
+def padded_tiles(plain: Inputs) -> Inputs:
+    """``plain`` with pixels (batch, tiles, ...), padded by all-zero images, which are skipped."""
+
+    def make(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
+        made = plain(samples, padding=padding)
+        pixels = made.pop("pixel_values", None)
+        if pixels is None:
+            return made
+        counts = ((made["input_ids"] == IMAGE).sum(1) // TOKENS).tolist()
+        padded = pixels.new_zeros(len(counts), max(counts), *pixels.shape[1:])
+        for row, part in zip(padded, pixels.split(counts)):
+            row[: len(part)] = part
+        return made | {"pixel_values": padded}
+
+    return make
+
+
 def vipllava() -> Case:
     config = VipLlavaConfig(
         vision_config=clip(),
@@ -128,7 +146,6 @@ def internvl() -> Case:
 
 
 def idefics3(config_class: Any, model_class: Any) -> Case:
-    """Pixels come as (batch, tiles, ...), padded by all-zero images, which the model skips."""
     config = config_class(
         vision_config={
             "hidden_size": 32,
@@ -142,25 +159,13 @@ def idefics3(config_class: Any, model_class: Any) -> Case:
         image_token_id=IMAGE,
         scale_factor=2,
     )
-    plain = tiles(3, TOKENS, marked=True)
-
-    def make(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
-        made = plain(samples, padding=padding)
-        pixels = made.pop("pixel_values", None)
-        if pixels is None:
-            return made
-        counts = ((made["input_ids"] == IMAGE).sum(1) // TOKENS).tolist()
-        padded = pixels.new_zeros(len(counts), max(counts), *pixels.shape[1:])
-        for row, part in zip(padded, pixels.split(counts)):
-            row[: len(part)] = part
-        return made | {"pixel_values": padded}
-
-    return Case(with_large_weights(model_class(config)), make)
+    inputs = padded_tiles(tiles(3, TOKENS, marked=True))
+    return Case(with_large_weights(model_class(config)), inputs)
 
 
-def gemma3(window: int) -> Case:
+def gemma3(window: int, config_class: Any = Gemma3Config) -> Case:
     text = Gemma3TextConfig(**sizes(sliding_window=window, query_pre_attn_scalar=16))
-    config = Gemma3Config(
+    config = config_class(
         text_config=text,
         vision_config=siglip(),
         mm_tokens_per_image=TOKENS // 4,
@@ -226,6 +231,7 @@ CASES = {
     "smolvlm": lambda: idefics3(SmolVLMConfig, SmolVLMForConditionalGeneration),
     "gemma3": lambda: gemma3(512),
     "gemma3-window": lambda: gemma3(8),
+    "shieldgemma2": lambda: gemma3(8, ShieldGemma2Config),
     "paligemma": lambda: paligemma(GemmaConfig(**sizes())),
     "paligemma2": lambda: paligemma(
         Gemma2Config(**sizes(sliding_window=8, query_pre_attn_scalar=16))

@@ -36,6 +36,7 @@ SAMPLES = {
     "containment": rows(
         WORDS, st.just(["red", "2"]), st.sampled_from([containment.FORMULAS, "docVQA"])
     ),
+    "exact_match": rows(WORDS, WORDS, st.sampled_from(["colour", "count"])),
     "letter_choice": rows(LETTERS, st.sampled_from("ABC"), st.just(OPTIONS)),
     "mmbench": rows(LETTERS, st.sampled_from("ABC"), st.just(OPTIONS), INDICES),
     "mme": pairs_of_images(),

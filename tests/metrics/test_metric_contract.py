@@ -10,7 +10,7 @@ from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import METRICS
 from tests.metrics.samples import SAMPLES
 
-ARGUMENTS = {"letter_choice": ("mmmu",)}
+ARGUMENTS = {"letter_choice": ("mmmu",), "exact_match": (["colour", "count"],)}
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 drawn = settings(

@@ -15,6 +15,23 @@ EQUIVALENT: dict[str, str] = {
     "dtype=torch.long, device=run.device)  [1 + 1] #2": "one more count that nothing reads",
     "rcp/choosing/tokens.py: grid=none[..., None].expand(-1, -1, 2).float(),  [1 - 1] #2":
         "a continuation has no slot, so that none of none is none",
+    "rcp/choosing/tokens.py: height = torch.div(size, width, rounding_mode=\"floor\")"
+    "  [without rounding_mode=]": "a width divides its size",
+    "rcp/attaching/forwards/drop.py: self.masks.clear()  [left out]":
+        "masks are kept by stage: those of an earlier one are not asked for again",
+    "rcp/attaching/forwards/drop.py: binds = window is not None and "
+    "self.past_length + rows.length > window  [GtE]":
+        "a window as long as all there is forbids nothing",
+    "rcp/attaching/forwards/drop.py: bidirectional = self.backbone.bidirectional and "
+    "self.tokens.has_images  [Or]":
+        "the model's own rule among new rows without images, or of a causal model, is causal",
+    "rcp/attaching/forwards/drop.py: block = block > torch.finfo(block.dtype).min / 2  [GtE]":
+        "a mask to add holds zeros and its type's floor",
+    "rcp/attaching/forwards/drop.py: return layer < len(layers) and "
+    "getattr(layers[layer], \"is_sliding\", False)  [LtE]":
+        "a cache with a past has all its layers",
+    "rcp/attaching/forwards/forward.py: wanted = torch.tensor(counts, dtype=torch.long, "
+    "device=device)  [without dtype=]": "integers become long by themselves",
     "rcp/choosing/view.py: rotary: bool = True,  [False]":
         "a protocol's default is for readers; that of LayerAttention counts",
 }

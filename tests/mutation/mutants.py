@@ -130,7 +130,7 @@ def _of(node: ast.AST) -> Iterator[Change]:
                     yield f"without {keyword.arg}=", lambda k=rest: ast.Call(
                         node.func, node.args, k
                     )
-        case ast.Return(value=value) if value is not None:
+        case ast.Return(value=ast.expr() as value) if ast.unparse(value) != "None":
             yield "returns None", lambda: ast.Return(ast.Constant(None))
         case ast.If() | ast.IfExp():
             test = ast.UnaryOp(ast.Not(), node.test)

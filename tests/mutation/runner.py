@@ -1,7 +1,10 @@
 """One mutant in a forked child: the package is imported anew, with the error in one module."""
 
+import functools
 import importlib.util
+import math
 import os
+import resource
 import signal
 import sys
 import time
@@ -12,6 +15,9 @@ import pytest
 from tests.mutation.mutants import Mutant, mutated
 
 OURS = ("rcp", "tests", "conftest")
+PATIENCE = 10
+LONGEST = 600
+"""Seconds of a processor for one test file."""
 
 
 def warm_up(tests: list[str]) -> None:
@@ -21,40 +27,60 @@ def warm_up(tests: list[str]) -> None:
     _forget_ours()
 
 
-def passes(tests: list[str], limit: float, mutant: Mutant | None = None) -> bool:
-    """Whether all of the test files ``tests`` pass, with ``mutant`` in, in ``limit`` seconds."""
+def catches(test: str, mutant: Mutant) -> bool:
+    """Whether the test file ``test``, which passes as things are, fails with ``mutant`` in."""
+    return not tried(test, limit_of(test), mutant)[0]
+
+
+@functools.cache
+def limit_of(test: str) -> int:
+    """The seconds that ``test`` may take with an error in, which may make it endless."""
+    passed, seconds = tried(test, LONGEST)
+    if not passed:
+        raise SystemExit(f"{test} fails without any error put in: mend it first.")
+    return math.ceil(3 * seconds)
+
+
+def tried(test: str, limit: int, mutant: Mutant | None = None) -> tuple[bool, float]:
+    """Whether the test file ``test`` passes, with ``mutant`` in, and its seconds.
+
+    These are a processor's, in which others have no part. It may take ``limit`` of them, and
+    :data:`PATIENCE` times as long by the clock.
+    """
     substitute = None if mutant is None else Substitute(Path(mutant.file), mutated(mutant))
     child = os.fork()
     if child == 0:
         os.setsid()  # what the tests start ends with them
         code = 1
         try:
-            code = _tested(tests, substitute)
+            resource.setrlimit(resource.RLIMIT_CPU, (limit, limit))
+            code = _tested(test, substitute)
         finally:
             os._exit(code)
-    return _waited_for(child, limit) == pytest.ExitCode.OK
+    return _waited_for(child, limit * PATIENCE)
 
 
-def _tested(tests: list[str], substitute: "Substitute | None") -> int:
+def _tested(test: str, substitute: "Substitute | None") -> int:
     quiet = os.open(os.devnull, os.O_WRONLY)
     os.dup2(quiet, 1)
     os.dup2(quiet, 2)
     _forget_ours()
     if substitute is not None:
         sys.meta_path.insert(0, substitute)
-    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", *tests])
+    return pytest.main(["-x", "-q", "-p", "no:cacheprovider", test])
 
 
-def _waited_for(child: int, limit: float) -> int:
+def _waited_for(child: int, limit: float) -> tuple[bool, float]:
     end = time.monotonic() + limit
     while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
+        done, status, used = os.wait4(child, os.WNOHANG)
         if done:
-            return os.waitstatus_to_exitcode(status)
+            code = os.waitstatus_to_exitcode(status)
+            return code == pytest.ExitCode.OK, used.ru_utime + used.ru_stime
         time.sleep(0.02)
     os.killpg(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return -signal.SIGKILL
+    return False, limit
 
 
 def _forget_ours() -> None:

@@ -7,25 +7,24 @@ import torch
 from torch import Tensor
 
 from rcp.attaching.forwards.place import Place
-from rcp.attaching.masks import causal, take_mask_rows
+from rcp.attaching.masks import not_causal, take_mask_rows
 from rcp.backbones import Backbone
-from rcp.choosing.tokens import take_rows
+from rcp.backbones.base import Rope
+from rcp.choosing.positions import Positions
 from rcp.choosing.view import RowSet
 
 
 @dataclass(frozen=True)
 class LayerAttention:
-    """:class:`rcp.choosing.view.AttentionBlocks` of the layer at ``place``.
+    """:class:`rcp.choosing.view.AttentionBlocks` of the layer at ``place``, handed out on
+    ``device``.
 
-    ``alive`` (B, N) and ``question_valid`` (B, Q) bool say which visual slots and question tokens
-    of the place exist, and their device is where the blocks go. The layer itself keeps its fast
-    attention: only the rows asked for are computed, each set once.
+    The layer itself keeps its fast attention: only the rows asked for are computed, each set once.
     """
 
     backbone: Backbone
     place: Place
-    alive: Tensor
-    question_valid: Tensor
+    device: torch.device
     _weights: dict[tuple[RowSet, bool, bool], Tensor] = field(default_factory=dict)
 
     def __call__(
@@ -39,72 +38,85 @@ class LayerAttention:
         asked = queries, rotary, among_visual
         if asked not in self._weights:
             self._weights[asked] = self._attend(*asked)
-        weights = self._weights[asked]
-        rows, valid = self._rows(keys)
-        index = rows[:, None, None].expand(-1, *weights.shape[1:3], -1)
-        return (weights.gather(3, index) * valid[:, None, None]).to(self.alive.device)
+        rows = self._rows(keys)
+        found = rows.take_last(self._weights[asked])
+        if rows.valid is not None:
+            found = found * rows.valid[:, None, None]
+        return found.to(self.device)
 
     @cached_property
     def visual_keys(self) -> Tensor:
-        normed = self.normed
+        normed = self.place.normed
         _, key = self.backbone.qk(
             self.place.layer, normed[:, :1], normed, _first_row(self.place.rope), self.place.rope
         )
-        return take_rows(key.mean(1), self.place.visual).float().to(self.alive.device)
+        return self.place.visual.take(key.mean(1)).float().to(self.device)
 
-    @cached_property
-    def normed(self) -> Tensor:
-        """The layer's normed input, (B, R, D)."""
-        return self.backbone.input_norm(self.place.layer, self.place.hidden)
-
-    def _rows(self, which: RowSet) -> tuple[Tensor, Tensor]:
-        """Positions (B, X) of a set among the rows of the place, and which of them exist."""
-        place = self.place
+    def _rows(self, which: RowSet) -> Positions:
+        """Where a set is among the rows of the place."""
         if which == "visual":
-            return place.visual, self.alive.to(place.visual.device)
-        valid = self.question_valid.to(place.question.device)
+            return self.place.visual
+        question = self.place.question
         if which == "question":
-            return place.question, valid
-        count = valid.sum(1, keepdim=True)
-        return place.question.gather(1, (count - 1).clamp(min=0)), count > 0
+            return question
+        if question.run is not None:
+            return Positions(run=question.run[-1:])
+        index = question.index(self.place.hidden)
+        if question.valid is None:
+            return Positions(index[:, -1:])
+        count = question.valid.sum(1, keepdim=True)
+        return Positions(index.gather(1, (count - 1).clamp(min=0)), valid=count > 0)
 
     def _attend(self, queries: RowSet, rotary: bool, among_visual: bool) -> Tensor:
         """Attention of a set of rows to every row of the place, (B, H, X, R) fp32."""
-        place = self.place
-        rows, valid = self._rows(queries)
-        cos, sin = place.rope
+        rows = self._rows(queries)
+        rope = self.place.rope
         if not rotary:  # turned by an angle of zero
-            cos, sin = torch.ones_like(cos), torch.zeros_like(sin)
-        query, key = self.backbone.qk(
-            place.layer,
-            take_rows(self.normed, rows),
-            self.normed,
-            (take_rows(cos, rows), take_rows(sin, rows)),
-            (cos, sin),
-        )
-        logits = self.backbone.attention_logits(place.layer, query, key)
-        allowed = self._allowed(rows, among_visual)
-        weights = logits.masked_fill(~allowed, torch.finfo(logits.dtype).min).softmax(-1)
-        return weights * (valid[:, None, :, None] & allowed)
+            rope = torch.ones_like(rope[0]), torch.zeros_like(rope[1])
+        query, key = self._query_and_key(rows, rope)
+        logits = self.backbone.attention_logits(self.place.layer, query, key)
+        forbidden = self._forbidden(rows, among_visual)
+        weights = logits.masked_fill(forbidden, torch.finfo(logits.dtype).min).softmax(-1)
+        if rows.valid is None and self.place.alive is None and not among_visual:
+            return weights  # each row sees itself, at least
+        weights = weights * ~forbidden
+        return weights if rows.valid is None else weights * rows.valid[:, None, :, None]
 
-    def _allowed(self, rows: Tensor, among_visual: bool) -> Tensor:
-        """Which rows of the place the rows at ``rows`` (B, X) may attend to: (B, 1, X, R) bool."""
+    def _query_and_key(self, rows: Positions, rope: Rope) -> tuple[Tensor, Tensor]:
+        layer, normed = self.place.layer, self.place.normed
+        if rows.run is not None:
+            return self.backbone.qk_of_run(layer, rows.run, normed, rope)
+        of_rows = rows.take(rope[0]), rows.take(rope[1])
+        return self.backbone.qk(layer, rows.take(normed), normed, of_rows, rope)
+
+    def _forbidden(self, rows: Positions, among_visual: bool) -> Tensor:
+        """Which rows of the place the ``rows`` may not attend to: (B or 1, 1, X, R) bool."""
         place = self.place
         if place.mask is None:
-            window = self.backbone.window(place.layer)
-            allowed = causal(place.columns.gather(1, rows), place.columns, window)
+            forbidden = not_causal(
+                rows.take(place.columns), place.columns, self.backbone.windows[place.layer]
+            )
         else:
-            allowed = take_mask_rows(place.mask, rows)
-            if allowed.dtype != torch.bool:
-                allowed = allowed > torch.finfo(allowed.dtype).min / 2
+            allowed = take_mask_rows(place.mask, rows.index(place.hidden))
+            if allowed.dtype == torch.bool:
+                forbidden = ~allowed
+            else:
+                forbidden = allowed <= torch.finfo(allowed.dtype).min / 2
         keys = place.alive
         if among_visual:
-            # added up, because slots that do not exist may point at a row of one that does
-            slots, exists = self._rows("visual")
-            visual = torch.zeros_like(keys, dtype=torch.long)
-            keys = keys & (visual.scatter_add(1, slots, exists.long()) > 0)
-        return allowed & keys[:, None, None, :]
+            visual = self._visual_rows()
+            keys = visual if keys is None else keys & visual
+        return forbidden if keys is None else forbidden | ~keys[:, None, None, :]
+
+    def _visual_rows(self) -> Tensor:
+        """(B, R) bool: which rows are visual slots that exist."""
+        place, visual = self.place, self.place.visual
+        # added up, because slots that do not exist may point at a row of one that does
+        times = torch.zeros_like(place.columns)
+        index = visual.index(times)
+        exists = torch.ones_like(index) if visual.valid is None else visual.valid.long()
+        return times.scatter_add(1, index, exists) > 0
 
 
-def _first_row(rope: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _first_row(rope: Rope) -> Rope:
     return rope[0][:, :1], rope[1][:, :1]

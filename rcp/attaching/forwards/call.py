@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rcp.attaching.cache_names import cache_in
+from rcp.attaching.generation_state import has_fixed_length
 from rcp.errors import UserError
 
-IMAGES = ("pixel_values", "pixel_values_videos", "mm_encoder_outputs")
+IMAGES = ("pixel_values", "pixel_values_images", "pixel_values_videos", "mm_encoder_outputs")
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,14 @@ class Call:
     def padding(self, past: int) -> Tensor | None:
         """The 2-D padding mask (B, ``past`` + T) of the call, or None; ``past`` columns are cached.
 
-        Raises ``UserError`` for any other mask.
+        `generate` makes a 4-D one for a cache of fixed length: of a prompt its last row tells what
+        is padding, later ones tell nothing more. Raises ``UserError`` for any other mask.
         """
         mask = self.mask
+        if has_fixed_length(self.cache):
+            mask = mask.get("full_attention") if isinstance(mask, dict) else mask
+            if isinstance(mask, Tensor) and mask.dim() == 4:
+                return None if past else _padding_in(mask, self.rows)
         if mask is None:
             return None
         if not isinstance(mask, Tensor) or mask.dim() != 2:
@@ -81,3 +88,9 @@ class Call:
                 f"prompt at once (prefill_chunk_size=None)."
             )
         return mask
+
+
+def _padding_in(mask: Tensor, rows: Tensor) -> Tensor:
+    """What the last row of ``mask`` (B or 1, 1, T, K) sees of the T columns of ``rows`` (B, T)."""
+    seen = mask[:, 0, -1, : rows.shape[1]].expand(len(rows), -1)
+    return seen if seen.dtype == torch.bool else seen > torch.finfo(seen.dtype).min / 2

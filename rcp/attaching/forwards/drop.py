@@ -1,5 +1,7 @@
 """The inference forward: dropped rows are really gone, and so are their keys in the cache."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -8,15 +10,19 @@ from torch import Tensor
 from rcp.attaching.cache_names import cache_in
 from rcp.attaching.forwards.columns import Columns
 from rcp.attaching.forwards.forward import Arguments, Forward, Setup
+from rcp.attaching.forwards.survivors import Survivors
 from rcp.attaching.generation_state import (
     ATTRIBUTE,
     GenerationState,
     Segment,
+    has_fixed_length,
     report_original_length,
 )
 from rcp.attaching.masks import causal, forbid_keys, gather_mask, render
 from rcp.attaching.trace import Trace
-from rcp.choosing.tokens import TokenMap, take_rows
+from rcp.choosing.keep_plan import KeepPlan
+from rcp.choosing.positions import Positions, take_rows
+from rcp.choosing.tokens import TokenMap
 
 
 class DropForward(Forward):
@@ -42,6 +48,7 @@ class DropForward(Forward):
         self.past = past
         self.past_length = past.length if past is not None else 0
         self.padding = padding
+        self.padded = tokens.padded or (past is not None and past.padded)
         self.segments: list[Segment | None] = list(past.segments) if past is not None else []
         self.segments += [None] * (len(self.schedule.layers) - len(self.segments))
         if past is not None:
@@ -53,7 +60,7 @@ class DropForward(Forward):
 
     def enter(self, arguments: Arguments) -> Arguments:
         shift = None if self.past is None else self.past.shift
-        return self.take_over(super().enter(arguments), self.past_length, shift)
+        return self.inputs.take_over(super().enter(arguments), self.past_length, shift)
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -74,12 +81,12 @@ class DropForward(Forward):
         arguments["position_embeddings"] = self.inputs.rope(arguments)
         return hidden, arguments
 
-    def finish(self, hidden: Tensor) -> Tensor:
+    def finish(self, hidden: Tensor, cache: Any) -> Tensor:
         """Back to the original length, so that logits and labels still mean the same columns."""
         if self.trace is not None:
             self.trace.plan = self.survivors.plan()
-        if self.cache is not None:
-            self._leave_state()
+        if cache is not None:
+            self._leave_state(cache)
         return self.inputs.rows.scattered(hidden)
 
     # -- pruning -------------------------------------------------------------------------------
@@ -94,27 +101,32 @@ class DropForward(Forward):
         place = self.place(layer, hidden, arguments)
         choice = self.decide(stage, place)
         hidden = choice.folded(hidden, place)
-        survivors = self.survivors
-        before, counts = survivors.before(stage), self._kept_counts(stage)
-        survivors.compact(choice.keep & survivors.slots.alive, max(counts))
+        survivors, rows = self.survivors, self.inputs.rows
+        before = survivors.before(stage)
+        known = self.setup.counts_are_known(stage)
+        counts = survivors.counts[stage] if known else survivors.counted(stage)
+        run = place.visual.run
+        if counts == before:
+            pass  # nothing went: bit for bit the model's own path
+        elif known and run is not None and survivors.every_column and len(set(counts)) == 1:
+            left, taken = rows.shrink(run, choice.keep, counts[0])
+            self._leave(left)
+            columns = left.current[:, run.start : run.start + counts[0]]
+            survivors.go_on(survivors.slots.shrunk(columns))
+            hidden = take_rows(hidden, taken)
+        else:
+            survivors.go_on(survivors.slots.compacted(choice.keep, max(counts)))
+            text = self.tokens.text_counts
+            left = Columns.kept(survivors.columns, [t + n for t, n in zip(text, counts)], rows.all)
+            self._leave(left)
+            hidden = rows.locate(Positions(left.current)).take(hidden)
         if self.trace is not None:
             self.trace.kept.append(survivors.alive.float())
-        if counts == before:
-            return hidden  # nothing went: bit for bit the model's own path
-        before_rows = self.inputs.rows
-        left = [text + n for text, n in zip(self.tokens.text_counts, counts)]
-        self.inputs.leave(Columns.kept(survivors.columns, left))
-        self.masks.clear()
-        columns = self.inputs.rows.columns(self.tokens.image)
-        return take_rows(hidden, before_rows.locate(columns))
+        return hidden
 
-    def _kept_counts(self, stage: int) -> list[int]:
-        """What the stage left. Mostly known beforehand in top-k mode; or the device must tell."""
-        layers = self.schedule.layers[: stage + 1]
-        fixed = not any(self.plugin.pruner(layer).may_drop_all for layer in layers)
-        if self.plugin.spec.selection != "top_k" or self.replayed is not None or not fixed:
-            return self.survivors.counted(stage)
-        return self.survivors.counts[stage]
+    def _leave(self, rows: Columns) -> None:
+        self.inputs.leave(rows)
+        self.masks.clear()
 
     # -- masks ---------------------------------------------------------------------------------
 
@@ -138,7 +150,10 @@ class DropForward(Forward):
     ) -> Tensor | None:
         keys, rows = self.segments[stage], self.inputs.rows
         assert keys is not None
-        new = rows.length if rows.index is None else rows.index.shape[1]
+        new = rows.count
+        binds = window is not None and self.past_length + rows.length > window
+        if new == 1 and own is None and keys.valid is None and not binds:
+            return None  # the model itself has found no padding
         columns, valid = keys.columns, keys.valid
         if self.padding is not None:
             padding = self.padding.bool().gather(1, columns)
@@ -147,7 +162,6 @@ class DropForward(Forward):
         if window is not None and self._is_sliding(layer) and cached > window - 1:
             columns = columns[:, cached - window + 1:]
             valid = None if valid is None else valid[:, cached - window + 1:]
-        binds = window is not None and self.past_length + rows.length > window
         if new == 1 and valid is None and not binds:
             return None
         queries = columns[:, -new:]
@@ -175,33 +189,39 @@ class DropForward(Forward):
         """The columns that the layers under ``stage`` hold after this forward."""
         rows = self.inputs.rows
         before = self.past.segments[stage] if self.past is not None else None
-        if before is None and rows.index is None:
-            return None
-        batch, device = self.tokens.image.shape[0], self.tokens.image.device
-        if before is None:
-            empty = torch.zeros(batch, 0, dtype=torch.long, device=device)
-            before = Segment(empty, None).extended(0, self.past_length)
         if rows.index is None:
-            return before.extended(self.past_length, rows.length)
+            return None if before is None else before.extended(self.past_length, rows.length)
+        if self.past_length == 0:
+            return Segment(rows.index, rows.real)
+        if before is None:
+            before = Segment.of_all(rows.index, self.past_length)
         return before.joined(Segment(rows.index + self.past_length, rows.real))
 
-    def _leave_state(self) -> None:
+    def _leave_state(self, cache: Any) -> None:
         rows = self.inputs.rows
         length = self.past_length + rows.length
         plan = self.past.plan if self.past is not None else None
         if self.tokens.has_images:
-            plan = self.survivors.plan().after(plan, self.past_length)
+            plan = partial(_plan_behind, plan, self.survivors, self.past_length)
         repacking = self.inputs.repacking
         state = GenerationState(
             owner=self.owner,
+            samples=len(rows.all),
             length=length,
             segments=self.segments,
             contexts=self.repairing.contexts,
             sees_image=self.repairing.sees_image,
             shift=None if repacking is None else repacking.shift,
             plan=plan,
+            padded=self.padded,
         )
-        setattr(self.cache, ATTRIBUTE, state)
-        if rows.index is not None:
-            for layer in self.cache.layers[self.schedule.layers[0] :]:
-                report_original_length(layer, length)
+        setattr(cache, ATTRIBUTE, state)
+        if rows.index is not None and not has_fixed_length(cache):
+            for layer in cache.layers[self.schedule.layers[0] :]:
+                report_original_length(layer, length, self.setup.before_decoder)
+
+
+def _plan_behind(
+    earlier: Callable[[], KeepPlan] | None, survivors: Survivors, start: int
+) -> KeepPlan:
+    return survivors.plan().after(None if earlier is None else earlier(), start)

@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from rcp.attaching.encoder_watch import VisionFacts
+from rcp.attaching.forwards.slots import Slots
 from rcp.backbones import Backbone
 from rcp.backbones.tower import VISION_FACTS
-from rcp.choosing.tokens import TokenMap, take_rows
+from rcp.choosing.tokens import TokenMap
 from rcp.choosing.view import View
 from rcp.errors import UserError
 from rcp.plugin import Plugin
@@ -64,12 +66,9 @@ class Entry:
         Raises ``UserError`` if a fact is missing or does not fit the visual tokens.
         """
         if embeds is not None:
-            columns = {
-                "projected": tokens.visual_columns,
-                "question_embeds": tokens.question_columns,
-            }
+            rows = {"projected": tokens.visual_at, "question_embeds": tokens.question_at}
             for name in self.names.intersection(EMBEDDINGS):
-                self._dense[name] = take_rows(embeds, columns[name]).detach()
+                self._dense[name] = rows[name].take(embeds).detach()
         for name in self.names.difference(EMBEDDINGS, ["projector"]):
             if name not in self.encoded:
                 raise UserError(
@@ -79,15 +78,16 @@ class Entry:
                 )
             self._dense[name] = by_slot(self.encoded[name], tokens)
 
-    def seen(self, names: Iterable[str], rank: Tensor) -> dict[str, Any]:
-        """The facts ``names`` of the slots left, whose numbers were ``rank`` (B, N)."""
+    def seen(self, names: Iterable[str], slots: Slots, device: torch.device) -> dict[str, Any]:
+        """The facts ``names`` of the ``slots`` left, on ``device``."""
         found: dict[str, Any] = {}
         for name in self.names.intersection(names):
             if name == "projector":
                 found[name] = self.backbone.tower.projector  # type: ignore[union-attr]
             else:
-                value = self._dense[name].to(rank.device)
-                found[name] = value if name == "question_embeds" else take_rows(value, rank)
+                value = self._dense[name]
+                value = value if name == "question_embeds" else slots.looked_up(value)
+                found[name] = value.to(device)
         return found
 
 
@@ -97,7 +97,7 @@ def by_slot(facts: Tensor, tokens: TokenMap) -> Tensor:
     Beams repeat a sample's tokens, not its facts: M is then a fraction of the tokens there are.
     Raises ``UserError`` where it is not.
     """
-    counts = list(tokens.visual_counts)
+    counts = list(tokens.host.visual_counts)
     beams = max(1, sum(counts) // max(1, len(facts)))
     if sum(counts[::beams]) != len(facts) or len(counts) % beams:
         raise UserError(
@@ -105,6 +105,9 @@ def by_slot(facts: Tensor, tokens: TokenMap) -> Tensor:
             f"{sum(counts)}. Videos give none: choose a method that does not need "
             f"them, or pass images alone."
         )
+    if tokens.visual_at.valid is None and beams == 1:
+        dense = facts.unflatten(0, (len(counts), -1))
+        return dense.squeeze(-1) if dense.shape[-1] == 1 else dense
     dense = facts.new_zeros(*tokens.visual_columns.shape, facts.shape[-1])
     parts = facts.split(counts[::beams])
     for row, count in enumerate(counts):

@@ -1,6 +1,8 @@
 """What all modes share: from a place in the decoder to a choice. One instance, one forward."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,9 +17,11 @@ from rcp.attaching.forwards.survivors import Survivors
 from rcp.attaching.forwards.transitions import transition
 from rcp.attaching.trace import Trace
 from rcp.backbones import Backbone
+from rcp.backbones.base import Rope
 from rcp.choosing.keep_plan import KeepPlan
+from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
-from rcp.choosing.tokens import TokenMap, take_rows
+from rcp.choosing.tokens import TokenMap
 from rcp.choosing.view import View
 from rcp.plugin import Plugin
 from rcp.pruners import Pruner
@@ -29,7 +33,8 @@ Arguments = dict[str, Any]
 class Setup:
     """What an attachment fixes for all its forwards.
 
-    ``facts``: what its methods read of images and question as they entered the decoder.
+    ``facts``: what its methods read of images and question as they entered the decoder;
+    ``before_decoder``: tokens are dropped before the decoder, which needs no hook on its layers.
     """
 
     backbone: Backbone
@@ -37,6 +42,13 @@ class Setup:
     plan: KeepPlan | None
     relaxation: Relaxation | None
     facts: frozenset[str]
+    before_decoder: bool = False
+
+    def counts_are_known(self, stage: int) -> bool:
+        """Whether what is left after ``stage`` is as scheduled; else the device must tell."""
+        layers = self.plugin.schedule.layers[: stage + 1]
+        fixed = not any(self.plugin.pruner(layer).may_drop_all for layer in layers)
+        return fixed and self.plugin.spec.selection == "top_k" and self.plan is None
 
 
 class Forward:
@@ -49,6 +61,7 @@ class Forward:
     """
 
     def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
+        self.setup = setup
         self.backbone = setup.backbone
         self.plugin = setup.plugin
         self.replayed = setup.plan
@@ -62,7 +75,8 @@ class Forward:
         spec = setup.plugin.spec.repair
         all_text = spec is not None and spec.rows == "text"
         self.repairing = Repairing(setup.plugin.repair, tokens, all_text)
-        self.inputs = LayerInputs(setup.backbone, tokens.image.shape[1])
+        repack = setup.plugin.spec.position_policy == "repack"
+        self.inputs = LayerInputs(setup.backbone, tokens.columns, repack)
         self.seen = Seen()
         self.entry = Entry(setup.backbone, setup.facts)
         if trace is not None:
@@ -88,13 +102,6 @@ class Forward:
             self.entry.enter(self.tokens, embeds)
         return arguments
 
-    def take_over(
-        self, arguments: Arguments, start: int = 0, shift: Tensor | None = None
-    ) -> Arguments:
-        """As :meth:`LayerInputs.take_over`, under the plug-in's own position policy."""
-        repack = self.plugin.spec.position_policy == "repack"
-        return self.inputs.take_over(arguments, repack, start, shift)
-
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
     ) -> tuple[Tensor, Arguments]:
@@ -104,7 +111,7 @@ class Forward:
     def after_layer(self, layer: int, hidden: Tensor) -> Tensor:
         """Called with the layer's output (B, R, D); returns what follows shall see."""
         if self.repairing.acts_at(layer):
-            rows = self.inputs.rows.locate(self.repairing.columns)
+            rows = self.inputs.rows.locate(self.repairing.at)
             hidden = self.repairing.repaired(
                 layer, self.schedule.stage_over(layer), hidden, rows
             )
@@ -119,16 +126,16 @@ class Forward:
         slots = survivors.slots
         if not slots.columns.shape[1]:
             return
-        columns, device = rows.columns(self.tokens.image), slots.alive.device
-        alive = survivors.columns.gather(1, columns).to(entered.device)
+        device = slots.alive.device
+        alive = survivors.columns.gather(1, rows.current).to(entered.device)
         moved = transition(entered, left, alive).to(device)
-        moved = moved.gather(1, rows.locate(slots.columns)) * slots.alive
+        moved = self.visual_rows.take(moved) * slots.alive
         before = self.seen.transitions
         total = torch.zeros(survivors.alive.shape, device=device) if before is None else before
         self.seen.transitions = total.scatter_add(1, slots.rank, moved)
 
-    def finish(self, hidden: Tensor) -> Tensor:
-        """Called with the decoder's last hidden states, (B, rows, D)."""
+    def finish(self, hidden: Tensor, cache: Any) -> Tensor:
+        """Called with the decoder's last hidden states, (B, rows, D), and the cache it filled."""
         return hidden
 
     def place(self, layer: int, hidden: Tensor, arguments: Arguments) -> Place:
@@ -141,33 +148,57 @@ class Forward:
         if mask is not None:
             # keys of this forward only; images of earlier ones stay out of it
             mask = mask[..., -rows.length :]
-        columns = rows.columns(self.tokens.image)
+        survivors = self.survivors
+        alive = None if survivors.every_column and rows.real is None else survivors.columns
         return Place(
             layer=layer,
             hidden=hidden,
-            rope=self.inputs.rope(arguments),
+            make_rope=self.rope_maker(arguments),
             mask=rows.take_mask(mask),
-            columns=columns,
-            alive=self.survivors.columns.gather(1, columns),
-            visual=rows.locate(self.survivors.slots.columns),
-            question=rows.locate(self.tokens.question_columns),
+            columns=rows.current,
+            alive=None if alive is None else alive.gather(1, rows.current),
+            visual=self.visual_rows,
+            question=rows.locate(self.tokens.question_at),
+            norm=partial(self.backbone.input_norm, layer),
         )
+
+    def rope_maker(self, arguments: Arguments) -> Callable[[], Rope]:
+        """What makes the rotary embeddings of the rows left, given a layer's ``arguments``."""
+        rope = self.inputs.rope(arguments)  # now: rows may have gone when they are asked for
+        return lambda: rope
+
+    @property
+    def visual_rows(self) -> Positions:
+        """Where the visual tokens still in play are among the rows left."""
+        rows, slots = self.inputs.rows, self.survivors.slots
+        if rows.shrunk is not None and slots.whole:
+            return Positions(run=rows.shrunk.rows)
+        return rows.locate(slots.columns_at)
 
     def look_back(self, layer: int, hidden: Tensor, arguments: Arguments) -> None:
         """Keep the input of ``layer`` if a stage at the next one asks for this one's attention."""
-        slots = self.survivors.slots
-        if layer + 1 not in self.schedule.layers or not slots.columns.shape[1]:
+        if layer + 1 not in self.schedule.layers or not self.survivors.slots.alive.shape[1]:
             return
         if "attention_before" in self.plugin.pruner(layer + 1).needs:
             self.seen.before = self.place(layer, hidden, arguments)
 
-    def view(self, pruner: Pruner, place: Place) -> View:
-        """What ``pruner`` may see at ``place`` of the slots left, before the stage there."""
-        slots = self.survivors.slots.to(place.hidden.device)
-        question_valid = self.tokens.question_valid.to(place.hidden.device)
-        view = look(self.backbone, pruner, place, slots, question_valid, self.seen)
-        entered = self.entry.seen(pruner.needs | pruner.uses, slots.rank)
-        return replace(view, stage=self.schedule.layers.index(place.layer), **entered)
+    def view(self, pruner: Pruner, place: Place, **known: Any) -> View:
+        """What ``pruner`` may see at ``place`` of the slots left, before the stage there; ``known``
+        fields are handed on."""
+        slots, device = self.survivors.slots, place.hidden.device
+        stage = self.schedule.layers.index(place.layer)
+        entered = self.entry.seen(pruner.needs | pruner.uses, slots, device)
+        return look(
+            self.backbone,
+            pruner,
+            place,
+            slots,
+            self.tokens.question_valid.to(device),
+            self.seen,
+            stage=stage,
+            **entered,
+            **known,
+        )
 
     def decide(self, stage: int, place: Place) -> Choice:
         """Choose at ``place`` among the slots left, and remember what goes."""
@@ -178,27 +209,29 @@ class Forward:
             choice = Choice(keep, weights=weights)
         else:
             choice = self._chosen(stage, place, device)
-        gone = self.survivors.drop(stage, choice.keep, choice.weights)
+        certain = self.setup.counts_are_known(stage)
+        self.survivors.drop(stage, choice.keep, choice.weights, certain=certain)
         if self.repairing.adapter is not None:
-            visual = take_rows(place.hidden, place.visual)
-            normed = self.backbone.input_norm(place.layer, visual)
-            alive, grid = self.survivors.alive, self.tokens.grid
-            self.repairing.remember(stage, normed, gone, alive, grid)
+            self.repairing.remember(stage, place.visual.take(place.normed), self.survivors)
         if stage == 0:
-            self.inputs.close_gaps(place.hidden, self.tokens.valid, self.survivors.columns)
+            self.inputs.close_gaps(place.hidden, self.tokens, self.survivors)
         return choice
 
     def _chosen(self, stage: int, place: Place, device: torch.device) -> Choice:
         pruner, selection = self.plugin.pruner(place.layer), self.plugin.spec.selection
         counts = self.survivors.counts[stage]
         most = max(counts) if selection == "top_k" else None
-        view = replace(self.view(pruner, place), most=most)
-        wanted = torch.tensor(counts, dtype=torch.long, device=device)
+        each = most if self.survivors.slots.whole and min(counts) == most else None
+        view = self.view(pruner, place, most=most, each=each)
+        if each is None:
+            wanted = torch.tensor(counts, dtype=torch.long, device=device)
+        else:
+            wanted = torch.full((len(counts),), each, device=device)
         choice = choose(pruner, view, wanted, selection, self.relaxation)
-        return choice.to(self.survivors.alive.device)
+        return choice.to(self.survivors.slots.alive.device)
 
     def record_answers(self, layer: int, hidden: Tensor) -> None:
         """Put the answer rows of a layer's output ``hidden`` (B, R, D) on the trace, if it asks."""
         if self.trace is not None and layer in self.trace.answer_layers:
-            rows = self.inputs.rows.locate(self.tokens.answer_columns)
-            self.trace.answer_states[layer] = take_rows(hidden, rows)[self.tokens.answer_valid]
+            rows = self.inputs.rows.locate(self.tokens.answer_at)
+            self.trace.answer_states[layer] = rows.take(hidden)[self.tokens.answer_valid]

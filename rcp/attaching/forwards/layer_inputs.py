@@ -6,8 +6,10 @@ from torch import Tensor
 
 from rcp.attaching.forwards.columns import Columns
 from rcp.attaching.forwards.repacking import Repacking
+from rcp.attaching.forwards.survivors import Survivors
 from rcp.backbones import Backbone
 from rcp.backbones.base import Rope
+from rcp.choosing.tokens import TokenMap
 
 
 class LayerInputs:
@@ -15,21 +17,22 @@ class LayerInputs:
     ``additions`` (B, T, D), one for each of the first layers, to add to its output, and
     ``repacking``, under the position policy "repack", are set by :meth:`take_over`."""
 
-    def __init__(self, backbone: Backbone, length: int) -> None:
+    def __init__(self, backbone: Backbone, columns: Tensor, repack: bool) -> None:
         self.backbone = backbone
-        self.rows = Columns(length)
+        self.repack = repack
+        self.rows = Columns(columns)
         self.additions: list[Tensor] = []
         self.repacking: Repacking | None = None
         self._ropes: dict[int, tuple[Rope, Rope]] = {}  # as handed over, and of the rows left
 
     def take_over(
-        self, arguments: dict[str, Any], repack: bool, start: int, shift: Tensor | None
+        self, arguments: dict[str, Any], start: int = 0, shift: Tensor | None = None
     ) -> dict[str, Any]:
         """Take over what depends on rows that may be gone: what the decoder would add between
         layers and, to ``repack``, the positions, from column ``start`` on and moved by ``shift``
         (B, 1) already."""
         arguments, self.additions = self.backbone.take_additions(arguments)
-        if repack:
+        if self.repack:
             self.repacking = Repacking(self.backbone, shift)
             arguments = self.repacking.enter(arguments, start)
         return arguments
@@ -39,10 +42,10 @@ class LayerInputs:
         self.rows = rows
         self._ropes.clear()
 
-    def close_gaps(self, hidden: Tensor, present: Tensor, left: Tensor) -> None:
-        """Number the tokens ``left`` (B, T) of those ``present`` (B, T) anew, if policy says so."""
+    def close_gaps(self, hidden: Tensor, tokens: TokenMap, survivors: Survivors) -> None:
+        """Number the ``survivors`` of the valid ``tokens`` anew, if policy says so."""
         if self.repacking is not None:
-            self.repacking.close(hidden, present, left)
+            self.repacking.close(hidden, tokens.valid, survivors.columns)
             self._ropes.clear()
 
     def rope(self, arguments: dict[str, Any]) -> Rope:

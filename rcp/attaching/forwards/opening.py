@@ -7,11 +7,12 @@ from rcp.attaching.forwards.call import Call
 from rcp.attaching.forwards.drop import DropForward
 from rcp.attaching.forwards.forward import Forward, Setup
 from rcp.attaching.forwards.record import RecordForward
+from rcp.attaching.forwards.short_prompt import ShortPrompt
 from rcp.attaching.forwards.soft import SoftForward
 from rcp.attaching.generate_guard import static_cache
-from rcp.attaching.generation_state import state_of
+from rcp.attaching.generation_state import has_fixed_length, state_of
 from rcp.attaching.trace import Trace
-from rcp.choosing.tokens import TokenMap, build_token_map, continuation_map
+from rcp.choosing.tokens import TokenMap, build_token_map, continuation_map, one_more_token
 from rcp.errors import UserError
 
 
@@ -21,21 +22,21 @@ def open_forward(setup: Setup, mode: str, call: Call, trace: Trace | None) -> Fo
 
 
 def _dropping(setup: Setup, call: Call, trace: Trace | None) -> DropForward:
-    if getattr(call.cache, "is_compileable", False):
+    if has_fixed_length(call.cache) and not setup.before_decoder:
         raise static_cache(type(call.cache).__name__)
-    past = state_of(call.cache, id(setup.plugin), len(call.rows))
+    kind = ShortPrompt if setup.before_decoder else DropForward
+    past = state_of(call.cache, id(setup.plugin), *call.rows.shape[:2])
     padding = call.padding(0 if past is None else past.length)
-    valid = _valid(call, padding)
     if past is not None and not call.has_images:
-        tokens = continuation_map(valid, max(call.predicting, 1))
-        return DropForward(setup, tokens, trace, past, padding)
+        return kind(setup, _continuation(call, padding), trace, past, padding)
+    valid = _valid(call, padding)
     if call.ids is None and not call.has_images:
         raise UserError(
             "inputs_embeds alone do not show which rows are images, so nothing could be "
             "dropped. Pass input_ids, or pixel_values beside embedded image placeholders."
         )
     _refuse_unknown_end(setup, call)
-    return DropForward(setup, _tokens(setup, call, valid), trace, past, padding)
+    return kind(setup, _tokens(setup, call, valid), trace, past, padding)
 
 
 def _whole(setup: Setup, mode: str, call: Call, trace: Trace | None) -> Forward:
@@ -51,6 +52,12 @@ def _whole(setup: Setup, mode: str, call: Call, trace: Trace | None) -> Forward:
         )
     kind = SoftForward if mode == "soft" else RecordForward
     return kind(setup, tokens, trace)
+
+
+def _continuation(call: Call, padding: Tensor | None) -> TokenMap:
+    if call.rows.shape[1] == 1:
+        return one_more_token(len(call.rows), call.rows.device)
+    return continuation_map(_valid(call, padding), max(call.predicting, 1))
 
 
 def _valid(call: Call, padding: Tensor | None) -> Tensor:

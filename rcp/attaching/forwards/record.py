@@ -34,7 +34,7 @@ class RecordForward(Forward):
             if layer in trace.attention_layers:
                 trace.question_attention[layer] = self._question_attention(place)
             if layer in trace.view_layers:
-                trace.views[layer] = self.view(self.plugin.pruner(layer), place)
+                trace.views[layer] = self.view(self.plugin.pruner(layer), place).made()
         if layer in trace.bias_layers:  # also of text alone: processes go backward together
             mask = self._biased(trace, layer, hidden, arguments["attention_mask"])
             hidden, arguments = meeting(hidden, mask), arguments | {"attention_mask": mask}
@@ -49,11 +49,8 @@ class RecordForward(Forward):
         batch, length = hidden.shape[:2]
         leaf = torch.zeros(batch, 1, length, length, device=hidden.device, requires_grad=True)
         trace.biases[layer], trace.visual_columns = leaf, self.tokens.visual_columns
-        columns = self.inputs.rows.columns(hidden)
-        return with_key_bias(mask, leaf, columns, hidden.dtype)
+        return with_key_bias(mask, leaf, self.tokens.columns, hidden.dtype)
 
     def _question_attention(self, place: Place) -> Tensor:
-        slots, device = self.survivors.slots, place.hidden.device
-        valid = self.tokens.question_valid.to(device)
-        attention = LayerAttention(self.backbone, place, slots.alive.to(device), valid)
-        return mean_over_question(attention("question"), valid).to(slots.alive.device)
+        attention = LayerAttention(self.backbone, place, self.tokens.image.device)
+        return mean_over_question(attention("question"), self.tokens.question_at.valid)

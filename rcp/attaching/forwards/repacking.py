@@ -73,7 +73,17 @@ class Repacking:
         axes, moved = closed(axes.expand(-1, *present.shape), present, left)
         self.shift = moved if self.shift is None else self.shift.to(moved.device) + moved
         axes = axes.to(hidden.device)
+        if positions.dim() == 3:
+            self._positions = torch.cat([positions[:-3].to(axes), axes])
+        else:
+            self._positions = axes[0]
         self._rope = self.backbone.rope(hidden, axes if positions.dim() == 3 else axes[0])
+
+    @property
+    def positions(self) -> Tensor:
+        """Those of all columns, (B, T) or (axes, B, T), gaps closed where they have been."""
+        assert self._positions is not None
+        return self._positions
 
     def rope(self, handed: Rope) -> Rope:
         """(cos, sin) of all rows, given what the model ``handed`` to a layer."""

@@ -1,5 +1,7 @@
 """The training forward: dropped keys are biased away, so that gradients reach the choice."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -8,8 +10,9 @@ from rcp.attaching.forwards.forward import Arguments, Forward, Setup
 from rcp.attaching.forwards.stage import Choice
 from rcp.attaching.masks import forbid_keys, key_bias, meeting, with_key_bias
 from rcp.attaching.trace import Trace
+from rcp.choosing.positions import Positions
 from rcp.choosing.selection import top_k
-from rcp.choosing.tokens import TokenMap, take_rows
+from rcp.choosing.tokens import TokenMap
 
 
 class SoftForward(Forward):
@@ -31,7 +34,7 @@ class SoftForward(Forward):
         self.masks: dict[int, tuple[Tensor | None, Tensor]] = {}
 
     def enter(self, arguments: Arguments) -> Arguments:
-        return self.take_over(super().enter(arguments))
+        return self.inputs.take_over(super().enter(arguments))
 
     def before_layer(
         self, layer: int, hidden: Tensor, arguments: Arguments
@@ -46,7 +49,7 @@ class SoftForward(Forward):
         changed = {"attention_mask": mask, "position_embeddings": self.inputs.rope(arguments)}
         return meeting(hidden, mask), arguments | changed
 
-    def finish(self, hidden: Tensor) -> Tensor:
+    def finish(self, hidden: Tensor, cache: Any) -> Tensor:
         if self.trace is not None:
             self.trace.plan = self.survivors.plan()
         return self.inputs.rows.scattered(hidden)
@@ -58,13 +61,13 @@ class SoftForward(Forward):
         self._weigh(choice)
         margin = self.relaxation.margin if self.relaxation is not None else None
         if margin is None:
-            self.survivors.mask(choice.keep)
+            self.survivors.go_on(self.survivors.slots.masked(choice.keep))
             return hidden
         return self._drop_far(choice, margin, hidden)
 
     def _weigh(self, choice: Choice) -> None:
         mask = choice.keep.float() if choice.soft is None else choice.soft
-        over_all = self.survivors.over_all(mask)
+        over_all = self.survivors.slots.over_all(mask)
         self.kept = self.kept * over_all
         tokens = self.tokens
         weight = torch.where(tokens.visual_valid, self.kept, 1.0)
@@ -82,20 +85,20 @@ class SoftForward(Forward):
         if choice.scores is not None:  # else no gradient reaches any token
             near_counts = (choice.keep.sum(1) * margin).ceil().long()
             near = near | top_k(choice.scores.detach(), survivors.slots.alive, near_counts)
-        keep = survivors.columns_with(survivors.over_all(near))
+        keep = self.tokens.columns_with(survivors.slots.over_all(near))
         kept_counts, near_counts = torch.stack([choice.keep.sum(1), near.sum(1)]).tolist()
         before = self.inputs.rows
         left = [text + n for text, n in zip(self.tokens.text_counts, near_counts)]
-        self.inputs.leave(Columns.kept(keep, left))
-        survivors.compact(choice.keep, max(1, *kept_counts))
-        return take_rows(hidden, before.locate(self.inputs.rows.columns(hidden)))
+        self.inputs.leave(Columns.kept(keep, left, before.all))
+        survivors.go_on(survivors.slots.compacted(choice.keep, max(1, *kept_counts)))
+        return before.locate(Positions(self.inputs.rows.current)).take(hidden)
 
     def _mask(self, arguments: Arguments, hidden: Tensor) -> Tensor:
         own = arguments["attention_mask"]
         cached = self.masks.get(id(own))
         if cached is None:
             assert self.bias is not None
-            columns = self.inputs.rows.columns(hidden)
+            columns = self.inputs.rows.current.to(hidden.device)
             bias = self.bias.gather(3, columns[:, None, None])
             mask = with_key_bias(self.inputs.rows.take_mask(own), bias, columns, hidden.dtype)
             if self.inputs.rows.real is not None:

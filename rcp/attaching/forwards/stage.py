@@ -1,7 +1,7 @@
 """One pruning stage: what the method sees, and what it chooses."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,10 +12,10 @@ from rcp.attaching.forwards.place import Place
 from rcp.attaching.forwards.slots import Slots
 from rcp.backbones import Backbone
 from rcp.choosing.merging import merge_rows
+from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
 from rcp.choosing.selection import retention, straight_through, threshold, top_k
-from rcp.choosing.tokens import take_rows
-from rcp.choosing.view import View, mean_over_question
+from rcp.choosing.view import View, deferred, mean_over_question
 from rcp.pruners import Pruner
 
 
@@ -42,7 +42,7 @@ class Choice:
         if self.weights is None:
             return hidden
         keep, weights = self.keep.to(hidden.device), self.weights.to(hidden.device)
-        return merge_rows(hidden, place.visual.to(hidden.device), keep, weights)
+        return merge_rows(hidden, place.visual.index(hidden), keep, weights)
 
 
 @dataclass
@@ -65,50 +65,59 @@ def look(
     slots: Slots,
     question_valid: Tensor,
     seen: Seen,
+    **known: Any,
 ) -> View:
-    """The view of ``pruner`` at ``place``, in the pruner's own dtype; only what it ``needs``.
+    """The view of ``pruner`` at ``place``, in the pruner's own dtype; only what it ``needs``, made
+    when it reads it.
 
-    ``question_valid`` (B, Q) bool.
+    ``question_valid`` (B, Q) bool; ``known`` fields of the view are handed on.
     """
-    attention = LayerAttention(backbone, place, slots.alive, question_valid)
-    visual = take_rows(attention.normed, place.visual)
-    parameter = next(pruner.parameters(), visual)
-    view = View(
-        layer=place.layer,
-        visual=visual.to(parameter),
-        alive=slots.alive,
-        question=take_rows(attention.normed, place.question).to(parameter),
-        question_valid=question_valid,
-        rank=slots.rank,
-        total=slots.total,
-        image_index=slots.image_index,
-        grid=slots.grid,
-    )
-    device = slots.alive.device
-    providers: dict[str, Callable[[], Any]] = {
-        "question_attention": lambda: mean_over_question(attention("question"), question_valid),
-        "attention": lambda: attention,
-        "attention_before": lambda: _before(backbone, seen, slots, question_valid),
-        "layer_input": lambda: take_rows(place.hidden, place.visual),
-        "transitions": lambda: _of_slots(seen.transitions, device).gather(1, slots.rank),
-        "full_attention": lambda: _of_slots(seen.full_attention, device).gather(
-            2, slots.rank[:, None].expand(-1, len(backbone.layers), -1)
+    device = place.hidden.device
+    attention = LayerAttention(backbone, place, device)
+    parameter = next(pruner.parameters(), None)
+    # as they are now: the forward goes on
+    before, transitions, full_attention = seen.before, seen.transitions, seen.full_attention
+
+    def of_layer(rows: Positions) -> Tensor:
+        found = rows.take(place.normed)
+        return found if parameter is None else found.to(parameter)
+
+    def of_slots(values: Tensor | None) -> Tensor:
+        assert values is not None, "the hooks collect what `needs` names"
+        rank = slots.rank.to(device)
+        shape = *rank.shape[:1], *(1,) * (values.dim() - 2), rank.shape[1]
+        return values.to(device).gather(-1, rank.view(shape).expand(*values.shape[:-1], -1))
+
+    makers: dict[str, Callable[[], Any]] = {
+        "question_attention": lambda: mean_over_question(
+            attention("question"), place.question.valid
         ),
+        "attention": lambda: attention,
+        "attention_before": lambda: _before(backbone, before, device),
+        "layer_input": lambda: place.visual.take(place.hidden),
+        "transitions": lambda: of_slots(transitions),
+        "full_attention": lambda: of_slots(full_attention),
     }
-    return replace(view, **{name: providers[name]() for name in pruner.needs & providers.keys()})
+    needed = {name: deferred(makers[name]) for name in pruner.needs & makers.keys()}
+    return View(
+        layer=place.layer,
+        visual=deferred(lambda: of_layer(place.visual)),
+        alive=slots.alive.to(device),
+        question=deferred(lambda: of_layer(place.question)),
+        question_valid=question_valid,
+        rank=deferred(lambda: slots.rank.to(device)),
+        total=deferred(lambda: slots.total.to(device)),
+        image_index=deferred(lambda: slots.image_index.to(device)),
+        grid=deferred(lambda: slots.grid.to(device)),
+        whole=place.visual.valid is None and place.question.valid is None,
+        **needed,  # type: ignore[arg-type]
+        **known,
+    )
 
 
-def _before(
-    backbone: Backbone, seen: Seen, slots: Slots, question_valid: Tensor
-) -> LayerAttention:
-    assert seen.before is not None, "a plug-in has no such stage at layer 0"
-    place = seen.before.to(backbone.device(seen.before.layer))
-    return LayerAttention(backbone, place, slots.alive, question_valid)
-
-
-def _of_slots(values: Tensor | None, device: torch.device) -> Tensor:
-    assert values is not None, "the hooks collect what `needs` names"
-    return values.to(device)
+def _before(backbone: Backbone, place: Place | None, device: torch.device) -> LayerAttention:
+    assert place is not None, "a plug-in has no such stage at layer 0"
+    return LayerAttention(backbone, place.to(backbone.device(place.layer)), device)
 
 
 def choose(

@@ -1,11 +1,9 @@
 """What every metric of a public set is: named, with states that merge over processes."""
 
-from collections.abc import Sized
 from typing import ClassVar
 
 from torchmetrics import Metric
 
-from rcp.errors import UserError
 from rcp.registry import Registry
 
 METRICS = Registry("metric", "rcp.evaluation.metrics")
@@ -27,11 +25,3 @@ class AnswerMetric(Metric):
     def __init_subclass__(cls) -> None:
         if cls.name:
             METRICS.register(cls.name, cls)
-
-
-def refuse_unequal(**columns: Sized) -> None:
-    """Raise ``UserError`` where the columns of a batch are not of one length."""
-    lengths = {name: len(column) for name, column in columns.items()}
-    if len(set(lengths.values())) > 1:
-        said = ", ".join(f"{length} {name}" for name, length in lengths.items())
-        raise UserError(f"A batch holds {said}: give one of each for every sample.")

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from rcp.errors import UserError
-from rcp.evaluation.metrics.answer_metric import AnswerMetric, refuse_unequal
+from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.quoting import plain
+from rcp.refusals import refuse_unequal
 
 WORD = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 IRREGULAR = {

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from rcp.errors import UserError
-from rcp.evaluation.metrics.answer_metric import AnswerMetric, refuse_unequal
+from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.quoting import quoted
+from rcp.refusals import refuse_unequal
 
 FORMULAS = "HME100k"
 

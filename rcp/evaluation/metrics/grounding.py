@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from rcp.errors import UserError
-from rcp.evaluation.metrics.answer_metric import AnswerMetric, refuse_unequal
+from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.quoting import quoted
+from rcp.refusals import refuse_unequal
 
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
 BOX = re.compile(rf"\[{NUMBER},{NUMBER},{NUMBER},{NUMBER}\]")

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from rcp.errors import UserError
-from rcp.evaluation.metrics.answer_metric import AnswerMetric, refuse_unequal
+from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.evaluation.metrics.letters import RULES
 from rcp.quoting import quoted
+from rcp.refusals import refuse_unequal
 
 
 class LetterChoice(AnswerMetric):

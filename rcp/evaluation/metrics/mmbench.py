@@ -8,8 +8,9 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from rcp.errors import UserError
-from rcp.evaluation.metrics.answer_metric import AnswerMetric, refuse_unequal
+from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.evaluation.metrics.letter_choice import refuse_no_option
+from rcp.refusals import refuse_unequal
 
 ROTATION = 1_000_000
 SPACED = str.maketrans({mark: " " for mark in ".()[],:;!*#{}"})

@@ -8,9 +8,10 @@ from torch import Tensor
 from torchmetrics.utilities import dim_zero_cat
 
 from rcp.errors import UserError
-from rcp.evaluation.metrics.answer_metric import AnswerMetric, refuse_unequal
+from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.evaluation.metrics.yes_no import label
 from rcp.quoting import quoted
+from rcp.refusals import refuse_unequal
 
 PERCEPTION = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark",

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from rcp.errors import UserError
-from rcp.evaluation.metrics.answer_metric import AnswerMetric, refuse_unequal
+from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.evaluation.metrics.vqa_text import evalai, vqa_v2, without_punctuation
 from rcp.quoting import quoted
+from rcp.refusals import refuse_unequal
 
 PEOPLE = 10
 

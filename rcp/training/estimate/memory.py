@@ -26,7 +26,8 @@ class StepSizes:
     ``plugin``: numbers of parameters, ``base_bytes`` each of the base's; ``sharded`` (ZeRO-2) and
     ``base_sharded`` (ZeRO-3): over how many GPUs the optimiser and the base are spread;
     ``zero``: DeepSpeed's stage, 0 without it; ``checkpointing``: only the inputs of layers are
-    kept for the backward pass.
+    kept for the backward pass; ``relevant``: tokens present in each layer from the first one that
+    a guide takes relevance of, none where it takes none.
     """
 
     facts: DecoderSizes
@@ -42,6 +43,7 @@ class StepSizes:
     base_sharded: int = 1
     zero: int = 0
     checkpointing: bool = False
+    relevant: Sequence[int] = ()
 
 
 def kept_per_row(facts: DecoderSizes, value_bytes: int) -> int:
@@ -65,6 +67,9 @@ def memory(step: StepSizes) -> dict[str, int]:
     - optimiser: two fp32 moments, 8 bytes a parameter, over the GPUs that share them
     - student: ``batch · Σ rows · kept_per_row`` over the layers from the first trained one on;
       with checkpointing the layers' inputs, and one layer whole
+    - relevance: what the teacher's pass for it holds beyond the student's, which comes after it.
+      Rows as for a student of all tokens, and of each layer three biases in fp32 (the leaf, its
+      gradient, the mask it is added to) and the mask that the attention takes
     - attention bias: its gradient by head in the longest layer, ``batch · heads · rows²``
     - logits: student's and teacher's, the fp32 copy the loss takes and its gradient
     - DeepSpeed: buckets for gradients, filled and sent in turn, and in stage 2 one to gather in; in
@@ -76,12 +81,10 @@ def memory(step: StepSizes) -> dict[str, int]:
     """
     facts, size = step.facts, step.value_bytes
     rows = list(step.rows[step.first :])
-    whole = kept_per_row(facts, size)
-    longest = max(rows, default=0)
-    if step.checkpointing:
-        student = sum(rows) * facts.hidden * size + longest * whole
-    else:
-        student = sum(rows) * whole
+    student = _kept_of_layers(step, rows)
+    biases = sum(count**2 for count in step.relevant) * (3 * 4 + size)
+    teacher = _kept_of_layers(step, step.relevant) + biases
+    longest = max([*rows, *step.relevant], default=0)
     logits = step.batch * step.answers * facts.vocab
     gathered = {0: 0, 2: 3 * BUCKET, 3: 2 * BUCKET + 2 * LIVE}[step.zero]
     parts = {
@@ -89,8 +92,17 @@ def memory(step: StepSizes) -> dict[str, int]:
         "plug-in": step.plugin * 8 // step.base_sharded,
         "optimiser": step.plugin * 8 // step.sharded,
         "student": step.batch * student,
+        "relevance": step.batch * max(0, teacher - student),
         "attention bias": step.batch * facts.heads * longest**2 * size,
         "logits": logits * (2 * size + 8),
         "DeepSpeed": gathered * 2,
     }
     return parts | {"runtime": CONTEXT + int(SPLIT * sum(parts.values()))}
+
+
+def _kept_of_layers(step: StepSizes, rows: Sequence[int]) -> int:
+    """Bytes that the backward pass through layers of so many ``rows`` needs, for one sample."""
+    whole = kept_per_row(step.facts, step.value_bytes)
+    if not step.checkpointing:
+        return sum(rows) * whole
+    return sum(rows) * step.facts.hidden * step.value_bytes + max(rows, default=0) * whole

@@ -18,12 +18,16 @@ from rcp.plugin import Plugin, fitted
 from rcp.quoting import plain
 from rcp.refusals import refuse_below_one
 from rcp.training.estimate.memory import StepSizes, memory
-from rcp.training.options import PluginOptions
+from rcp.training.estimate.teaching import GIGA, Steps, cache_line, kept_bytes
+from rcp.training.frozen_base import refuse_untrainable_base
+from rcp.training.guided import answers_teach
+from rcp.training.objective import parts_of_teacher, reads_answers, term_weights
+from rcp.training.options import LossOptions, PluginOptions
+from rcp.training.phases import GuideOptions, guide_options
 from rcp.training.run.cli import read_configuration
 from rcp.typed_values import from_plain
 
 GIB = 2**30
-GIGA = 1e9
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,9 @@ class LayerTokens:
 
 def plan(options: argparse.Namespace) -> list[str]:
     """The lines of `python -m rcp estimate`; raises ``UserError`` for what cannot be planned."""
-    refuse_below_one(options, "visual_tokens", "text_tokens", "answer_tokens", "devices")
+    refuse_below_one(
+        options, "visual_tokens", "text_tokens", "answer_tokens", "devices", "samples"
+    )
     if options.gpu_memory is not None and not 0 < options.gpu_memory < math.inf:
         raise UserError(f"--gpu-memory is {options.gpu_memory}: give the GPU's GiB, above 0.")
     base = [] if options.base is None else ["--model.base", options.base]
@@ -52,16 +58,20 @@ def plan(options: argparse.Namespace) -> list[str]:
         )
     rows = rows_by_layer(plugin, visual, options.text_tokens, config.model.margin)
     step = _step(options, config, model, plugin, facts, rows)
-    lines = _costs(facts, rows, plugin, visual, 2 if step.value_bytes == 2 else 4)
+    lines = [
+        *_costs(facts, rows, plugin, visual, step.value_bytes),
+        *_teaching(config, plugin, step, rows, visual, options),
+    ]
     return [*lines, *_memory_lines(step, _available(options.gpu_memory), config)]
 
 
 def on_meta(config: Namespace) -> tuple[nn.Module, Plugin]:
     """The frozen model and the plug-in of a configuration, without storage for any weight.
 
-    Raises ``UserError`` for a base whose config.json cannot be read.
+    Raises ``UserError`` for a base whose config.json cannot be read, or that cannot be trained on.
     """
     base, dtype = config.model.base, getattr(torch, config.model.dtype)
+    refuse_untrainable_base(base)
     try:
         sizes = AutoConfig.from_pretrained(base)
         with torch.device("meta"):
@@ -96,6 +106,14 @@ def plugin_options(config: Namespace) -> PluginOptions:
     return from_plain(PluginOptions, config.model.plugin.as_dict())
 
 
+def guide_of(config: Namespace) -> GuideOptions | None:
+    """``model.guide`` of a configuration that the parser has read."""
+    said = config.model.guide
+    if isinstance(said, Namespace):
+        return from_plain(GuideOptions, said.as_dict())
+    return guide_options(said)
+
+
 def _step(
     options: argparse.Namespace,
     config: Namespace,
@@ -107,12 +125,14 @@ def _step(
     strategy = str(config.trainer.strategy)
     half = config.model.dtype == "bfloat16"
     mixed = half or "bf16" in str(config.trainer.precision)
-    adapted = plugin.lora is not None
-    stages = plugin.schedule.layers
+    guide = guide_of(config)
+    relevant = guide is not None and guide.layer is None
+    taught = () if guide is None else guide.pruning(plugin.schedule)
     return StepSizes(
         facts=facts,
         rows=rows.trained,
-        first=0 if adapted else min(stages, default=plugin.num_layers),
+        first=_first_trained(plugin, guide, config.model.optimizer.pruners),
+        relevant=rows.full[min(taught, default=0) :] if relevant else (),
         answers=options.answer_tokens,
         batch=config.data.batch_size,
         value_bytes=2 if mixed else 4,
@@ -126,12 +146,54 @@ def _step(
     )
 
 
+def _first_trained(plugin: Plugin, guide: GuideOptions | None, pruners: float) -> int:
+    """The first layer of the student whose output depends on what learns from the answers.
+
+    The number of layers where nothing does.
+    """
+    found = [0] if plugin.lora is not None else []
+    alone = guide is not None and guide.share == 1
+    if pruners > 0 and not alone:
+        found += plugin.schedule.layers
+    elif pruners > 0 and guide is not None and guide.online:
+        found += [at for at in plugin.schedule.layers if at not in guide.pruning(plugin.schedule)]
+    if plugin.repair is not None and (not alone or guide is not None and guide.online):
+        found += plugin.repair.layers
+    return min(found, default=plugin.num_layers)
+
+
+def _teaching(
+    config: Namespace,
+    plugin: Plugin,
+    step: StepSizes,
+    rows: LayerTokens,
+    visual: int,
+    options: argparse.Namespace,
+) -> list[str]:
+    guide, facts = guide_of(config), step.facts
+    weights = term_weights(from_plain(LossOptions, config.model.loss.as_dict()), plugin)
+    taught = () if guide is None else guide.pruning(plugin.schedule)
+    steps = Steps(
+        facts=facts,
+        full=rows.full,
+        student=rows.trained,
+        first=step.first,
+        guide=guide,
+        answers=reads_answers(weights),
+        learns=answers_teach(plugin, taught, config.model.optimizer.pruners),
+    )
+    kept = kept_bytes(facts, visual, options.answer_tokens, step.value_bytes)
+    asked = parts_of_teacher(weights, guide)[0 if config.model.cache_images else 1 :]
+    parts = {part: size for part, size in kept.items() if part in asked}
+    used = config.model.teacher_cache is not None
+    return [*steps.lines(), cache_line(parts, options.samples, used)]
+
+
 def _costs(
     facts: DecoderSizes, rows: LayerTokens, plugin: Plugin, visual: int, value_bytes: int
 ) -> list[str]:
     full, kept = (prefill_flops(facts, part) for part in (rows.full, rows.kept))
     cache = [sum(kv_bytes(facts, part, value_bytes)) for part in (rows.full, rows.kept)]
-    trained = prefill_flops(facts, rows.trained)
     lines = [f"Schedule: {visual} visual tokens, {plugin.mean_ratio * visual:.1f} kept on average "
              f"over {plugin.num_layers} layers ({plugin.mean_ratio:.2%})"]
     for stage, layer in enumerate(plugin.schedule.layers):
@@ -142,8 +204,6 @@ def _costs(
         f"({kept / full:.1%})",
         f"KV cache after it: {cache[1] / 2**20:.4g} of {cache[0] / 2**20:.4g} MiB a sample "
         f"({cache[1] / cache[0]:.1%})",
-        f"Training, a sample: {(full + 2 * trained) / GIGA:.4g} GFLOPs (teacher forward, student "
-        "forward and backward; frozen weights have no gradient)",
     ]
 
 

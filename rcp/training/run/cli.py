@@ -1,5 +1,6 @@
 """The command line of train.py: LightningCLI with its one subcommand, `fit`, implied."""
 
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,11 +13,13 @@ from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from rcp.atomic_write import standing
+from rcp.backbones import backbone_for
 from rcp.errors import UserError
 from rcp.training.checkpoint import check_goes_on, check_resumable, read_checkpoint
 from rcp.training.data_module import ConversationDataModule
+from rcp.training.objective import parts_of_teacher
 from rcp.training.plugin_training import PluginTraining
-from rcp.training.run.config_files import only_our_classes, with_config_paths
+from rcp.training.run.config_files import configs_first, only_our_classes
 from rcp.training.run.folder import (
     LAST,
     SaveRun,
@@ -88,7 +91,7 @@ class TrainingCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         refuse_impossible(self.config.fit)
         last = standing(self._folder / f"{LAST}.ckpt")
-        if self.config.fit.resume and last.exists():
+        if self.config.fit.resume and os.path.exists(last):
             self.config.fit.ckpt_path = str(last)
         if self.config.fit.ckpt_path is not None:
             chosen = standing(Path(self.config.fit.ckpt_path))
@@ -144,8 +147,8 @@ class TrainingCLI(LightningCLI):
         if self.config.fit.ckpt_path is not None:
             path = Path(self.config.fit.ckpt_path)
             checkpoint = read_checkpoint(path)
-            check_resumable(checkpoint, self.model.plugin)
-            if not path.is_dir():  # of a DeepSpeed run the rest is in its shards
+            check_resumable(checkpoint, self.model.plugin, backbone_for(self.model.model))
+            if not os.path.isdir(path):  # of a DeepSpeed run the rest is in its shards
                 check_goes_on(checkpoint)
         elif not isinstance(self.trainer.strategy, PluginDeepSpeed):  # its engine is for training
             with nothing_left_of_refusals(self._folder):
@@ -180,6 +183,45 @@ class ReadingCLI(TrainingCLI):
         """Nothing is run."""
 
 
+class LabellingCLI(TrainingCLI):
+    """Makes all that a run of a single process needs, and runs nothing."""
+
+    def before_instantiate_classes(self) -> None:
+        refuse_impossible(self.config.fit)
+        trainer = self.config.fit.trainer
+        trainer.strategy, trainer.devices, trainer.num_nodes = "auto", 1, 1
+        trainer.logger = False
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+
+def label(arguments: Sequence[str], process: int, processes: int) -> list[str]:
+    """Write the share of ``process`` of ``processes`` in the teacher cache of a run with these
+    ``arguments``; a line about each part.
+
+    Raises ``UserError`` for what a run would refuse, and where it has no such cache.
+    """
+    made = _parsed(LabellingCLI, arguments)
+    training, trainer = made.model, made.trainer
+    trainer.datamodule = made.datamodule  # type: ignore[attr-defined]
+    made.datamodule.trainer = trainer
+    trainer.strategy.connect(training)
+    training.to(trainer.strategy.root_device)
+    asked = [*parts_of_teacher(training.weights, training.guide), "validation"]
+    parts = [part for part in asked if training.teacher.keeps(part)]
+    if not parts:
+        raise UserError(
+            "model.teacher_cache is null, so that the run keeps nothing of its teacher. Name a "
+            "folder that all processes share with --model.teacher_cache."
+        )
+    caches = [training.teacher.filled(part, trainer, process, processes) for part in parts]
+    return [
+        f"{cache.shards.folder}: {cache.files - cache.missing} of {cache.files} files are there"
+        for cache in caches
+    ]
+
+
 def read_configuration(arguments: Sequence[str]) -> Namespace:
     """What a run with these ``arguments`` would be given, defaults included, as plain values.
 
@@ -208,7 +250,7 @@ def _parsed(cli: type[TrainingCLI], arguments: Sequence[str]) -> TrainingCLI:
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_kwargs={**parser, "fit": parser},
-            args=["fit", *with_config_paths(arguments)],
+            args=["fit", *configs_first(arguments)],
         )
     except ArgumentError as error:
         raise UserError(_paragraph(error)) from error

@@ -1,5 +1,6 @@
 """Configuration files: found by name, and refused where YAML would silently mend them."""
 
+import argparse
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,17 +12,25 @@ from rcp.errors import UserError
 from rcp.quoting import plain, quoted
 
 CONFIGS = Path("configs")
+PARTS = ("model", "data", "trainer")
+"""What of a configuration may be given as one, by a file or by its fields in braces."""
 
 
-def with_config_paths(arguments: Sequence[str]) -> list[str]:
-    """The arguments, each bare name of a configuration replaced by its path in configs/."""
-    found = list(arguments)
-    for index, argument in enumerate(arguments):
-        if argument.startswith("--config="):
-            found[index] = f"--config={config_path(argument.removeprefix('--config='))}"
-        elif index and arguments[index - 1] == "--config":
-            found[index] = str(config_path(argument))
-    return found
+def configs_first(arguments: Sequence[str]) -> list[str]:
+    """The arguments, their configurations by path and ahead of all else, so that the rest wins.
+
+    The parser lets what stands behind overwrite what stands before, and a configuration would
+    overwrite an override in silence. After whole configurations come those of a part, as in
+    `--data data.yaml`; among themselves they keep their order. Raises ``argparse.ArgumentError``
+    for one without a name.
+    """
+    options = argparse.ArgumentParser(add_help=False, exit_on_error=False)
+    options.add_argument("-c", "--config", action="append", default=[])
+    for part in PARTS:
+        options.add_argument(f"--{part}", action="append", default=[])
+    given, others = options.parse_known_args(arguments)
+    parts = [f"--{part}={values}" for part in PARTS for values in getattr(given, part)]
+    return [*(f"--config={config_path(name)}" for name in given.config), *parts, *others]
 
 
 def config_path(name: str) -> Path:
@@ -30,7 +39,7 @@ def config_path(name: str) -> Path:
     Raises ``UserError`` where there is none, or one that YAML would silently mend.
     """
     for path in (Path(name), CONFIGS / name):
-        if os.path.isfile(path):  # Path.is_file raises where a name is too long
+        if os.path.isfile(path):
             _check(path)
             return path
     known = ", ".join(sorted(path.name for path in CONFIGS.glob("*.yaml"))) or "none"

@@ -1,6 +1,7 @@
 """The folder of a run: configuration, versions, command, logs and checkpoints."""
 
 import json
+import os
 import platform
 import shlex
 import shutil
@@ -33,9 +34,9 @@ BARREN = {"config.yaml", "run.json", "logs", "tensorboard"}
 
 def refuse_existing_run(folder: Path) -> None:
     """Refuse a folder that already holds a run: its checkpoints may be worth hours."""
-    if folder.exists() and not folder.is_dir():
+    if os.path.exists(folder) and not os.path.isdir(folder):
         raise UserError(f"'{folder}' is a file. Name a new folder with --run_folder.")
-    if (folder / "config.yaml").exists():
+    if os.path.exists(folder / "config.yaml"):
         raise UserError(
             f"'{folder}' already holds a run. Name another folder with --run_folder, go on with "
             "that run by --resume true, or remove the folder first."
@@ -48,7 +49,7 @@ def nothing_left_of_refusals(folder: Path) -> Iterator[None]:
     try:
         yield
     except UserError:
-        if folder.is_dir() and {path.name for path in folder.iterdir()} <= BARREN:
+        if os.path.isdir(folder) and {path.name for path in folder.iterdir()} <= BARREN:
             shutil.rmtree(folder, ignore_errors=True)  # another process may be at it, too
         raise
 
@@ -111,14 +112,15 @@ def _facts() -> dict[str, str]:
 
 def _git_state() -> str:
     """Commit of the code that runs, with what is changed on top; empty outside a repository."""
-    root = Path(__file__).parents[2]
+    here = str(Path(__file__).parent)
     found = []
-    for command in (["rev-parse", "HEAD"], ["status", "--short", "--untracked-files=no"]):
+    # --porcelain names files from the repository's root, wherever in it this one is
+    for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
         try:
             run = subprocess.run(
-                ["git", "-C", str(root), *command], capture_output=True, text=True, timeout=10
+                ["git", "-C", here, *command], capture_output=True, text=True, timeout=10
             )
         except (OSError, subprocess.TimeoutExpired):
             return ""
-        found.append(run.stdout.strip())
-    return "\n".join(found).strip()
+        found.append(run.stdout.rstrip())
+    return "\n".join(found).rstrip()

@@ -9,6 +9,7 @@ from jsonargparse import Namespace
 from rcp.errors import UserError
 from rcp.refusals import refuse_unwritable
 from rcp.training.data_module import ConversationDataModule
+from rcp.training.frozen_base import refuse_untrainable_base
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.strategies import refuse_deepspeed
 
@@ -59,6 +60,7 @@ def refuse_impossible(config: Any) -> None:
     if not config.run_folder:
         raise UserError("run_folder is empty. Name a new folder with --run_folder.")
     refuse_unwritable(Path(config.run_folder), "run_folder")
+    refuse_untrainable_base(config.model.base)  # its weights, and the data, take minutes to read
 
 
 def refuse_single_samples(
@@ -78,7 +80,7 @@ def refuse_late_validation(data: ConversationDataModule, trainer: pl.Trainer) ->
     """Refuse a validation after more batches than an epoch has: Lightning would, but later."""
     interval, limit = trainer.val_check_interval, trainer.limit_train_batches
     by_epoch = trainer.check_val_every_n_epoch is not None and trainer.limit_val_batches
-    if data.streaming or not by_epoch or not isinstance(interval, int):
+    if data.endless or not by_epoch or not isinstance(interval, int):
         return
     batches = -(-data.samples // (data.batch_size * trainer.world_size))
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)

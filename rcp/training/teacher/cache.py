@@ -75,40 +75,53 @@ class TeacherCache:
         ranks: int = 1,
         together: bool = False,
     ) -> None:
-        """Write the files that are missing; each of ``ranks`` processes writes its share.
+        """Write the files that are missing; each of ``ranks`` processes writes its share, which
+        goes by the files' numbers: they need not start or end together.
 
         ``encode``: image features are kept too, and ``keep`` is called where they are in place.
         ``together``: the processes share the weights of ``model``, so that each must run it as
         often as every other: one that has no sample left does so for nothing.
         """
         device = next(model.parameters()).device
-        missing = [n for n in range(-(-len(self.samples) // SHARD)) if n not in self.shards]
-        rounds = [missing[first : first + ranks] for first in range(0, len(missing), ranks)]
+        files = range(self.files)
+        groups = [files[first : first + ranks] for first in range(0, len(files), ranks)]
+        rounds = [group for group in groups if any(n not in self.shards for n in group)]
         for shards in tqdm(rounds, desc=f"{self.shards.folder}", unit="file"):
-            if rank >= len(shards) and not together:
+            own = [number for number in shards[rank : rank + 1] if number not in self.shards]
+            if not own and not together:
                 continue
-            shard = shards[rank] if rank < len(shards) else None
+            shard = own[0] if own else None
             found: dict[str, Tensor] = {}
             metadata: dict[str, str] = {}
             longest = self._numbers(shards[0])  # the last file alone may hold fewer samples
             for first in range(0, len(longest), batch_size):
                 numbers = self._numbers(shard)[first : first + batch_size]
-                own = read(self.dataset, numbers, collate).batch
-                if own is None and not together:
+                mine = read(self.dataset, numbers, collate).batch
+                if mine is None and not together:
                     continue
-                batch = on_device(own or Filling(collate)([WithStandIns(self.dataset)[0]]), device)
+                batch = on_device(mine or Filling(collate)([WithStandIns(self.dataset)[0]]), device)
                 features = None if encode is None else encode(batch["inputs"])
                 names = [] if encode is None else self._images_of(batch)
                 values = _per_image(features, len(names))
                 with given_images(model, features):
                     kept = {} if keep is None else keep(batch)
-                if own is None:
+                if mine is None:
                     continue
                 found |= {name: value.clone() for name, value in zip(names, values)} | kept
                 if isinstance(values, Tensor):
                     metadata["images"] = STACKED
             if shard is not None:
                 self.shards.write(shard, found, metadata)
+
+    @property
+    def files(self) -> int:
+        """How many files there are when all are."""
+        return -(-len(self.samples) // SHARD)
+
+    @property
+    def missing(self) -> int:
+        """How many of them are not there yet."""
+        return sum(number not in self.shards for number in range(self.files))
 
     def _numbers(self, shard: int | None) -> range:
         """The numbers of the samples of the file ``shard``, of None none."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import ProcessorMixin
 
 from rcp.atomic_write import atomic
@@ -36,7 +36,7 @@ def fingerprint(
 
 def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
     """Raise ``UserError`` unless the file ``path`` holds ``mine``; write it where there is none."""
-    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
+    if not os.path.isfile(path):
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -70,6 +70,8 @@ def _of_weights(model: nn.Module) -> str:
     """Names, shapes and evenly spaced values of all tensors: reading all of 7B takes too long."""
     digest = hashlib.sha256()
     for name, tensor in model.state_dict().items():
+        if type(tensor) is not Tensor:  # torchao's can be asked for no single value
+            tensor = tensor.dequantize()
         values = tensor.detach().flatten()[:: max(1, tensor.numel() // SAMPLED)][: 2 * SAMPLED]
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
         digest.update(values.to("cpu", torch.float64).numpy().tobytes())

@@ -1,6 +1,7 @@
 """Named tensors in numbered files that are each written whole or not at all."""
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class Shards:
         self.file = functools.lru_cache(maxsize=OPEN_FILES)(self._file)
 
     def __contains__(self, number: int) -> bool:
-        return self._path(number).is_file()
+        return os.path.isfile(self._path(number))
 
     def write(self, number: int, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
         """Write one file; ``metadata`` are what :meth:`metadata` gives back."""

@@ -2,20 +2,18 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from PIL import Image
 from torch import Tensor
 
-from rcp.attaching.attach import attach
 from rcp.attaching.encoder_watch import vision_facts
 from rcp.attaching.forwards.entry import entry_facts
 from rcp.attaching.given_images import encode_images, given_images
-from rcp.attaching.trace import Trace
 from rcp.backbones import backbone_for
 from rcp.conversations import (
     PLACEHOLDER,
@@ -26,14 +24,13 @@ from rcp.conversations import (
     on_device,
 )
 from rcp.errors import UserError
-from rcp.objectives.losses import task_loss
-from rcp.objectives.relevance import relevance
 from rcp.plugin import Plugin
 from rcp.training.distributed import any_process
-from rcp.training.objective import answer_columns, answer_logits
+from rcp.training.objective import answer_columns
 from rcp.training.sharded import is_sharded
 from rcp.training.teacher.cache import Keep, TeacherCache, kept_answers, kept_relevance
 from rcp.training.teacher.fingerprint import fingerprint
+from rcp.training.teacher.passes import Answers, Lesson, answers_of, relevant, watched
 
 BLANK = 224
 """Side of an image that shows nothing, in pixels."""
@@ -42,38 +39,61 @@ BLANK = 224
 class Teacher:
     """What ``model`` gives for a batch with ``plugin`` off; ``folder`` keeps it, None keeps none.
 
-    The folder gets one part for the samples to train on and one, of images alone, for those to
-    validate on. Both have to be opened before they are of use.
+    The folder gets parts, each of which has to be opened before it is of use: a run keeps what it
+    asks for, and the next one takes it from there. Without ``keep_images`` it holds no features.
     """
 
-    def __init__(self, model: Any, processor: Any, plugin: Plugin, folder: Path | None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        plugin: Plugin,
+        folder: Path | None,
+        keep_images: bool = True,
+    ) -> None:
         self.model = model
         self.processor = processor
         self.plugin = plugin
         self.folder = folder
+        self.keep_images = keep_images
         # what a method reads off the encoder at work cannot be had from features made beforehand
         facts = vision_facts(entry_facts(backbone_for(model), plugin))
         self.encodes_anew = bool(set(facts) - {"projector"})
         self.kept: dict[str, Keep | None] = {
-            "train": self._kept_answers,
+            "images": None,
+            "answers": self._kept_answers,
             "relevance": self._kept_relevance,
             "validation": None,
         }
         self.caches: dict[str, TeacherCache] = {}
 
     def open(self, part: str, trainer: pl.Trainer) -> None:
-        """Open ``part`` of the folder, and complete it if need be.
+        """Open ``part`` of the folder, and complete it together with the other processes.
 
-        "train" holds images and answer rows, "relevance" that of the same samples, "validation"
-        images alone. Raises ``UserError`` for a stream, whose samples are not known beforehand.
+        "images" holds the features of the samples to train on, "answers" and "relevance" what
+        their names say of these, "validation" the features of the samples to validate on.
         """
-        if self.folder is None or part in self.caches:
-            return
+        if self.keeps(part) and part not in self.caches:
+            cache = self.filled(part, trainer, trainer.global_rank, trainer.world_size)
+            trainer.strategy.barrier()
+            self.caches[part] = cache
+
+    def keeps(self, part: str) -> bool:
+        """Whether the folder is to hold ``part``."""
+        return self.folder is not None and (self.keep_images or self.kept[part] is not None)
+
+    def filled(self, part: str, trainer: pl.Trainer, rank: int, ranks: int) -> TeacherCache:
+        """``part`` of the folder with the share of process ``rank`` of ``ranks`` in it.
+
+        Raises ``UserError`` for data without an end, whose samples are not known beforehand.
+        """
+        assert self.folder is not None
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if data.streaming:
+        if data.endless:
             raise UserError(
-                "model.teacher_cache keeps something for each sample, which a stream does not "
-                "list. Set model.teacher_cache to null, or data.streaming to false."
+                "model.teacher_cache keeps something for each sample, which data without an end do "
+                "not list. Set model.teacher_cache to null, or train on a file or data set as a "
+                "whole."
             )
         training = part != "validation"
         dataset = data.train_dataset if training else data.val_dataset
@@ -85,20 +105,19 @@ class Teacher:
             max_length=data.max_length,
             part=part,
         )
-        cache = TeacherCache(self.folder / part, marks, dataset)
+        cache, keep = TeacherCache(self.folder / part, marks, dataset), self.kept[part]
         with trainer.precision_plugin.forward_context():
             cache.build(
                 self.model,
                 data.collator(with_answers=training),
                 data.batch_size,
-                self.kept[part],
-                encode=None if part == "relevance" else self._encoded,
-                rank=trainer.global_rank,
-                ranks=trainer.world_size,
+                keep,
+                encode=self._encoded if keep is None else None,
+                rank=rank,
+                ranks=ranks,
                 together=is_sharded(self.model),
             )
-        trainer.strategy.barrier()
-        self.caches[part] = cache
+        return cache
 
     def images(self, batch: Batch, part: str) -> Any:
         """The batch's image features for :func:`rcp.attaching.given_images.given_images`.
@@ -130,43 +149,49 @@ class Teacher:
         collate = ConversationCollator(self.processor, sys.maxsize, with_answers=False)
         return collate([LoadedSample(sample, (image,))])
 
-    def answers(self, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, Trace]:
+    def answers(self, batch: Batch, layers: Sequence[int]) -> Answers:
         """Logits (B, C, V) as :func:`answer_logits` gives them, and the answer rows of ``layers``.
 
         From the folder the logits are right at the answer rows only.
         """
-        if "train" in self.caches:
+        if "answers" in self.caches:
             columns = answer_columns(batch["labels"])
-            return self.caches["train"].answers(batch, layers, columns)
-        return self._computed(batch, layers)
+            return self.caches["answers"].answers(batch, layers, columns)
+        return answers_of(self.model, self.plugin, batch, layers)
 
-    def relevance(self, batch: Batch) -> Tensor:
-        """How much each visual token matters to the answer in each layer, (B, L, N) fp32.
+    def lesson(
+        self,
+        batch: Batch,
+        views: Sequence[int],
+        attention: Sequence[int] = (),
+        answers: Sequence[int] | None = None,
+    ) -> Lesson:
+        """What a guide teaches from: the views of the layers ``views``, and the attention of the
+        layers ``attention``, or else each visual token's relevance to the answer. With ``answers``
+        these, too, as :meth:`answers` gives them.
 
-        In a unit of its own for each sample. See
-        :func:`rcp.objectives.relevance.relevance`; it costs a forward and a backward pass.
+        What no folder holds is computed in one pass.
         """
-        if "relevance" in self.caches:
-            return self.caches["relevance"].relevance(batch)
-        return self._relevance(batch)[0]
-
-    def _relevance(self, batch: Batch) -> tuple[Tensor, Trace]:
-        with torch.enable_grad(), attach(self.model, self.plugin, "record") as handle:
-            with handle.trace(biases=range(self.plugin.num_layers)) as trace:
-                logits, labels = answer_logits(self.model, batch)
-            return relevance(trace, -task_loss(logits, labels)), trace
+        kept = answers is None or "answers" in self.caches
+        missing = None if kept else answers
+        if not attention and "relevance" not in self.caches:
+            found = relevant(self.model, self.plugin, batch, views, missing)
+        else:
+            found = watched(self.model, self.plugin, batch, views, attention, missing)
+            if not attention:
+                found = replace(found, relevance=self.caches["relevance"].relevance(batch))
+        if answers is None or not kept:
+            return found
+        return replace(found, answers=self.answers(batch, answers))
 
     def _kept_relevance(self, batch: Batch) -> dict[str, Tensor]:
-        with given_images(self.model, self.images(batch, "train")):
-            found, trace = self._relevance(batch)
-        assert trace.visual_valid is not None
-        return kept_relevance(batch, found, trace.visual_valid.sum(1).tolist())
+        with given_images(self.model, self.images(batch, "images")):
+            lesson = relevant(self.model, self.plugin, batch)
+        valid = lesson.trace.visual_valid
+        assert lesson.relevance is not None and valid is not None
+        return kept_relevance(batch, lesson.relevance, valid.sum(1).tolist())
 
     def _kept_answers(self, batch: Batch) -> dict[str, Tensor]:
-        return kept_answers(batch, *self._computed(batch, range(self.plugin.num_layers)))
-
-    def _computed(self, batch: Batch, layers: Sequence[int]) -> tuple[Tensor, Trace]:
-        with torch.no_grad(), attach(self.model, self.plugin, "record") as handle:
-            with handle.trace(answers=layers) as trace:
-                logits, _ = answer_logits(self.model, batch)
-        return logits, trace
+        layers = range(self.plugin.num_layers)
+        with given_images(self.model, self.images(batch, "images")):
+            return kept_answers(batch, *answers_of(self.model, self.plugin, batch, layers))
