@@ -5,6 +5,7 @@ import pkgutil
 from typing import Any
 
 from rcp.errors import UserError
+from rcp.quoting import quoted
 
 
 class Registry:
@@ -44,8 +45,8 @@ class Registry:
         if name not in self._classes:
             known = ", ".join(sorted(self._classes))
             raise UserError(
-                f"There is no {self.kind} called '{name}'. Known: {known}. Choose one of these, or "
-                f"import the module that defines your own first (--import FILE)."
+                f"There is no {self.kind} called {quoted(name)}. Known: {known}. Choose one of "
+                f"these, or import the module that defines your own first (--import FILE)."
             )
         return self._classes[name]
 

@@ -10,6 +10,7 @@ from dataclasses import fields, is_dataclass
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from rcp.errors import UserError
+from rcp.quoting import quoted
 
 Made = TypeVar("Made")
 
@@ -22,7 +23,8 @@ def from_plain(cls: type[Made], values: Any) -> Made:
     hints = get_type_hints(cls)
     allowed = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     if not isinstance(values, dict) or (unknown := set(values) - set(allowed)):
-        what = f"the field '{min(unknown, key=str)}'" if isinstance(values, dict) else repr(values)
+        named = isinstance(values, dict)
+        what = f"the field {quoted(min(unknown, key=str))}" if named else quoted(values)
         raise UserError(
             f"{cls.__name__} has no place for {what}. Its fields are {', '.join(allowed)}. "
             f"Correct the name."

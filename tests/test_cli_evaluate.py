@@ -154,22 +154,39 @@ def two_images(row, folder):
     row["image"] = ["images/0.png", "images/1.png"]
 
 
+def answer_with_a_placeholder(row, folder):
+    row["conversations"][1]["value"] = "two <image>"
+
+
 DAMAGE = {
     missing_image: "lost.png",
     unreadable_image: "broken.png",
     truncated_image: "half.png",
     no_placeholder: "<image>",
     two_images: "2 image(s)",
+    answer_with_a_placeholder: "in its answer",
 }
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("damage, word", DAMAGE.items(), ids=lambda value: str(value)[:20])
 def test_bad_data(command, tmp_path, damage, word):
+    """One row of two, in the last batch: it is marked, and the scores say of how many they are."""
     row = conversation(1)
     path = write_conversations(tmp_path / "bad" / "all.json", [])
     damage(row, path.parent)
     path.write_text(json.dumps([conversation(0), row]))
-    status, said = command(f"--plugin {{plugins}}/first --data {path}")
+    line = f"--plugin {{plugins}}/first --data {path} --batch-size 1 --seeds 1"
+    status, said = command(line)
+    assert status == 0
+    for found in rows_of(tmp_path).values():
+        assert found["n"] == 1 and found["unreadable"] == ["sample-1"]
+        assert list(found["by_type"]) == ["attribute"]
+    assert "The scores are of 1 of 2 questions: 1 could not be read ('sample-1')." in said.out
+    assert word in said.out
+    (tmp_path / "rows.json").unlink()
+    path.write_text(json.dumps([row]))
+    status, said = command(line)
     assert_refused(status, said, "sample-1", word)
     assert not (tmp_path / "rows.json").exists()
 

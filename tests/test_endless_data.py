@@ -108,7 +108,8 @@ def batches(batch_size: int, ranks: int, workers: int, done: int, steps: int) ->
     for rank in range(ranks):
         stream = NumberedStream(EndlessScenes(0), batch_size, partial(int, done), rank, ranks)
         loader = DataLoader(stream, batch_size, num_workers=workers,
-                            collate_fn=lambda items: [item.sample.id for item in items])
+                            collate_fn=lambda items: [next(iter(item)).load().sample.id
+                                                      for item in items])
         for step, ids in enumerate(islice(loader, steps)):
             assert len(ids) == batch_size
             found[step] += ids

@@ -37,6 +37,7 @@ SCHEMA = [
     "prefill_speedup",
     "seeds",
     "n",
+    "unreadable",
 ]
 ROW = ResultRow("rcp", 0.5, 0.1, {"counting": 0.25}, 0.8, 8.5, 16.0, 2e9, 1024, 1.5, 3, 40)
 

@@ -1,6 +1,7 @@
 """Conversation files: what is read, and what is refused."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from transformers.models.siglip import SiglipImageProcessorPil
 from rcp import UserError
 from rcp.choosing.tokens import IGNORED
 from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample, Sample
+from rcp.conversations.sample import TooLong, Unfit, Unreadable
 from tests.tiny_base import (
     CHAT_TEMPLATE,
     IMAGE_SIZE,
@@ -63,32 +65,58 @@ def test_a_folder_stands_for_the_one_file_in_it(conversations: Path):
 
 
 BAD_ROWS = {
-    "names the image '.*gone.png', which does not exist": {"image": "images/gone.png"},
-    "has 0 '<image>' placeholder.* has 1 image": {
+    "has 0 '<image>' placeholder.* but 1 image": {
         "conversations": said(("human", "how many ?"), ("gpt", "two"))
     },
-    "has 1 '<image>' placeholder.* has 2 image": {"image": ["images/0.png", "images/1.png"]},
-    "has 1 '<image>' placeholder.* has 0 image": {"image": None},
+    "has 1 '<image>' placeholder.* but 2 image": {"image": ["images/0.png", "images/1.png"]},
+    "has 1 '<image>' placeholder.* but 0 image": {"image": None},
     "has no conversation": {"conversations": []},
     "does not open with a 'human' turn": {
         "conversations": said(("gpt", "two"), ("human", "<image> how many ?"))
     },
+    "begins with a system turn": {
+        "conversations": said(("system", "answer"), ("human", "<image> how ?"), ("gpt", "two"))
+    },
+    "there is one turn alone": {"conversations": said(("human", "<image> how many ?"))},
+    "the 'human' turn reads": {"conversations": said(("tool", "<image> how ?"), ("gpt", "two"))},
     "the 'gpt' turn reads": {"conversations": said(("human", "<image> how many ?"), ("gpt", " "))},
-    "image of sample .* is 5, but": {"image": 5},
-    "image of sample .* is \\[None\\], but": {"image": [None]},
-    "image of sample .* is {'path': .*, but": {"image": {"path": "images/0.png"}},
-    "names the image '.*xx', which does not exist": {"image": "x" * 5000},
+    "'<image>' placeholder in its answer": {
+        "conversations": said(("human", "<image> how many ?"), ("gpt", "two <image>"))
+    },
+    "half a character": {"conversations": said(("human", "<image> how ?"), ("gpt", "\ud83d"))},
+    "has the image 5, but": {"image": 5},
+    "has the image None, but": {"image": [None]},
+    "has the image {}, but": {"image": {}},
+    "has images under 'image' and 'images'": {"images": ["images/1.png"]},
+    "has no image, but 'picture' holds 'images/0.png'": {"image": None, "picture": "images/0.png"},
+    "is an address": {"image": "https://example.org/0.png"},
+    "are not base64": {"image": {"bytes": "!"}},
     r"turn reads \[0, 0, .{1,200}\.\.\.": {"conversations": [[0] * 1000] * 2},
 }
 
 
 @pytest.mark.parametrize("complaint", BAD_ROWS)
-def test_a_bad_row_is_refused_with_its_id(complaint: str, tmp_path: Path):
-    rows = [conversation(0), conversation(7, **BAD_ROWS[complaint])]
+def test_a_bad_row_is_named_and_the_others_are_read(complaint: str, tmp_path: Path):
+    rows = [conversation(0), conversation(7, **BAD_ROWS[complaint]), conversation(2)]
     path = write_conversations(tmp_path / "all.json", rows)
-    with pytest.raises(UserError, match=complaint) as refusal:
+    dataset = ConversationDataset(path)
+    assert [sample.id for sample in dataset.samples] == ["sample-0", "sample-2"]
+    (fault,) = dataset.unreadable
+    assert (fault.id, fault.row) == ("sample-7", 1)
+    assert re.search(complaint, str(fault)) and "Sample 'sample-7' of" in str(fault)
+    path.write_text(json.dumps(rows[1:2]))
+    with pytest.raises(UserError, match=complaint):
         ConversationDataset(path)
-    assert "'sample-7'" in str(refusal.value)
+
+
+@pytest.mark.parametrize("image", ["images/gone.png", "x" * 5000, "a\0b", "images", "."])
+def test_an_image_that_is_not_there_is_a_sample_that_cannot_be_read(image: str, tmp_path: Path):
+    path = write_conversations(tmp_path / "all.json", [conversation(7, image=image)])
+    dataset = ConversationDataset(path)
+    with pytest.raises(Unreadable, match="names the image '.*', which does not exist") as refusal:
+        dataset[0]
+    assert [str(fault) for fault in dataset.missing()] == [str(refusal.value)]
+    assert len(str(refusal.value)) < 700
 
 
 @pytest.mark.parametrize(
@@ -105,11 +133,13 @@ def test_a_bad_row_is_refused_with_its_id(complaint: str, tmp_path: Path):
         ('[{"question": "q", "answer": null}]', "the 'gpt' turn reads"),
         ('[{"question": "q", "answers": [null, null]}]', "the 'gpt' turn reads"),
         ('[{"question": "q", "answers": [{"text": "a"}]}]', "the 'gpt' turn reads"),
-        ('[{"question": null, "answer": "a"}]', "the 'human' turn reads"),
-        ('[{"question": "q", "answer": "a", "image": 5}]', "image of sample '0' .* is 5"),
+        ('[{"question": "", "answer": "a"}]', "the 'human' turn reads ''"),
+        ('[{"query": "q", "response": "a"}]', "none of its fields .'query', 'response'. is one"),
+        ('[{"question": "q", "answer": "a", "image": 5}]', "'0' .* has the image 5"),
+        ('{"a": {"imageId": "7"}, "b": 5}', "Sample 'a' .* has no conversation"),
     ],
 )
-def test_a_bad_file_is_refused(text: str, complaint: str, tmp_path: Path):
+def test_a_file_with_nothing_to_read_is_refused(text: str, complaint: str, tmp_path: Path):
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(UserError, match=complaint):
@@ -123,9 +153,11 @@ def test_lines_may_hold_any_character_and_a_bad_one_is_named(coding: str, tmp_pa
     lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     path.write_text("\n".join(lines), encoding=coding)
     assert ConversationDataset(path).question_types == ("a\u2028b\x85c",)
-    path.write_text("\n".join([*lines, "{bad"]), encoding=coding)
-    with pytest.raises(UserError, match="line 3 of it"):
-        ConversationDataset(path)
+    path.write_bytes("\n".join([*lines, "{bad", ""]).encode(coding) + b'{"id": "\xff"}')
+    dataset = ConversationDataset(path)
+    assert len(dataset) == 2 and dataset.rows == 4
+    for line, fault in zip((3, 4), dataset.unreadable, strict=True):
+        assert f"line {line} of it" in str(fault) and fault.row == line - 1
 
 
 def test_a_name_too_long_for_a_file_is_no_file():
@@ -233,15 +265,13 @@ def test_a_processor_without_a_chat_template_is_refused():
         ConversationCollator(processor)
 
 
-def test_a_sample_that_is_too_long_is_left_out_by_name(conversations: Path, caplog):
+def test_a_sample_that_is_too_long_is_told_by_its_place(conversations: Path):
     dataset = ConversationDataset(conversations)
     long = Sample("wordy", (), "how many ? " * 30, "two", "counting")
     collator = ConversationCollator(make_processor(), max_length=40)
-    batch = collator([dataset[0], LoadedSample(long, ())])
-    assert batch["ids"] == ["sample-0"] and len(batch["labels"]) == 1
-    assert "'wordy' has 9" in caplog.text
-    with pytest.raises(UserError, match="All 1 samples .*'wordy'.*40 tokens"):
-        collator([LoadedSample(long, ())])
+    with pytest.raises(Unfit, match="'wordy' has 97 tokens.* more than data.max_length = 40") as no:
+        collator([dataset[0], LoadedSample(long, ())])
+    assert list(no.value.faults) == [1] and isinstance(no.value.faults[1], TooLong)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from PIL import ExifTags, Image
 import rcp
 from rcp.__main__ import main
 from rcp.conversations import ConversationDataset
-from rcp.conversations.table import TableDataset, is_table
+from rcp.conversations.splits import is_table
+from rcp.conversations.table import TableDataset
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.run.folder import callbacks
 from rcp.training.sampler import ResumableSampler
@@ -84,7 +85,7 @@ def test_damaged_files_of_vqa_v2_are_refused(question, annotations, complaint, t
     (tmp_path / "v2_OpenEnded_questions.json").write_text(json.dumps(questions))
     (tmp_path / "v2_annotations.json").write_text(json.dumps(annotations))
     with pytest.raises(rcp.UserError, match=complaint):
-        ConversationDataset(tmp_path / "v2_OpenEnded_questions.json")
+        ConversationDataset(tmp_path / "v2_OpenEnded_questions.json")[0]
 
 
 # -- Hugging Face data sets --------------------------------------------------------------------
@@ -124,8 +125,7 @@ def test_a_table_of_plain_questions_and_bad_rows(tmp_path: Path):
     datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "plain")
     found = TableDataset(str(tmp_path / "plain"))
     assert found[0].sample.question == "<image>\nhow many ?" and len(found[0].images) == 1
-    with pytest.raises(rcp.UserError, match="Sample '1' .* has 0 image.* and 1 '<image>'"):
-        found[1]
+    assert found[1].sample.question == "how many ?" and not found[1].images
     with pytest.raises(rcp.UserError, match="cannot be opened"):
         TableDataset(str(tmp_path / "gone.parquet"))
 
@@ -165,7 +165,7 @@ def test_whatever_pillow_raises_is_an_image_that_cannot_be_read(
     with pytest.raises(rcp.UserError, match="0.png' of sample 'sample-0' cannot be read"):
         ConversationDataset(conversations)[0]
     assert main(["check-data", str(conversations)]) == 2
-    assert "cannot be decoded" in capsys.readouterr().out
+    assert "0.png' of sample 'sample-3' cannot be read" in capsys.readouterr().out
 
 
 # -- unreadable samples ------------------------------------------------------------------------
@@ -244,9 +244,9 @@ def test_check_data_lists_every_problem_with_its_sample(tmp_path: Path, capsys):
     path = write_conversations(tmp_path / "all.json", rows)
     assert main(["check-data", str(path)]) == 2
     captured = capsys.readouterr()
-    for problem in ("'sample-1': image '.*", "Sample 'sample-2'", "'sample-4' occurs more than"):
-        assert problem.split(".*")[0] in captured.out
-    assert "has 3 problems beside 4 sound samples" in captured.err
+    for problem in ("Sample 'sample-1' of", "Sample 'sample-2' of", "The id 'sample-4' occurs"):
+        assert problem in captured.out
+    assert "has 2 problems beside 4 sound samples" in captured.err
 
 
 def test_check_data_decodes_images_unless_told_not_to(conversations: Path, capsys):
@@ -254,4 +254,4 @@ def test_check_data_decodes_images_unless_told_not_to(conversations: Path, capsy
     (conversations.parent / "images" / "0.png").write_bytes(whole[:-30])
     assert main(["check-data", str(conversations), "--no-decode"]) == 0
     assert main(["check-data", str(conversations)]) == 2
-    assert "cannot be decoded" in capsys.readouterr().out
+    assert "0.png' of sample 'sample-3' cannot be read" in capsys.readouterr().out

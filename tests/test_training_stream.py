@@ -20,6 +20,7 @@ from rcp.__main__ import main
 from rcp.conversations import LoadedSample
 from rcp.conversations.stream import StreamedTable, TrainingStream
 from rcp.conversations.table import TableDataset
+from rcp.conversations.unreadable import Filling
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.run.folder import callbacks
 from rcp.training.run.survival import AtomicCheckpointIO
@@ -61,8 +62,9 @@ def named(*lengths: int) -> set[str]:
     return {f"{file}-{number}" for file, length in enumerate(lengths) for number in range(length)}
 
 
-def ids(samples: list[LoadedSample]) -> list[str]:
-    return [item.sample.id for item in samples]
+def as_batch(items: list[LoadedSample]) -> dict[str, Any]:
+    """Stands in for a collator."""
+    return {"ids": [item.sample.id for item in items]}
 
 
 def batches(
@@ -72,8 +74,8 @@ def batches(
     """The ids of the ``number`` batches of 2 that follow the first ``done`` ones."""
     table = StreamedTable(str(folder))
     stream = TrainingStream(table, 2, seed, partial(int, done), held, rank, ranks)
-    loader = DataLoader(stream, 2, num_workers=workers, collate_fn=ids)
-    return list(islice(loader, number))
+    loader = DataLoader(stream, 2, num_workers=workers, collate_fn=Filling(as_batch))
+    return [batch["ids"] for batch in islice(loader, number)]
 
 
 def test_a_streamed_sample_is_the_memory_mapped_one(tmp_path: Path):
@@ -92,14 +94,14 @@ def test_rows_without_an_id_are_called_by_their_place(tmp_path: Path):
     nameless = datasets.load_dataset("parquet", data_files=str(tmp_path / "rows" / "0.parquet"))
     nameless["train"].remove_columns("id").save_to_disk(tmp_path / "saved")
     table = StreamedTable(str(tmp_path / "saved"))
-    assert [row["id"] for row in table.rows()] == ["file 0 row 0", "file 0 row 1"]
+    assert [table.read(row).id for row in table.rows()] == ["file 0 row 0", "file 0 row 1"]
 
 
 @pytest.mark.parametrize("lengths", [(3, 5, 2, 4), (7, 1, 6)])
 @pytest.mark.parametrize("shares", [1, 2, 4])
 def test_shares_hold_every_row_once(lengths: tuple[int, ...], shares: int, tmp_path: Path):
     table = StreamedTable(str(parquet(tmp_path / "rows", *lengths)))
-    found = [[row["id"] for row in table.rows(share, shares)] for share in range(shares)]
+    found = [[row.values["id"] for row in table.rows(share, shares)] for share in range(shares)]
     assert Counter(name for names in found for name in names) == Counter(named(*lengths))
     if len(lengths) % shares == 0:  # a share reads no other share's files
         files = [{name.split("-")[0] for name in names} for names in found]
@@ -150,11 +152,12 @@ def test_buffer_mixes_rows_of_different_files(tmp_path: Path):
 def test_what_stands_in_for_unreadable_samples_says_so(tmp_path: Path):
     folder = parquet(tmp_path / "rows", 5, unreadable=("0-2", "0-3"))
     stream = TrainingStream(StreamedTable(str(folder)), 1, 0, partial(int, 0), held=1)
-    found = list(islice(stream, 5))
-    assert ids(found) == ["0-0", "0-1", "0-4", "0-4", "0-4"]
-    assert [[name for name, _ in item.skipped] for item in found] == (
-        [[], [], *[["0-2", "0-3"]] * 3]
-    )
+    found = [Filling(as_batch)([place]) for place in islice(stream, 5)]
+    assert [batch["ids"] for batch in found] == [["0-0"], ["0-1"], ["0-4"], ["0-4"], ["0-4"]]
+    assert [batch["own"] for batch in found] == [[True], [True], [False], [False], [True]]
+    assert [[skipped.id for skipped in batch["skipped"]] for batch in found] == [
+        [], [], ["0-2 (file 0 row 2)", "0-3 (file 0 row 3)"], ["0-3 (file 0 row 3)"], []
+    ]
 
 
 def test_streams_that_cannot_be_are_refused(tmp_path: Path, conversations: Path):
@@ -163,7 +166,7 @@ def test_streams_that_cannot_be_are_refused(tmp_path: Path, conversations: Path)
     with pytest.raises(rcp.UserError, match="cannot be opened"):
         StreamedTable(str(tmp_path / "gone.parquet"))
     folder = parquet(tmp_path / "rows", 2, unreadable=("0-0", "0-1"))
-    with pytest.raises(rcp.UserError, match="None of 1000 samples .* can be read"):
+    with pytest.raises(rcp.UserError, match="None of 1000 samples that follow .* can be read"):
         batches(folder, 1)
     with pytest.raises(rcp.UserError, match="has no row for share 2 of 3. Use fewer"):
         batches(folder, 1, rank=2, ranks=3)
@@ -279,7 +282,7 @@ def test_check_data_looks_through_a_data_set(tmp_path: Path, capsys: pytest.Capt
     os.rename(other / "0.parquet", folder / "1.parquet")  # the same ids again
     assert main(["check-data", str(folder)]) == 2
     out = capsys.readouterr().out
-    assert "An image of sample '0-1'" in out and "The id '0-0' occurs more than once" in out
+    assert "An image of sample '0-1 (row 4)'" in out and "The id '0-0' occurs more than once" in out
     assert main(["check-data", str(other), "--no-decode"]) == 2
 
 

@@ -246,11 +246,11 @@ def test_a_full_disk_is_told_and_leaves_no_half_file(tmp_path: Path):
     assert not list(tmp_path.iterdir())
 
 
-def test_ids_that_occur_twice_are_refused(base_folder: Path, tmp_path: Path):
-    rows = [conversation(0), conversation(1), conversation(0)]
+def test_ids_that_occur_twice_are_told_apart(base_folder: Path, tmp_path: Path):
+    rows = [conversation(0), conversation(1), conversation(1, id="sample-0"), conversation(3)]
     path = write_conversations(tmp_path / "twice.json", rows)
-    with pytest.raises(rcp.UserError, match="'sample-0' .* more than once"):
-        fit(base_folder, path, tmp_path / "cache")
+    computed, read = (fit(base_folder, path, given) for given in (None, tmp_path / "cache"))
+    assert computed.terms == [pytest.approx(t, abs=1e-6, rel=1e-6) for t in read.terms]
 
 
 def test_text_only_samples_have_no_features(base_folder: Path, tmp_path: Path):
@@ -300,8 +300,8 @@ def test_given_features_change_nothing(family: str):
     assert ENCODER not in vars(case.model.base_model)
 
 
-def test_the_collator_may_leave_samples_out(base_folder: Path, tmp_path: Path):
-    """A sample too long for training is not asked for either."""
+def test_a_sample_too_long_for_training_is_not_kept(base_folder: Path, tmp_path: Path):
+    """Another one stands in for it, with the teacher's answers to that one."""
     long = {"from": "human", "value": "<image>\n" + "red " * 40}
     turns = [long, {"from": "gpt", "value": "dark"}]
     rows = [conversation(n) for n in range(7)] + [conversation(7, conversations=turns)]

@@ -8,6 +8,7 @@ from rcp.backbones import Backbone
 from rcp.base_model.samples import EMBEDDINGS, Values, values_of, weights_of
 from rcp.base_model.samples_of_before import values_of_before
 from rcp.errors import UserError
+from rcp.quoting import plain
 
 CAST = 0.01
 """Relative; lets casts pass, and quantised bases, since norms and embeddings never are."""
@@ -66,8 +67,9 @@ class BaseIdentity:
             mine = getattr(self, name)
             if mine != theirs:
                 raise UserError(
-                    f"This plug-in was made for another base: its {name} is {mine}, the model's "
-                    f"is {theirs}. Attach it to {self.name_or_path or 'the model it names'}."
+                    f"This plug-in was made for another base: its {name} is {plain(mine)}, the "
+                    f"model's is {plain(theirs)}. Attach it to "
+                    f"{plain(self.name_or_path) or 'the model it names'}."
                 )
         weights = {weight.name: weight for weight in weights_of(backbone.model)}
         values = values_of(weights.values()) | values_of_before(backbone, self.samples)
@@ -82,7 +84,7 @@ class BaseIdentity:
             if gap > allowed:
                 raise UserError(
                     f"This plug-in was made for another base: the model's {name} values differ by "
-                    f"{gap:.1%} from those of {self.name_or_path or 'its base'}, at most "
+                    f"{gap:.1%} from those of {plain(self.name_or_path) or 'its base'}, at most "
                     f"{allowed:.0%} is a cast or rounding. Attach it to the weights it was trained "
                     f"on; of an adapter, before it is merged into them for good."
                 )

@@ -8,6 +8,7 @@ import torch
 from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
 from rcp.errors import UserError
+from rcp.quoting import plain, quoted
 
 BaseDtype = Literal["float32", "bfloat16"]
 """Precision of a base that is trained around."""
@@ -61,6 +62,14 @@ def load_base(base: str, dtype: str, device: str | None = None) -> tuple[Any, An
     return (model if device is None else model.to(device)).eval(), processor
 
 
+def load_processor(base: str) -> Any:
+    """The processor of ``base`` alone; raises ``UserError`` if it cannot be loaded."""
+    try:
+        return AutoProcessor.from_pretrained(base)
+    except Exception as error:  # transformers raises a dozen kinds for a damaged folder
+        raise _not_loaded(base, error) from error
+
+
 def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> tuple[Any, Any]:
     """Model and processor of ``base``; ``arguments`` go to ``from_pretrained`` of the model.
 
@@ -72,12 +81,16 @@ def pretrained(base: str, trust_remote_code: bool = False, **arguments: Any) -> 
         model = AutoModelForImageTextToText.from_pretrained(base, **trust, **arguments)
         return model, AutoProcessor.from_pretrained(_home_of_processor(base), **trust)
     except Exception as error:  # transformers raises a dozen kinds for a damaged folder
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise BaseNotLoaded(
-            f"The base model '{base}' cannot be loaded ({reason}). Give the folder of a Hugging "
-            "Face vision-language model with its processor, or the id of one on the hub, and start "
-            "from the folder that relative paths count from."
-        ) from error
+        raise _not_loaded(base, error) from error
+
+
+def _not_loaded(base: str, error: Exception) -> BaseNotLoaded:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return BaseNotLoaded(
+        f"The base model {quoted(base)} cannot be loaded ({plain(reason)}). Give the folder of a "
+        "Hugging Face vision-language model with its processor, or the id of one on the hub, and "
+        "start from the folder that relative paths count from."
+    )
 
 
 def config_of(base: str) -> Any:

@@ -6,6 +6,7 @@ from rcp.commands import _plugin_on_data
 from rcp.errors import UserError
 from rcp.evaluation.studies.drawing import draw
 from rcp.evaluation.studies.survivors import survivors
+from rcp.quoting import quoted
 from rcp.refusals import refuse_below_one
 
 
@@ -25,8 +26,8 @@ def run(options: argparse.Namespace) -> None:
     for name in ids:
         if name not in numbers:
             raise UserError(
-                f"There is no sample '{name}' in '{found.dataset.path}'; its first is "
-                f"'{found.dataset.samples[0].id}'. Name others with --ids."
+                f"There is no sample {quoted(name)} in '{found.dataset.path}'; its first is "
+                f"{quoted(found.dataset.samples[0].id)}. Name others with --ids."
             )
     items = [found.dataset[numbers[name]] for name in ids]
     answered = [

@@ -1,7 +1,8 @@
 """Conversation files and their batches, for training and evaluation alike."""
 
 from rcp.conversations.collator import Batch, ConversationCollator, on_device
-from rcp.conversations.reader import PLACEHOLDER, ConversationDataset, LoadedSample, Sample
+from rcp.conversations.reader import ConversationDataset
+from rcp.conversations.sample import PLACEHOLDER, LoadedSample, Sample
 
 __all__ = [
     "PLACEHOLDER",

@@ -1,64 +1,101 @@
-"""A whole data set looked through before a night is spent on it."""
+"""A whole data set looked through before a night is spent on it, as training would read it."""
 
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
-from rcp.conversations.formats import read_rows
-from rcp.conversations.images import as_rgb
-from rcp.conversations.reader import Sample, conversation_file, read_row
-from rcp.errors import UserError
+from rcp.conversations.collator import ConversationCollator
+from rcp.conversations.leave_out import Entry
+from rcp.conversations.reader import ConversationDataset, Names
+from rcp.conversations.rows import own_id
+from rcp.conversations.sample import LoadedSample, Sample, TooLong, Unfit, Unreadable
+from rcp.conversations.stream import StreamedTable
+from rcp.quoting import plain
 
 
 @dataclass
 class Findings:
-    """``samples`` are the sound ones, ``problems`` says what is wrong with each of the others."""
+    """``samples`` are the sound ones, ``problems`` say what is wrong with each of the others.
+
+    ``too_long`` are sound, but for their length; ``repeated`` ids that several samples have.
+    """
 
     samples: list[Sample] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    problems: list[Entry] = field(default_factory=list)
+    too_long: list[Entry] = field(default_factory=list)
+    repeated: list[str] = field(default_factory=list)
 
 
-def check(path: Path, image_folder: Path | None, decode: bool) -> Findings:
-    """Look at every row, every image file's existence and, with ``decode``, its pixels."""
-    path = conversation_file(path)
-    folder = path.parent if image_folder is None else image_folder
-    found = Findings()
-    for number, row in enumerate(read_rows(path)):
+@dataclass(frozen=True)
+class Thoroughness:
+    """``decode``: open every image; ``collate``: also have the processor make inputs of it."""
+
+    decode: bool
+    collate: ConversationCollator | None = None
+
+
+def check_file(dataset: ConversationDataset, thoroughness: Thoroughness) -> Findings:
+    """Look at every row of a conversation file."""
+    found = Findings(repeated=dataset.repeated)
+    for fault in dataset.unreadable:
+        row = fault.row or 0
+        found.problems.append(Entry(row, 0, row, dataset.own_ids[row], str(fault)))
+    missing = {fault.row: fault for fault in dataset.missing()}
+    sound: set[Path] = set()
+    for index, (number, sample) in enumerate(zip(dataset.numbers, dataset.samples)):
+        place = (number, 0, number, dataset.own_ids[number])
+        images = {image for image in sample.images if isinstance(image, Path)}
+        known = len(images) == len(sample.images) and images <= sound
         try:
-            found.samples.append(read_row(row, number, path, folder))
-        except UserError as error:
-            found.problems.append(str(error))
-    bad = dict(_bad_images(found.samples, decode))
-    sound = [sample for sample in found.samples if not bad.keys() & set(sample.images)]
-    for sample in found.samples:
-        found.problems += [
-            f"Sample '{sample.id}': image '{image}' {bad[image]}."
-            for image in sample.images
-            if image in bad
-        ]
-    found.samples = sound
-    found.problems += repeated(sound)
+            if number in missing:
+                raise missing[number]
+            if thoroughness.decode and not (known and thoroughness.collate is None):
+                _look_at(dataset[index], thoroughness)
+                sound |= images
+            found.samples.append(sample)
+        except Unreadable as fault:
+            _note(found, place, fault)
+    found.problems.sort(key=lambda entry: entry.row)
     return found
 
 
-def repeated(samples: Sequence[Sample]) -> list[str]:
-    """A line for each id that several samples have."""
-    twice = [name for name, n in Counter(sample.id for sample in samples).items() if n > 1]
-    return [f"The id '{name}' occurs more than once." for name in twice]
+def check_table(table: StreamedTable, thoroughness: Thoroughness) -> Findings:
+    """One pass through a Hugging Face data set, without anything being kept on disk."""
+    found, names = Findings(), Names()
+    for number, row in enumerate(table.rows()):
+        try:
+            sample = names.unique(table.read(row, number), number)
+            if thoroughness.decode:
+                _look_at(table.source.loaded(sample, number), thoroughness)
+            found.samples.append(sample.without_bytes(number))
+        except Unreadable as fault:
+            _note(found, (number, row.file, row.number, own_id(row.values)), fault)
+    found.repeated = list(names.repeated)
+    return found
 
 
 def summary(samples: Sequence[Sample]) -> list[str]:
     """A line for each question type, then one for all."""
     by_type: dict[str, list[Sample]] = {}
     for sample in samples:
-        by_type.setdefault(sample.question_type, []).append(sample)
+        by_type.setdefault(plain(sample.question_type), []).append(sample)
     groups = [*sorted(by_type.items()), ("all", list(samples))]
     width = max(len(name) for name, _ in groups)
     return [f"{name:<{width}}  {_line(members)}" for name, members in groups]
+
+
+def _look_at(item: LoadedSample, thoroughness: Thoroughness) -> None:
+    if thoroughness.collate is not None:
+        try:
+            thoroughness.collate([item])
+        except Unfit as error:
+            raise error.faults[0] from None
+
+
+def _note(found: Findings, place: tuple[int, int, int, str | None], fault: Unreadable) -> None:
+    entries = found.too_long if isinstance(fault, TooLong) else found.problems
+    entries.append(Entry(*place, str(fault)))
 
 
 def _line(samples: Sequence[Sample]) -> str:
@@ -69,17 +106,5 @@ def _line(samples: Sequence[Sample]) -> str:
     share = times / max(1, len(samples))
     return (
         f"{len(samples):>8} samples, images: {shown or 'none'}; {len(answers)} answers, "
-        f"most frequent '{top}' ({share:.1%})"
+        f"most frequent '{plain(top)}' ({share:.1%})"
     )
-
-
-def _bad_images(samples: Sequence[Sample], decode: bool) -> Iterator[tuple[Path, str]]:
-    for image in dict.fromkeys(image for sample in samples for image in sample.images):
-        if not os.path.isfile(image):
-            yield image, "does not exist"
-        elif decode:
-            try:
-                with Image.open(image) as opened:
-                    as_rgb(opened)
-            except Exception as error:  # Pillow raises a dozen kinds for a damaged file
-                yield image, f"cannot be decoded ({error})"

@@ -1,9 +1,7 @@
 """From loaded samples to the tensors a vision-language model takes."""
 
-import logging
-from collections.abc import Sequence
-from itertools import compress
-from typing import Any, NamedTuple, TypedDict
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, TypedDict, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,10 +9,21 @@ from transformers import ProcessorMixin
 
 from rcp.choosing.tokens import IGNORED
 from rcp.conversations.padding import name_padding_token
-from rcp.conversations.reader import PLACEHOLDER, LoadedSample, Sample
+from rcp.conversations.reserved import ReservedTokens
+from rcp.conversations.sample import (
+    PLACEHOLDER,
+    LoadedSample,
+    Sample,
+    Skipped,
+    TooLong,
+    Unfit,
+    Unreadable,
+)
 from rcp.errors import UserError
+from rcp.quoting import plain, quoted
 
-logger = logging.getLogger(__name__)
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 class Batch(TypedDict):
@@ -22,8 +31,8 @@ class Batch(TypedDict):
 
     ``labels`` (B, T) long: answer tokens and the end-of-sequence token, ``IGNORED`` elsewhere;
     all ``IGNORED`` where the batch holds prompts only. Rows are padded on the left, so that
-    answers end in the last column and ``generate`` can go on from it. ``skipped``: ids of samples
-    that could not be read, with the reason.
+    answers end in the last column and ``generate`` can go on from it. ``own`` says of each sample
+    whether it is the one asked for, or stands in for one of ``skipped``, which could not be read.
     """
 
     inputs: dict[str, Tensor]
@@ -31,7 +40,8 @@ class Batch(TypedDict):
     ids: list[str]
     question_types: list[str]
     answers: list[str]
-    skipped: list[tuple[str, str]]
+    skipped: list[Skipped]
+    own: list[bool]
 
 
 def on_device(batch: Batch, device: torch.device) -> Batch:
@@ -51,9 +61,10 @@ class ConversationCollator:
     """Renders samples with the processor's chat template, tokenises and labels them.
 
     With ``with_answers`` the answer and the end-of-sequence token follow the prompt (training);
-    without, rows end where the model would start to answer (generation). A sample longer than
-    ``max_length`` tokens, image tokens included, is left out of its batch with a warning that
-    names it: cutting it could cut image tokens.
+    without, rows end where the model would start to answer (generation). Raises ``Unfit``, which
+    says of each sample that cannot be in the batch why: its text holds one of the processor's own
+    tokens, the processor refuses it, or it has more than ``max_length`` tokens, image tokens
+    included (cutting it could cut image tokens).
     """
 
     def __init__(
@@ -74,25 +85,40 @@ class ConversationCollator:
         self.processor = processor
         self.max_length = max_length
         self.with_answers = with_answers
+        self.reserved = ReservedTokens(processor)
 
     def __call__(self, items: Sequence[LoadedSample]) -> Batch:
-        turns = [self._turn(item.sample) for item in items]
-        inputs = self._process(items, turns)
-        lengths = inputs["attention_mask"].sum(1).tolist()
-        fits = [length <= self.max_length for length in lengths]
-        fitting = list(compress(items, fits))
-        if not all(fits):
-            self._report_too_long(items, lengths)
-            turns = list(compress(turns, fits))
-            inputs = self._process(fitting, turns)
-        samples = [item.sample for item in fitting]
+        samples = [item.sample for item in items]
+        turns = _each(samples, self._turn)
+        inputs = self._processed(items, turns)
+        self._refuse_too_long(samples, inputs["attention_mask"].sum(1).tolist())
         return Batch(
             inputs=inputs,
             labels=self._labels(inputs["input_ids"], samples, turns),
             ids=[sample.id for sample in samples],
             question_types=[sample.question_type for sample in samples],
             answers=[sample.answer for sample in samples],
-            skipped=[skipped for item in items for skipped in item.skipped],
+            skipped=[],
+            own=[True] * len(samples),
+        )
+
+    def _processed(
+        self, items: Sequence[LoadedSample], turns: Sequence[Turn]
+    ) -> dict[str, Tensor]:
+        """The inputs of all; if the processor refuses them, says which ones it refuses alone."""
+        try:
+            return self._process(items, turns)
+        except Exception as error:  # processors raise whatever goes wrong inside them
+            if len(items) > 1:
+                _each(range(len(items)), lambda n: self._processed([items[n]], [turns[n]]))
+            raise Unfit({0: self._refused(items[0].sample, error)}) from error
+
+    def _refused(self, sample: Sample, error: Exception) -> Unreadable:
+        why = plain(error) or type(error).__name__
+        return Unreadable(
+            f"Sample {quoted(sample.id)} is refused by {type(self.processor).__name__} ({why}). "
+            "Correct or replace its images and its text, or remove the sample.",
+            sample.id,
         )
 
     def _process(
@@ -118,16 +144,22 @@ class ConversationCollator:
         labels = torch.full_like(input_ids, IGNORED)
         if not self.with_answers:
             return labels
-        for row, (sample, turn) in enumerate(zip(samples, turns)):
-            answer = torch.tensor(self._answer_tokens(sample, turn))
+        tokens = _each(range(len(turns)), lambda n: self._answer_tokens(samples[n], turns[n]))
+
+        def label(row: int) -> None:
+            answer = torch.tensor(tokens[row])
             if not torch.equal(input_ids[row, -len(answer) :], answer):
-                raise UserError(
-                    f"The tokens of the answer to sample '{sample.id}' ({sample.answer!r}) are not "
-                    f"the last ones that {type(self.processor).__name__} returns, so that it is "
-                    "unclear which tokens to train on. Give the processor's tokenizer no "
-                    "end-of-sequence token of its own to append, or another answer."
+                raise Unreadable(
+                    f"The tokens of the answer to sample {quoted(samples[row].id)} "
+                    f"({quoted(samples[row].answer)}) are not the last ones that "
+                    f"{type(self.processor).__name__} returns, so that it is unclear which tokens "
+                    "to train on. Give the processor's tokenizer no end-of-sequence token of its "
+                    "own to append, or another answer.",
+                    samples[row].id,
                 )
             labels[row, -len(answer) :] = answer
+
+        _each(range(len(turns)), label)
         return labels
 
     def _answer_tokens(self, sample: Sample, turn: Turn) -> list[int]:
@@ -140,25 +172,37 @@ class ConversationCollator:
         ]
         length = len(tokens[0])
         if tokens[1][:length] != tokens[0]:
-            raise UserError(
-                f"The answer to sample '{sample.id}' ({sample.answer!r}) changes how its prompt is "
-                "tokenised, so that training would not see the prompt that generation sees. "
-                "Correct the chat template so that the generation prompt ends on a token boundary."
+            raise Unreadable(
+                f"The answer to sample {quoted(sample.id)} ({quoted(sample.answer)}) changes how "
+                "its prompt is tokenised, so that training would not see the prompt that "
+                "generation sees. Correct the chat template so that the generation prompt ends on "
+                "a token boundary.",
+                sample.id,
             )
         return tokens[1][length:]
 
     def _turn(self, sample: Sample) -> Turn:
         """The prompt, and the text that the model should generate: nothing without answers."""
+        self.reserved.refuse(sample)
+        try:
+            return self._rendered(sample)
+        except UserError:
+            raise
+        except Exception as error:  # templates refuse what their authors thought of, by any error
+            raise self._refused(sample, error) from error
+
+    def _rendered(self, sample: Sample) -> Turn:
         prompt = self._render(sample, answered=False)
         if not self.with_answers:
             return Turn(prompt, "")
         whole = self._render(sample, answered=True)
         if not whole.startswith(prompt):
-            raise UserError(
+            raise Unreadable(
                 f"The chat template of {type(self.processor).__name__} writes a prompt for sample "
-                f"'{sample.id}' that is not how the answered conversation begins, so that training "
-                "would not see what generation sees. Give the processor a chat template whose "
-                "generation prompt is the start of an assistant turn."
+                f"{quoted(sample.id)} that is not how the answered conversation begins, so that "
+                "training would not see what generation sees. Give the processor a chat template "
+                "whose generation prompt is the start of an assistant turn.",
+                sample.id,
             )
         end = self.processor.tokenizer.eos_token
         answer = whole[len(prompt) :].rstrip()
@@ -176,21 +220,31 @@ class ConversationCollator:
         begin = self.processor.tokenizer.bos_token
         return begin is None or not text.startswith(begin)
 
-    def _report_too_long(self, items: Sequence[LoadedSample], lengths: Sequence[int]) -> None:
-        for item, length in zip(items, lengths):
-            if length > self.max_length:
-                logger.warning(
-                    "Sample '%s' has %d tokens, more than data.max_length = %d: left out.",
-                    item.sample.id,
-                    length,
-                    self.max_length,
-                )
-        if min(lengths) > self.max_length:
-            raise UserError(
-                f"All {len(items)} samples of a batch (the first is '{items[0].sample.id}') have "
-                f"more than {self.max_length} tokens, image tokens included. Raise "
-                "data.max_length or shorten the texts."
+    def _refuse_too_long(self, samples: Sequence[Sample], lengths: Sequence[int]) -> None:
+        faults: dict[int, Unreadable] = {
+            number: TooLong(
+                f"Sample {quoted(sample.id)} has {length} tokens, image tokens included, more than "
+                f"data.max_length = {self.max_length}. Raise data.max_length or shorten the text.",
+                sample.id,
             )
+            for number, (sample, length) in enumerate(zip(samples, lengths))
+            if length > self.max_length
+        }
+        if faults:
+            raise Unfit(faults)
+
+
+def _each(values: Iterable[Given], act: Callable[[Given], Made]) -> list[Made]:
+    """``act`` on all ``values``; raises ``Unfit`` with what it finds wrong with any of them."""
+    made, faults = [], {}
+    for number, value in enumerate(values):
+        try:
+            made.append(act(value))
+        except (Unreadable, Unfit) as fault:
+            faults[number] = fault.faults[0] if isinstance(fault, Unfit) else fault
+    if faults:
+        raise Unfit(faults)
+    return made
 
 
 def _content(question: str) -> list[dict[str, Any]]:

@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from rcp.conversations.reader import LoadedSample
+from rcp.conversations.sample import LoadedSample
+from rcp.conversations.unreadable import Candidates, Draft
 
 MAKERS: dict[str, type["MadeQuestions"]] = {}
 """By the names that ``data.train`` calls them; whoever imports a class enters it."""
@@ -33,7 +34,7 @@ class MadeQuestions(ABC):
     def __getitem__(self, number: int) -> LoadedSample: ...
 
 
-class NumberedStream(IterableDataset[LoadedSample]):
+class NumberedStream(IterableDataset[Candidates]):
     """The share of one process of ``ranks`` in the samples of ``questions``, in their order.
 
     The batches of all processes together are the next samples each time, and a batch is made whole
@@ -56,10 +57,13 @@ class NumberedStream(IterableDataset[LoadedSample]):
         self.rank = rank
         self.ranks = ranks
 
-    def __iter__(self) -> Iterator[LoadedSample]:
+    def __iter__(self) -> Iterator[Candidates]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         together = self.batch_size * self.ranks
         for batch in count(self.batches_done() + worker, workers):
             for number in range(batch * together, (batch + 1) * together)[self.rank :: self.ranks]:
-                yield self.questions[number]
+                yield map(self._draft, count(number))
+
+    def _draft(self, number: int) -> Draft:
+        return Draft(str(number), lambda: self.questions[number])

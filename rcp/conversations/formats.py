@@ -1,26 +1,27 @@
-"""The published layouts of question files, all turned into rows of LLaVA conversations.
+"""The published layouts of question files, all turned into lists of rows.
 
-LLaVA (a list of conversations, or one a line), plain questions (a list of ``{"image", "question",
-"answer"}``), TextVQA (``{"data": [...]}``), GQA (``{id: {...}}``) and VQAv2 (``{"questions":
-[...]}``, the annotations in their own file beside it).
+Lists of rows (or one a line) of any layout of :mod:`rcp.conversations.layouts`, TextVQA (``{"data":
+[...]}``), GQA (``{id: {...}}``) and VQAv2 (``{"questions": [...]}``, the annotations in their own
+file beside it).
 """
 
+import codecs
 import json
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from rcp.conversations.layouts import Row
+from rcp.conversations.rows import Broken
 from rcp.errors import UserError
+from rcp.quoting import plain, quoted
 
-PLACEHOLDER = "<image>"
-"""Marks the place of an image in the text of a question."""
-
-Row = dict[str, Any]
+MARK = codecs.BOM_UTF8
+"""Windows programs begin a file with it."""
 
 
 def read_rows(path: Path) -> list[Any]:
-    """The rows of the file ``path``, as conversations where they are anything known.
+    """The rows of the file ``path``, of JSON lines also those that cannot be parsed.
 
     Raises ``UserError`` for a file that cannot be read, is no JSON or holds no list.
     """
@@ -28,64 +29,39 @@ def read_rows(path: Path) -> list[Any]:
     if isinstance(content, dict):
         content = _unwrapped(content, path)
     if not isinstance(content, list) or not content:
+        held = "an empty list" if content == [] else type(content).__name__
         raise UserError(
-            f"'{path}' holds {'an empty list' if content == [] else type(content).__name__}, but "
-            "a non-empty JSON list of conversations is needed. See data/README.md for the format."
+            f"{quoted(path)} holds {held}, but a non-empty JSON list of conversations is needed. "
+            "See data/README.md for the format."
         )
-    return [as_conversation(row) for row in content]
-
-
-def as_conversation(row: Any) -> Any:
-    """A plain question with its answer as a conversation; anything else as it is.
-
-    Of several answers, as ten people give them in VQA, the most frequent one counts.
-    """
-    if not isinstance(row, dict) or "conversations" in row or "question" not in row:
-        return row
-    images = row.get("image") or []
-    images = [images] if isinstance(images, str) else images
-    question = row["question"]
-    # what is of another type stays as it is, to be refused by name like any bad conversation
-    if isinstance(question, str) and isinstance(images, list) and PLACEHOLDER not in question:
-        question = PLACEHOLDER * len(images) + "\n" * bool(images) + question
-    return {
-        "id": row.get("id", row.get("question_id")),
-        "image": images,
-        "conversations": [
-            {"from": "human", "value": question},
-            {"from": "gpt", "value": _answer(row)},
-        ],
-        "question_type": row.get("question_type"),
-    }
-
-
-def _answer(row: Row) -> str:
-    """The most frequent answer of ``row``, empty where it has none that is text or a number."""
-    given = row.get("answers") or row.get("answer")
-    given = given if isinstance(given, list) else [given]
-    found = [answer.get("answer") if isinstance(answer, dict) else answer for answer in given]
-    texts = [str(answer) for answer in found if isinstance(answer, (str, int, float))]
-    return Counter(texts).most_common(1)[0][0] if texts else ""
+    return content
 
 
 def _parsed(path: Path) -> Any:
-    number = 0
+    """The JSON of ``path``; of lines those that cannot be parsed as :class:`Broken`."""
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows programs begin a file with a mark
-        if path.suffix != ".jsonl":
-            return json.loads(text)
-        rows = []
-        # not splitlines: it also splits at separators that may stand inside a JSON string
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                rows.append(json.loads(line))
-        return rows
+        content = path.read_bytes().removeprefix(MARK)
+        if path.suffix == ".jsonl":
+            return _lines(content)
+        return json.loads(content.decode())
     except (OSError, ValueError, RecursionError) as error:
-        place = f"line {number} of it: " if number else ""
         raise UserError(
-            f"'{path}' is not valid JSON ({place}{error}). Give a JSON list of conversations, or "
-            "one a line in a file called .jsonl; if the file was cut short, make it again."
+            f"{quoted(path)} is not valid JSON ({plain(error)}). Give a JSON list of "
+            "conversations, or one a line in a file called .jsonl; if the file was cut short, make "
+            "it again."
         ) from error
+
+
+def _lines(content: bytes) -> list[Any]:
+    rows: list[Any] = []
+    # not splitlines: it also splits at separators that may stand inside a JSON string
+    for number, line in enumerate(content.split(b"\n"), 1):
+        if line.strip():
+            try:
+                rows.append(json.loads(line.decode()))
+            except (ValueError, RecursionError) as error:
+                rows.append(Broken(f"line {number} of it: {plain(error)}"))
+    return rows
 
 
 def _unwrapped(content: dict[str, Any], path: Path) -> Any:
@@ -97,10 +73,10 @@ def _unwrapped(content: dict[str, Any], path: Path) -> Any:
         ]
     if isinstance(content.get("questions"), list):
         return _vqa_v2(content, path)
-    if content and all(isinstance(v, dict) and "imageId" in v for v in content.values()):
+    if any(isinstance(row, dict) and "imageId" in row for row in content.values()):
         return [
             _with_image({**row, "id": name, "question_type": _gqa_type(row)},
-                        f"{row['imageId']}.jpg")
+                        f"{row.get('imageId')}.jpg") if isinstance(row, dict) else row
             for name, row in content.items()
         ]
     return content
@@ -121,15 +97,15 @@ def _vqa_v2(content: dict[str, Any], path: Path) -> list[Row]:
     beside = path.with_name(name)
     if name == path.name or not os.path.isfile(beside):
         raise UserError(
-            f"'{path}' holds questions of VQAv2, whose answers are published in a file of their "
-            f"own: put '{beside.name}' beside it."
+            f"{quoted(path)} holds questions of VQAv2, whose answers are published in a file of "
+            f"their own: put {quoted(beside.name)} beside it."
         )
     annotations = _parsed(beside)
     listed = annotations.get("annotations") if isinstance(annotations, dict) else None
     if not isinstance(listed, list):
         raise UserError(
-            f"'{beside}' holds no list of annotations, so that the questions of '{path}' have no "
-            "answers. Put the annotations that VQAv2 publishes there."
+            f"{quoted(beside)} holds no list of annotations, so that the questions of "
+            f"{quoted(path)} have no answers. Put the annotations that VQAv2 publishes there."
         )
     answers = {str(row.get("question_id")): row for row in listed if isinstance(row, dict)}
     subset = content.get("data_subtype", "train2014")

@@ -1,80 +1,104 @@
-"""Reader of LLaVA-style conversation files: JSON plus image files on disk."""
+"""Reader of conversation files: JSON, with images in files beside it or in the rows."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch.utils.data import Dataset
 
-from rcp.conversations.formats import PLACEHOLDER, read_rows
-from rcp.conversations.images import as_rgb
+from rcp.conversations.formats import read_rows
+from rcp.conversations.leave_out import LeftOut
+from rcp.conversations.rows import Source, is_file, own_id
+from rcp.conversations.sample import LoadedSample, Sample, Unreadable
 from rcp.errors import UserError
+from rcp.quoting import quoted
 
 IMAGE_LENGTH = 2000
 """Characters that an image is counted as when samples are put together by length."""
 
-SHOWN = 200
-"""Characters of a wrong value that a message shows."""
-
-NO_TYPE = "untyped"
-"""Question type of a sample that names none."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One question with its answer, as read from the file; images are still paths.
-
-    ``question`` holds one ``PLACEHOLDER`` per image, in the order of ``images``.
-    """
-
-    id: str
-    images: tuple[Path, ...]
-    question: str
-    answer: str
-    question_type: str
-
-
-@dataclass(frozen=True)
-class LoadedSample:
-    """A :class:`Sample` with its images decoded to RGB.
-
-    ``skipped`` says, by id, why each sample that this one stands in for could not be read.
-    """
-
-    sample: Sample
-    images: tuple[Image.Image, ...]
-    skipped: tuple[tuple[str, str], ...] = ()
+JSON = (".json", ".jsonl")
 
 
 class ConversationDataset(Dataset[LoadedSample]):
     """Map-style data set over one conversation file, or a folder with one in it.
 
-    The file is a JSON list of ``{"id", "image": path or list of paths, "conversations": [{"from":
-    "human" | "gpt", "value"}, ...], "question_type" (optional)}``, or another of the layouts of
-    :mod:`rcp.conversations.formats`. Paths are relative to ``image_folder``, by default the
-    folder of the file. Rows without ``image`` are text only; a video is a list of its frames.
+    The file is a list of rows in any of the layouts of :mod:`rcp.conversations.formats` and
+    :mod:`rcp.conversations.layouts`. Paths of images are relative to ``image_folder``, by default
+    the folder of the file. Rows without an image are text only; a video is a list of its frames.
 
     Of each conversation the first question and its answer are used, and no other turn: in
     training all turns share one pruning, so that a later question would tell the pruner of the
     first one what will be asked.
 
-    The file is checked as a whole when it is opened; images are decoded when an item is read,
-    which is in the workers of a data loader.
+    Every row is read when the file is opened: ``samples`` are those whose text is sound, at the
+    places ``numbers`` of the file, and ``unreadable`` says what is wrong with the others. Rows of
+    ``left_out`` are in neither. What the rows call themselves, by number, is in ``own_ids``; ids
+    that occur again, listed in ``repeated``, are made unique by the number of their row. Images
+    are opened when an item is read, which is in the workers of a data loader; an item whose image
+    cannot be raises ``Unreadable``.
     """
 
-    def __init__(self, path: str | Path, image_folder: str | Path | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        image_folder: str | Path | None = None,
+        left_out: LeftOut | None = None,
+    ) -> None:
         self.path = conversation_file(Path(path))
-        self.samples = read_conversations(self.path, image_folder)
+        folder = self.path.parent if image_folder is None else Path(image_folder)
+        self._read(enumerate(read_rows(self.path)), Source(self.path, folder), left_out)
+
+    def _read(
+        self, rows: Iterable[tuple[int, Any]], source: Source, left_out: LeftOut | None
+    ) -> None:
+        """Take in the rows, each with its number."""
+        self.source = source
+        self.unreadable: list[Unreadable] = []
+        self.numbers: list[int] = []
+        self.own_ids: dict[int, str | None] = {}
+        self.samples: list[Sample] = []
+        names = Names()
+        for number, row in rows:
+            self.own_ids[number] = own_id(row)
+            if left_out is not None and left_out.has_row(number, self.own_ids[number]):
+                continue
+            try:
+                self.samples.append(names.unique(source.sample(row, number), number))
+                self.numbers.append(number)
+            except Unreadable as fault:
+                self.unreadable.append(fault)
+        self.repeated = list(names.repeated)
+        if not self.samples:
+            raise UserError(
+                f"{quoted(self.path)} holds no row that can be read. "
+                + (str(self.unreadable[0]) if self.unreadable else "Name one with conversations.")
+            )
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> LoadedSample:
-        sample = self.samples[index]
-        return LoadedSample(sample, tuple(_decode(path, sample.id) for path in sample.images))
+        return self.source.loaded(self.samples[index], self.numbers[index])
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are, those included that cannot be read."""
+        return len(self.samples) + len(self.unreadable)
+
+    def missing(self) -> Iterator[Unreadable]:
+        """The samples that name an image file which is not there, without opening any."""
+        seen: dict[Path, bool] = {}
+        for number, sample in zip(self.numbers, self.samples):
+            for image in sample.images:
+                if not isinstance(image, Path):
+                    continue
+                if image not in seen:
+                    seen[image] = is_file(image)
+                if not seen[image]:
+                    yield self.source.missing(sample, image, number)
+                    break
 
     @property
     def lengths(self) -> list[int]:
@@ -92,101 +116,37 @@ class ConversationDataset(Dataset[LoadedSample]):
 def conversation_file(path: Path) -> Path:
     """``path`` itself, or the one JSON file in that folder; refuses what does not exist."""
     if not os.path.isdir(path):
-        if not os.path.isfile(path):
+        if not is_file(path):
             raise UserError(
-                f"There is no conversation file '{path}'. Give the path of a LLaVA-style JSON "
-                "file; the embedded data are written by 'make data', or 'python -m data.generate "
-                "--help'."
+                f"There is no conversation file {quoted(path)}. Give the path of a LLaVA-style "
+                "JSON file; the embedded data are written by 'make data', or 'python -m "
+                "data.generate --help'."
             )
         return path
-    found = sorted(path.glob("*.json"))
+    found = sorted(file for kind in JSON for file in path.glob(f"*{kind}"))
     if len(found) != 1:
+        listed = ", ".join(quoted(file.name) for file in found[:8])
         raise UserError(
-            f"The folder '{path}' holds {len(found)} JSON files, so it is unclear which one has "
-            "the conversations. Name the file itself."
+            f"The folder {quoted(path)} holds {len(found)} JSON files{f' ({listed})' * bool(found)}"
+            ", so it is unclear which one has the conversations. Name the file itself."
         )
     return found[0]
 
 
-def read_conversations(path: Path, image_folder: str | Path | None = None) -> list[Sample]:
-    """All samples of a conversation file, checked; see :class:`ConversationDataset`."""
-    folder = path.parent if image_folder is None else Path(image_folder)
-    samples = [read_row(row, number, path, folder) for number, row in enumerate(read_rows(path))]
-    _check_images_exist(samples)
-    return samples
+class Names:
+    """Makes ids unique, in the order in which samples come; ``repeated`` are those that came again.
+    """
 
+    def __init__(self) -> None:
+        self._seen: set[str] = set()
+        self.repeated: dict[str, None] = {}
 
-def read_row(row: Any, number: int, path: Path, folder: Path) -> Sample:
-    """One row, checked, but for the images' existence; refused by its id, or else its number."""
-    name = row.get("id") if isinstance(row, dict) else None
-    name = str(number if name is None else name)
-    turns = row.get("conversations") if isinstance(row, dict) else None
-    if not isinstance(turns, list) or len(turns) < 2:
-        raise UserError(
-            f"Sample '{name}' of '{path}' has no conversation: 'conversations' must be a list of "
-            "a human and a gpt turn at least. Remove the sample or complete it."
-        )
-    question, answer = _text(turns[0], "human", name, path), _text(turns[1], "gpt", name, path)
-    images = row.get("image") or []
-    images = [images] if isinstance(images, str) else images
-    if not isinstance(images, list) or not all(isinstance(i, str) and i for i in images):
-        raise UserError(
-            f"The image of sample '{name}' of '{path}' is {_short(images)}, but it must be the "
-            "path of an image file, or a list of such paths. Correct or remove the sample."
-        )
-    placeholders = question.count(PLACEHOLDER)
-    if placeholders != len(images):
-        raise UserError(
-            f"The question of sample '{name}' of '{path}' has {placeholders} '{PLACEHOLDER}' "
-            f"placeholder(s), but the sample has {len(images)} image(s). Each image needs exactly "
-            f"one '{PLACEHOLDER}' in the first human turn; correct the question or the image list."
-        )
-    return Sample(
-        id=name,
-        images=tuple(folder / image for image in images),
-        question=question,
-        answer=answer.strip(),
-        question_type=str(row.get("question_type") or NO_TYPE),
-    )
-
-
-def _text(turn: Any, speaker: str, name: str, path: Path) -> str:
-    """The text of one turn, which must be the speaker's and not empty."""
-    said = turn.get("value") if isinstance(turn, dict) and turn.get("from") == speaker else None
-    if not isinstance(said, str) or not said.strip():
-        raise UserError(
-            f"Sample '{name}' of '{path}' does not open with a 'human' turn followed by a 'gpt' "
-            f"turn, each with a non-empty 'value': the '{speaker}' turn reads {_short(turn)}. "
-            "Correct or remove the sample."
-        )
-    return said
-
-
-def _short(value: Any) -> str:
-    """``value`` as a message shows it: a whole picture may have come in its place."""
-    shown = repr(value)
-    return shown if len(shown) <= SHOWN else f"{shown[:SHOWN]}..."
-
-
-def _check_images_exist(samples: Sequence[Sample]) -> None:
-    checked: set[Path] = set()
-    for sample in samples:
-        for image in sample.images:
-            if image not in checked and not os.path.isfile(image):
-                raise UserError(
-                    f"Sample '{sample.id}' names the image '{image}', which does not exist. Paths "
-                    "are relative to the image folder, by default the folder of the conversation "
-                    "file: put the file there or give the right image folder."
-                )
-            checked.add(image)
-
-
-def _decode(path: Path, name: str) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            return as_rgb(image)
-    except Exception as error:  # Pillow raises a dozen kinds for a damaged file
-        raise UserError(
-            f"The image '{path}' of sample '{name}' cannot be read ({error}). Replace the file "
-            "or remove the sample from the conversation file."
-        ) from error
+    def unique(self, sample: Sample, number: int) -> Sample:
+        """``sample``, with the ``number`` of its row in its id if that was there before."""
+        name = sample.id
+        if name in self._seen:
+            self.repeated[name] = None
+        while name in self._seen:
+            name += f" (row {number})"
+        self._seen.add(name)
+        return sample if name == sample.id else replace(sample, id=name)

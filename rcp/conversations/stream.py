@@ -2,44 +2,71 @@
 
 import random
 from collections.abc import Callable, Iterator
-from itertools import count, islice, repeat
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import IterableDataset, get_worker_info
 
-from rcp.conversations import LoadedSample, Sample
-from rcp.conversations.table import Row, image_column, is_table, open_table, sample_of, with_images
+from rcp.conversations.leave_out import LeftOut
+from rcp.conversations.rows import own_id
+from rcp.conversations.sample import LoadedSample, Sample
+from rcp.conversations.splits import TRAIN, is_table
+from rcp.conversations.table import Table
+from rcp.conversations.unreadable import Candidates, Draft
 from rcp.errors import UserError
+from rcp.quoting import plain, quoted
 
 ROWS_AT_ONCE = 16
-UNREADABLE_IN_A_ROW = 1000
-"""So many samples without a readable one among them are no accident."""
+
+
+@dataclass(frozen=True)
+class StreamedRow:
+    """One row as it is stored, and its place: ``file`` and ``number`` in there, from 0."""
+
+    file: int
+    number: int
+    values: dict[str, Any]
+
+    @property
+    def place(self) -> str:
+        return f"file {self.file} row {self.number}"
 
 
 class StreamedTable:
     """The rows of what :class:`~rcp.conversations.table.TableDataset` opens, in any number of
     shares.
 
-    Every row is in one share, the same whatever the order. Where the number of ``files`` is a
-    multiple of the number of shares, a share is made of whole files; else each share reads all
-    files and keeps every n-th row. Raises ``UserError`` for what cannot be opened or read on.
+    Every row is in one share, the same whatever the order, but for those of ``left_out``, which
+    are in none. Where the number of ``files`` is a multiple of the number of shares, a share is
+    made of whole files; else each share reads all files and keeps every n-th row. Raises
+    ``UserError`` for what cannot be opened or read on.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(
+        self,
+        source: str,
+        image_folder: str | Path | None = None,
+        left_out: LeftOut | None = None,
+        split: str = TRAIN,
+    ) -> None:
         if not is_table(source):
             raise UserError(
-                f"'{source}' cannot be streamed. Give hf:NAME:SPLIT, or a folder of parquet or "
-                "arrow files, or set data.streaming to false."
+                f"{quoted(source)} cannot be streamed. Give hf:NAME:SPLIT, or a folder of parquet "
+                "or arrow files, or set data.streaming to false."
             )
-        self.path = Path(source)
-        self.table = open_table(source, streaming=True)
-        self.image_column = image_column(self.table.column_names)
+        table = Table(source, image_folder, split, streaming=True)
+        self.source = table.source
+        self.path = table.source.path
+        self.table = table.opened
+        self.left_out = left_out
         self.files: int = self.table.num_shards
 
     def rows(
         self, share: int = 0, shares: int = 1, order: random.Random | None = None
-    ) -> Iterator[Row]:
-        """The rows of one share, each with an id; ``order``, alike for all shares, mixes files."""
+    ) -> Iterator[StreamedRow]:
+        """The rows of one share; ``order``, alike for all shares, mixes files."""
         by_file = self.files % shares == 0
         files = list(range(self.files))[share::shares] if by_file else list(range(self.files))
         if order is not None:
@@ -47,39 +74,64 @@ class StreamedTable:
         rows = (row for file in files for row in self._rows_of(file))
         return rows if by_file else islice(rows, share, None, shares)
 
-    def read(self, row: Row) -> Sample:
-        """The text of ``row``, checked."""
-        return sample_of(row, 0, self.image_column, self.path)
+    def read(self, row: StreamedRow, number: int | None = None) -> Sample:
+        """The text of ``row``, checked.
 
-    def load(self, row: Row) -> LoadedSample:
-        """``row`` with its images decoded; raises ``UserError`` if it cannot be read."""
-        from datasets import Image
+        One without an id is called by its ``number`` among all rows, or else by its place.
+        """
+        return self.source.sample(row.values, number, row.place if number is None else None)
 
-        def fetch() -> object:
-            found = row[self.image_column] if self.image_column else None
-            if isinstance(found, list):
-                return [Image().decode_example(image) for image in found]
-            return None if found is None else Image().decode_example(found)
+    def load(self, row: StreamedRow) -> LoadedSample:
+        """``row`` with its images decoded; raises ``Unreadable`` if it cannot be read."""
+        return self.source.loaded(self.read(row), None)
 
-        return with_images(self.read(row), fetch, self.path)
-
-    def _rows_of(self, file: int) -> Iterator[Row]:
-        number = count()
+    def _rows_of(self, file: int) -> Iterator[StreamedRow]:
+        number = 0
         try:
             # not by iterating over it, which would share the rows among workers a second time
             for columns in self.table.shard(self.files, file).iter(ROWS_AT_ONCE):
                 for values in zip(*columns.values()):
-                    row = dict(zip(columns, values))
-                    name = f"file {file} row {next(number)}"
-                    yield row | ({"id": name} if row.get("id") is None else {})
+                    row = StreamedRow(file, number, dict(zip(columns, values)))
+                    number += 1
+                    if not self._leaves_out(row):
+                        yield row
         except (OSError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(
-                f"File {file} of {self.files} of '{self.path}', counted from 0, cannot be read on "
-                f"after {next(number)} rows ({' '.join(str(error).split())}). Get the file anew."
+                f"File {file} of {self.files} of {quoted(self.path)}, counted from 0, cannot be "
+                f"read on after {number} rows ({plain(error)}). Get the file anew."
             ) from error
 
+    def _leaves_out(self, row: StreamedRow) -> bool:
+        if self.left_out is None:
+            return False
+        return self.left_out.has_place(row.file, row.number, own_id(row.values))
 
-class TrainingStream(IterableDataset[LoadedSample]):
+
+class Waiting:
+    """A row of a stream that is at hand, and those behind it, which are fetched when asked for."""
+
+    def __init__(self, row: StreamedRow, rows: Iterator[StreamedRow]) -> None:
+        self.row = row
+        self._rows = rows
+        self._next: Waiting | None = None
+
+    def next(self) -> "Waiting":
+        """The row behind this one, the same however often it is asked for."""
+        if self._next is None:
+            self._next = Waiting(next(self._rows), self._rows)
+        return self._next
+
+    def all(self) -> Iterator[StreamedRow]:
+        """This row, and all behind it."""
+        here = self
+        while True:
+            yield here.row
+            here = here.next()
+
+
+class TrainingStream(IterableDataset[Candidates]):
     """The samples of one process of ``ranks``, without end, each pass in another order.
 
     Each worker has a share of its own and passes over it again and again, so no process runs out
@@ -91,8 +143,8 @@ class TrainingStream(IterableDataset[LoadedSample]):
     processes and workers: the rows of its pass before that are read again, not decoded; of the
     passes before only the first one is, for its length.
 
-    In the place of a sample that cannot be read stands the next one that can, with a note of what
-    it stands for, as in :class:`~rcp.conversations.unreadable.PassingOver`.
+    Each row is followed by those that may stand in for it in
+    :class:`~rcp.conversations.unreadable.Filling`: the ones behind it.
     """
 
     def __init__(
@@ -113,7 +165,7 @@ class TrainingStream(IterableDataset[LoadedSample]):
         self.rank = rank
         self.ranks = ranks
 
-    def __iter__(self) -> Iterator[LoadedSample]:
+    def __iter__(self) -> Iterator[Candidates]:
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
         done = self.batches_done()
@@ -121,10 +173,18 @@ class TrainingStream(IterableDataset[LoadedSample]):
         # it would have been
         turn = (done + worker) % workers
         earlier = len(range(turn, done, workers)) * self.batch_size
-        share, shares = self.rank * workers + turn, self.ranks * workers
-        return self._readable(self._passes(share, shares, earlier))
+        rows = self._passes(self.rank * workers + turn, self.ranks * workers, earlier)
+        here = Waiting(next(rows), rows)
+        while True:
+            yield map(self._draft, here.all())
+            here = here.next()
 
-    def _passes(self, share: int, shares: int, earlier: int) -> Iterator[Row]:
+    def _draft(self, row: StreamedRow) -> Draft:
+        own = own_id(row.values)
+        name = row.place if own is None else f"{own} ({row.place})"
+        return Draft(name, lambda: self.table.load(row))
+
+    def _passes(self, share: int, shares: int, earlier: int) -> Iterator[StreamedRow]:
         """The rows of all passes over a share, but for the first ``earlier`` ones."""
         number = 0
         while True:
@@ -136,32 +196,14 @@ class TrainingStream(IterableDataset[LoadedSample]):
                     yield row
             if not length:
                 raise UserError(
-                    f"'{self.table.path}' has no row for share {share} of {shares}. Use fewer "
-                    "processes or data.num_workers."
+                    f"{quoted(self.table.path)} has no row for share {share} of {shares}. Use "
+                    "fewer processes or data.num_workers."
                 )
             # a share is as long in every pass: what is left of the earlier ones need not be read
             number, earlier = (number + 1, 0) if earlier < length else divmod(earlier, length)
 
-    def _readable(self, rows: Iterator[Row]) -> Iterator[LoadedSample]:
-        """As many samples as rows."""
-        skipped: list[tuple[str, str]] = []
-        for row in rows:
-            try:
-                item = self.table.load(row)
-            except UserError as error:
-                skipped.append((str(row["id"]), str(error)))
-                if len(skipped) == UNREADABLE_IN_A_ROW:
-                    raise UserError(
-                        f"None of {len(skipped)} samples of '{self.table.path}' that follow each "
-                        f"other can be read. {skipped[0][1]}"
-                    ) from error
-                continue
-            loaded = LoadedSample(item.sample, item.images, tuple(skipped))
-            yield from repeat(loaded, len(skipped) + 1)
-            skipped = []
 
-
-def mixed(rows: Iterator[Row], held: int, draws: random.Random) -> Iterator[Row]:
+def mixed(rows: Iterator[StreamedRow], held: int, draws: random.Random) -> Iterator[StreamedRow]:
     """``rows`` in another order: each takes the place of one of ``held`` that were waiting."""
     waiting = list(islice(rows, held))
     for row in rows:

@@ -1,147 +1,148 @@
 """Conversations in a Hugging Face data set: memory-mapped, its images decoded when asked for."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rcp.conversations import PLACEHOLDER, ConversationDataset, LoadedSample, Sample
-from rcp.conversations.formats import as_conversation
-from rcp.conversations.images import as_rgb
-from rcp.conversations.reader import read_row
+from rcp.conversations.layouts import READ
+from rcp.conversations.leave_out import LeftOut
+from rcp.conversations.reader import ConversationDataset
+from rcp.conversations.rows import Source
+from rcp.conversations.sample import LoadedSample
+from rcp.conversations.splits import PREFIX, TRAIN, Files, files_of
 from rcp.errors import UserError
-
-PREFIX = "hf:"
-IMAGE_COLUMNS = ("images", "image")
-KINDS = ("parquet", "arrow")
+from rcp.quoting import plain, quoted
 
 Row = dict[str, Any]
 
+ROWS_AT_ONCE = 1000
 
-def is_table(source: str) -> bool:
-    """Whether ``source`` names a Hugging Face data set and not a file of conversations."""
-    return source.startswith(PREFIX) or bool(_files(Path(source)))
-
-
-def image_column(columns: list[str]) -> str | None:
-    """The one of ``columns`` that holds the images."""
-    return next((name for name in IMAGE_COLUMNS if name in columns), None)
+HELD = b"held"
+"""Stands for the bytes of an image while only text is read."""
 
 
 class TableDataset(ConversationDataset):
     """A data set of ``datasets``: a folder that ``save_to_disk`` wrote, a parquet or arrow file
     or a folder of them, or ``hf:NAME`` or ``hf:NAME:SPLIT`` of the hub.
 
-    Columns: ``conversations``, or ``question`` and ``answer``, as in
-    :mod:`rcp.conversations.formats`; ``image`` or ``images``, one or a list, of the type Image;
-    ``id`` and ``question_type`` optional. Text is read when the data set is opened, images stay
-    on disk until their sample is asked for. Raises ``UserError`` for what cannot be.
+    Its columns are the fields of a row of :mod:`rcp.conversations.layouts`. Images are of the type
+    Image, bytes, paths, or structs of both, one or a list. Text is read when the data set is
+    opened, images stay on disk until their sample is asked for. ``split`` is the one meant where
+    ``source`` is a folder of several and names none. Raises ``UserError`` for what cannot be.
     """
 
-    def __init__(self, source: str) -> None:
-        self.path = Path(source)
-        self.table = open_table(source)
-        columns = self.table.column_names
-        self.image_column = image_column(columns)
-        texts = self.table.remove_columns([n for n in IMAGE_COLUMNS if n in columns])
+    def __init__(
+        self,
+        source: str,
+        image_folder: str | Path | None = None,
+        left_out: LeftOut | None = None,
+        split: str = TRAIN,
+    ) -> None:
+        table = Table(source, image_folder, split, streaming=False)
+        self.path = table.source.path
+        self.table = table.opened.with_format("arrow")  # as it is stored: no image is decoded
+        self._read(enumerate(self._texts()), table.source, left_out)
         self.samples = [
-            sample_of(row, number, self.image_column, self.path)
-            for number, row in enumerate(texts)
+            sample.without_bytes(number)
+            for sample, number in zip(self.samples, self.numbers)
         ]
-        if not self.samples:
-            raise UserError(f"'{source}' holds no row. Name a split with conversations.")
 
     def __getitem__(self, index: int) -> LoadedSample:
-        column = self.image_column
-        fetch = (lambda: self.table[index][column]) if column else lambda: None
-        return with_images(self.samples[index], fetch, self.path)
+        number = self.numbers[index]
+        (row,) = self.table[number].to_pylist()
+        sample = replace(self.source.sample(row, number), id=self.samples[index].id)
+        return replace(self.source.loaded(sample, number), sample=self.samples[index])
+
+    def _texts(self) -> Iterator[Row]:
+        """The rows without the bytes of their images, which are not read for it."""
+        schema = self.table.features.arrow_schema
+        known = [n for n in schema.names if n in READ or _may_tell(schema.field(n).type)]
+        for batch in self.table.select_columns(known).iter(ROWS_AT_ONCE):
+            columns = [_hollow(batch.column(name).combine_chunks()).to_pylist() for name in known]
+            yield from (dict(zip(known, values)) for values in zip(*columns))
 
 
-def sample_of(row: Row, number: int, column: str | None, path: Path) -> Sample:
-    """The text of one row, checked; ``column`` has the images of those rows that have any."""
-    turns = row.get("conversations")
-    first = turns[0] if isinstance(turns, list) and turns else None
-    count = str(first.get("value") if isinstance(first, dict) else row.get("question")).count(
-        PLACEHOLDER
-    )
-    if not turns and column is not None:
-        count = max(1, count)
-    names = [f"{number}/{place}" for place in range(count)]
-    return read_row(as_conversation({**row, "image": names}), number, path, path)
-
-
-def with_images(sample: Sample, fetch: Callable[[], Any], path: Path) -> LoadedSample:
-    """``sample`` with what ``fetch`` decodes: None, an image, or a list of them.
-
-    Raises ``UserError`` for what cannot be decoded, or another number of images than placeholders.
-    """
-    try:
-        found = fetch()
-        images = [] if found is None else found if isinstance(found, list) else [found]
-        decoded = tuple(as_rgb(image) for image in images)
-    except Exception as error:  # Pillow raises a dozen kinds for a damaged file
-        raise UserError(
-            f"An image of sample '{sample.id}' of '{path}' cannot be read ({error}). "
-            "Remove the row, or give the column the type Image."
-        ) from error
-    if len(decoded) != len(sample.images):
-        raise UserError(
-            f"Sample '{sample.id}' of '{path}' has {len(decoded)} image(s) and "
-            f"{len(sample.images)} '{PLACEHOLDER}' placeholder(s) in its first human turn. "
-            "Correct or remove the row."
-        )
-    return LoadedSample(sample, decoded)
-
-
-def open_table(source: str, streaming: bool = False) -> Any:
-    """The data set ``source`` of ``datasets``; with ``streaming`` one whose images stay bytes.
+class Table:
+    """What ``source`` names, ``opened`` by ``datasets``: mapped, or ``streaming`` with its images
+    as they are stored.
 
     Raises ``UserError`` if it cannot be opened.
     """
+
+    def __init__(
+        self, source: str, image_folder: str | Path | None, split: str, streaming: bool
+    ) -> None:
+        import datasets
+
+        folder = None if image_folder is None else Path(image_folder)
+        try:
+            if source.startswith(PREFIX):
+                self.opened = datasets.load_dataset(**_of_hub(source), streaming=streaming)
+                self.source = Source(Path(source), folder or Path())
+            else:
+                files = files_of(source, split)
+                self.opened = _local(files, streaming)
+                inside = files.path if os.path.isdir(files.path) else files.path.parent
+                self.source = Source(files.path, folder or inside)
+            if streaming:
+                # opened by us, so that an image that cannot be does not end the stream
+                self.opened = self.opened.decode(False)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            if isinstance(error, UserError):
+                raise
+            raise UserError(
+                f"The data set {quoted(source)} cannot be opened ({plain(error)}). Give a folder "
+                "that save_to_disk wrote, a parquet or arrow file or a folder of them, or "
+                "hf:NAME:SPLIT."
+            ) from error
+
+
+def _of_hub(source: str) -> dict[str, Any]:
+    name, _, split = source.removeprefix(PREFIX).partition(":")
+    if not name:
+        raise ValueError("it has no name")
+    return {"path": name, "split": split or TRAIN}
+
+
+def _local(files: Files, streaming: bool) -> Any:
     import datasets
 
-    try:
-        return _streamed(source) if streaming else _mapped(source)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(
-            f"The data set '{source}' cannot be opened ({str(error).splitlines()[0]}). Give a "
-            "folder that save_to_disk wrote, a parquet or arrow file or a folder of them, or "
-            "hf:NAME:SPLIT."
-        ) from error
+    if files.saved is not None and not streaming:
+        return datasets.load_from_disk(str(files.saved))
+    kind = files.files[0].suffix.removeprefix(".")
+    names = [str(file) for file in files.files]
+    return datasets.load_dataset(kind, data_files=names, split=TRAIN, streaming=streaming)
 
 
-def _mapped(source: str) -> Any:
-    import datasets
+def _may_tell(kind: Any) -> bool:
+    """Whether values of this Arrow type can be text or images, or hold any."""
+    import pyarrow as pa
 
-    if os.path.isfile(Path(source) / "state.json"):
-        return datasets.load_from_disk(source)
-    return datasets.load_dataset(**_arguments(source))
-
-
-def _streamed(source: str) -> Any:
-    import datasets
-
-    # decoded by us, so that an image that cannot be does not end the stream
-    return datasets.load_dataset(**_arguments(source), streaming=True).decode(False)
+    if pa.types.is_struct(kind):
+        return any(_may_tell(field.type) for field in kind)
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        return _may_tell(kind.value_type)
+    return not (pa.types.is_floating(kind) or pa.types.is_nested(kind))
 
 
-def _arguments(source: str) -> dict[str, Any]:
-    """Of ``datasets.load_dataset``."""
-    if source.startswith(PREFIX):
-        name, _, split = source.removeprefix(PREFIX).partition(":")
-        if not name:
-            raise ValueError("it has no name")
-        return {"path": name, "split": split or "train"}
-    files = _files(Path(source))
-    kind = files[0].suffix.removeprefix(".")
-    return {"path": kind, "data_files": [str(file) for file in files], "split": "train"}
+def _hollow(column: Any) -> Any:
+    """An Arrow array with ``HELD`` in the place of bytes, wherever they lie in it."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
 
-
-def _files(path: Path) -> list[Path]:
-    """The parquet or arrow files that ``path`` is or holds, in the order of their names."""
-    if path.suffix.removeprefix(".") in KINDS:
-        return [path]
-    if not os.path.isdir(path):
-        return []
-    found = (sorted(path.glob(f"*.{kind}")) for kind in KINDS)
-    return next((files for files in found if files), [])
+    kind = column.type
+    if pa.types.is_binary(kind) or pa.types.is_large_binary(kind):
+        empty = pc.equal(pc.binary_length(column), 0)
+        held = pc.if_else(empty, pa.scalar(b"", kind), pa.scalar(HELD, kind))
+        return pc.if_else(pc.is_valid(column), held, pa.scalar(None, kind))
+    if pa.types.is_struct(kind):
+        inside = [_hollow(part) for part in column.flatten()]
+        names = [field.name for field in kind]
+        return pa.StructArray.from_arrays(inside, names=names, mask=column.is_null())
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        made = pa.ListArray if pa.types.is_list(kind) else pa.LargeListArray
+        offsets = pc.add(column.offsets, 0)  # a copy: of a slice, no mask is taken
+        return made.from_arrays(offsets, _hollow(column.values), mask=column.is_null())
+    return column

@@ -98,8 +98,9 @@ def _report(
     extra = [extra_flops(prepare, leader, questions.backbone, samples[0]) for leader in leaders]
     own = [flops - extra[0] for flops in extra]
     ratios = speedups(prepare, leaders, samples, timing.rounds)
+    unreadable = [fault.id for fault in questions.unreadable]
     rows = [
-        pooled(method, [tallies[i] for i in indices], tallies[0], flops, speedup)
+        pooled(method, [tallies[i] for i in indices], tallies[0], flops, speedup, unreadable)
         for (method, indices), flops, speedup in zip(groups.items(), own, ratios)
     ]
     encoder = encoder_flops(prepare, samples[0])
@@ -108,6 +109,7 @@ def _report(
         rows,
         [
             notes.about_answers(rows[0], questions.batch_size),
+            *notes.about_unreadable(rows[0], questions.unreadable),
             notes.about_flops(rows[1], own[1], encoder),
             notes.about_savings(rows[0], rows[1], encoder, by_paper),
             notes.about_timing(questions.backbone, len(samples), timing.rounds),

@@ -14,14 +14,21 @@ from rcp.backbones import Backbone
 from rcp.base_model.answering import greedy_answers
 from rcp.base_model.sizes import decoder_sizes
 from rcp.conversations import Batch, ConversationDataset, LoadedSample
+from rcp.conversations.unreadable import first_rows, read
+from rcp.errors import UserError
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.metrics.occupancy import Occupancy
 from rcp.evaluation.metrics.tally import Tally
 from rcp.evaluation.preparation import Preparation
+from rcp.quoting import quoted
 
 
 class Questions:
-    """The first ``limit`` samples of a data set, answered batch by batch."""
+    """The first ``limit`` rows of a data set, answered batch by batch.
+
+    ``unreadable`` are those that cannot be: of rows from the start, of images and of what the
+    processor refuses as soon as their batch is reached.
+    """
 
     def __init__(
         self,
@@ -36,15 +43,20 @@ class Questions:
         self.backbone = backbone
         self.processor = processor
         self.dataset = dataset
-        self.count = len(dataset) if limit is None else min(limit, len(dataset))
+        self.asked, self.unreadable = first_rows(dataset, limit)
+        self.count = len(self.asked)
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
         self.prepare = Preparation(backbone.model, processor)
-        self.types = sorted({s.question_type for s in dataset.samples[: self.count]})
+        self.types = sorted({dataset.samples[n].question_type for n in self.asked})
 
     def first(self, count: int) -> list[LoadedSample]:
-        """The first samples, at most ``count``."""
-        return [self.dataset[index] for index in range(min(count, self.count))]
+        """The first samples that can be read, at most ``count``."""
+        found: list[LoadedSample] = []
+        for start in range(0, len(self.asked), count):
+            if len(found) < count:
+                found += self._read(self.asked[start : start + count])
+        return found[:count]
 
     def answer(self, contestants: Sequence[Contestant]) -> list[Tally]:
         """Let every contestant answer every question, side by side on each batch."""
@@ -63,11 +75,28 @@ class Questions:
         return tallies
 
     def batches(self, what: str) -> Iterator[list[LoadedSample]]:
-        """All questions in order, under a progress bar that says ``what`` is done."""
-        starts = range(0, self.count, self.batch_size)
-        for start in tqdm(starts, desc=what, unit="batch"):
-            end = min(start + self.batch_size, self.count)
-            yield [self.dataset[index] for index in range(start, end)]
+        """All questions in order, under a progress bar that says ``what`` is done.
+
+        Raises ``UserError`` at the end if none of them could be read.
+        """
+        readable = False
+        for start in tqdm(range(0, len(self.asked), self.batch_size), desc=what, unit="batch"):
+            items = self._read(self.asked[start : start + self.batch_size])
+            if items:
+                readable = True
+                yield items
+        if not readable:
+            raise UserError(
+                f"None of {len(self.unreadable)} questions of {quoted(self.dataset.path)} can be "
+                f"read. {self.unreadable[0]}"
+            )
+
+    def _read(self, numbers: Sequence[int]) -> list[LoadedSample]:
+        """The samples that can be read; the others are noted, once."""
+        found = read(self.dataset, numbers, self.prepare.collate)
+        known = set(map(str, self.unreadable))
+        self.unreadable += [fault for fault in found.faults if str(fault) not in known]
+        return found.items
 
     def answer_batch(self, batch: Batch, tally: Tally, pruned: bool) -> None:
         """Answer ``batch`` with the model as it is now; ``pruned`` says a plug-in is attached."""

@@ -1,6 +1,7 @@
 """From samples to the tensors a prefill takes, the images already encoded."""
 
 import inspect
+import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,10 @@ from rcp.conversations import (
     LoadedSample,
     on_device,
 )
+from rcp.conversations.unreadable import first_rows, read
+from rcp.errors import UserError
+
+logger = logging.getLogger(__name__)
 
 NO_LIMIT = 2**31
 """No sample is left out for its length: every method must answer every question."""
@@ -56,8 +61,21 @@ def with_encoded_images(model: Any, inputs: dict[str, Tensor], **options: Any) -
 def conversation_batches(
     processor: Any, dataset: ConversationDataset, limit: int, size: int, *, with_answers: bool
 ) -> Iterator[Batch]:
-    """The first ``limit`` samples in batches of ``size``, images not encoded."""
+    """The first ``limit`` rows in batches of ``size``, images not encoded.
+
+    Those that cannot be read are left out with a warning; raises ``UserError`` if all are.
+    """
     collate = ConversationCollator(processor, NO_LIMIT, with_answers)
-    count = min(limit, len(dataset))
-    for start in range(0, count, size):
-        yield collate([dataset[index] for index in range(start, min(start + size, count))])
+    asked, faults = first_rows(dataset, limit)
+    readable = 0
+    for start in range(0, len(asked), size):
+        found = read(dataset, asked[start : start + size], collate)
+        faults += found.faults
+        if found.batch is not None:
+            readable += len(found.items)
+            yield found.batch
+    if faults:
+        told = f"{len(faults)} of {len(faults) + readable} samples cannot be read. {faults[0]}"
+        if not readable:
+            raise UserError(told)
+        logger.warning("%s", told)

@@ -9,6 +9,7 @@ import torch
 from rcp.base_model.identity import BaseIdentity
 from rcp.errors import UserError
 from rcp.plugin import Plugin, PluginSpec
+from rcp.quoting import plain, quoted
 from rcp.typed_values import from_plain
 
 FORMAT_VERSION = 1
@@ -64,14 +65,14 @@ def read_description(values: Any, source: str, remedy: str) -> Description:
     version = values["format_version"]
     if type(version) is not int or version != FORMAT_VERSION:
         raise UserError(
-            f"{source} has format version {version!r}; this version of rcp reads {FORMAT_VERSION}. "
-            f"{remedy} Or update rcp."
+            f"{source} has format version {quoted(version)}; this version of rcp reads "
+            f"{FORMAT_VERSION}. {remedy} Or update rcp."
         )
     names = [field.name for field in fields(Description)]
     if missing := sorted(set(names) - set(values)):
         raise UserError(f"{source} is damaged: it lacks '{missing[0]}'. {remedy}")
     if unknown := sorted(set(values) - set(names) - FOR_READERS):
-        warnings.warn(f"{source} holds unknown fields: {', '.join(unknown)}", stacklevel=3)
+        warnings.warn(f"{source} holds unknown fields: {plain(', '.join(unknown))}", stacklevel=3)
     try:
         return from_plain(Description, {name: values[name] for name in names})
     except UserError as error:

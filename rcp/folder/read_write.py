@@ -16,6 +16,7 @@ from rcp.folder.description import describe, read_description
 from rcp.folder.peft import save_peft_folder
 from rcp.folder.weights import filled
 from rcp.plugin import Plugin
+from rcp.quoting import plain, quoted
 
 WEIGHTS = "plugin.safetensors"
 DESCRIPTION = "plugin.json"
@@ -114,7 +115,7 @@ def _description(path: Path) -> Any:
         text = (path / DESCRIPTION).read_text(encoding="utf-8")
         return json.loads(text, object_pairs_hook=_named_once)
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"'{path / DESCRIPTION}' cannot be read: {error}. {AGAIN}") from None
+        raise UserError(f"'{path / DESCRIPTION}' cannot be read: {plain(error)}. {AGAIN}") from None
 
 
 def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in pairs:
         if name in found:
-            raise ValueError(f"it holds '{name}' twice")
+            raise ValueError(f"it holds {quoted(name)} twice")
         found[name] = value
     return found
 
@@ -132,5 +133,5 @@ def _read_weights(file: Path) -> dict[str, Tensor]:
         return load_file(str(file))
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"'{file}' is damaged or truncated ({error}). Copy or export it again."
+            f"'{file}' is damaged or truncated ({plain(error)}). Copy or export it again."
         ) from None

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rcp.errors import UserError
 from rcp.plugin import Plugin, PluginSpec
+from rcp.quoting import plain
 
 
 def filled(
@@ -46,7 +47,7 @@ def checked(
             f"anew."
         )
     if unknown := sorted(set(tensors) - set(wanted)):
-        warnings.warn(f"Unknown tensors in {source}: {', '.join(unknown)}", stacklevel=4)
+        warnings.warn(f"Unknown tensors in {source}: {plain(', '.join(unknown))}", stacklevel=4)
     return {name: _as_used(name, tensors[name], value, source) for name, value in wanted.items()}
 
 

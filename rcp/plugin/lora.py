@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from rcp.errors import UserError
+from rcp.quoting import plain, quoted
 from rcp.typed_values import of_type
 
 
@@ -50,8 +51,8 @@ class LoraSpec:
                 if not found:
                     known = sorted({name.split(".")[-1] for name in linears})
                     raise UserError(
-                        f"lora.targets names '{target}', but decoder layer {index} has no linear "
-                        f"module of that name. It has: {', '.join(known)}."
+                        f"lora.targets names {quoted(target)}, but decoder layer {index} has no "
+                        f"linear module of that name. It has: {', '.join(known)}."
                     )
                 for name in found:
                     sizes: Any = linears[name]
@@ -78,9 +79,9 @@ class Lora(nn.Module):
         for name, sizes in spec.modules.items():
             if not name or len(sizes) != 2 or min(sizes) < 1:
                 raise UserError(
-                    f"lora.modules gives '{name}' the sizes {sizes}, but a module's name and its "
-                    f"in and out features are wanted. Make the plug-in by Plugin.for_model, which "
-                    f"finds them."
+                    f"lora.modules gives {quoted(name)} the sizes {quoted(sizes)}, but a module's "
+                    f"name and its in and out features are wanted. Make the plug-in by "
+                    f"Plugin.for_model, which finds them."
                 )
         self.spec = spec
         self.pairs = nn.ModuleDict()
@@ -90,8 +91,8 @@ class Lora(nn.Module):
                 self.pairs[name.replace(".", "/")] = pair
             except (KeyError, TypeError, RuntimeError) as error:
                 raise UserError(
-                    f"A low-rank adapter of rank {spec.rank} for '{name}' with the sizes {sizes} "
-                    f"cannot be made ({str(error).splitlines()[0]}). Make the plug-in by "
+                    f"A low-rank adapter of rank {spec.rank} for {quoted(name)} with the sizes "
+                    f"{quoted(sizes)} cannot be made ({plain(error)}). Make the plug-in by "
                     f"Plugin.for_model, which finds the modules."
                 ) from None
 

@@ -14,6 +14,7 @@ from rcp.errors import UserError
 from rcp.plugin.lora import Lora
 from rcp.plugin.spec import PluginSpec
 from rcp.pruners import PRUNERS, Pruner
+from rcp.quoting import plain, quoted
 from rcp.repair import REPAIRS, RepairAdapter
 from rcp.typed_values import check_arguments, from_plain
 
@@ -202,6 +203,6 @@ def _build(registry: Any, name: str, sizes: tuple[Any, ...], arguments: dict[str
         raise
     except (TypeError, ValueError, ArithmeticError, RuntimeError) as error:
         raise UserError(
-            f"The {registry.kind} '{name}' does not take the arguments {arguments}: "
-            f"{str(error).splitlines()[0]}. Correct them in the configuration."
+            f"The {registry.kind} {quoted(name)} does not take the arguments {quoted(arguments)}: "
+            f"{plain(error)}. Correct them in the configuration."
         ) from None

@@ -15,6 +15,7 @@ from rcp.errors import UserError
 from rcp.folder.description import Description, describe, read_description
 from rcp.folder.weights import checked, expected, filled
 from rcp.plugin import Plugin
+from rcp.quoting import quoted
 from rcp.typed_values import of_type
 
 ENTRY = "rcp"
@@ -57,7 +58,7 @@ def check_resumable(checkpoint: dict[str, Any], plugin: Plugin, base: Backbone) 
     if different:
         raise UserError(
             f"The checkpoint belongs to another plug-in: its {' and '.join(different)} "
-            f"({', '.join(str(theirs[key]) for key in different)}) differ from the "
+            f"({', '.join(quoted(theirs[key]) for key in different)}) differ from the "
             "configuration. Resume with the configuration it was trained with, which is the "
             "config.yaml of its run folder."
         )

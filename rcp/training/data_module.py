@@ -1,19 +1,26 @@
 """Training and validation batches from conversations."""
 
+import logging
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
 from transformers import ProcessorMixin
 
-from rcp.conversations import ConversationCollator, ConversationDataset, LoadedSample
+from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.conversations.endless import MAKERS, MadeQuestions, NumberedStream
+from rcp.conversations.leave_out import LeftOut
 from rcp.conversations.source import open_conversations
+from rcp.conversations.splits import VALIDATION
 from rcp.conversations.stream import StreamedTable, TrainingStream
-from rcp.conversations.unreadable import PassingOver
+from rcp.conversations.unreadable import Candidates, Filling, WithStandIns
 from rcp.errors import UserError
+from rcp.quoting import quoted
 from rcp.training.sampler import ResumableSampler
+
+logger = logging.getLogger(__name__)
 
 
 class ConversationDataModule(pl.LightningDataModule):
@@ -22,20 +29,22 @@ class ConversationDataModule(pl.LightningDataModule):
     Args:
         train: JSON file of conversations to train on, or the folder that holds it; image paths are
             relative to that folder. Or a Hugging Face data set: a folder that save_to_disk wrote,
-            a parquet or arrow file or a folder of them, or hf:NAME:SPLIT of the hub. Or
-            "generated": questions on the embedded scenes, made while training and never twice;
-            wants trainer.max_steps
-        val: a file or a data set likewise, to validate on
+            a parquet or arrow file or a folder of them, or hf:NAME:SPLIT of the hub. Of a folder
+            with several splits the one called train, or FOLDER:SPLIT. Or "generated": questions on
+            the embedded scenes, made while training and never twice; wants trainer.max_steps
+        val: a file or a data set likewise, to validate on; of a folder with several splits the one
+            called validation
         image_folder: folder that image paths are relative to, in place of the files' own
         batch_size: samples per training step and process
         val_batch_size: samples per validation step and process
         max_length: longest allowed sample in tokens, image tokens included; longer ones are left
-            out with a warning that names them
+            out with a warning that names them, and others stand in for them
         num_workers: processes that decode images
         group_by_length: put samples of like length into a batch, which saves padding where texts
             or numbers of images differ much
-        unreadable: share of the training samples that may be passed over because they cannot be
-            read; one more ends the run with the list of them
+        unreadable: share of the samples, of those to train on and of those to validate on, that
+            may be passed over because they cannot be read; one more ends the run with their names
+        leave_out: list of training samples not to be read, as check-data --output writes it
         seed: order of the training samples, or which ones are generated
         streaming: read the Hugging Face data set to train on while training, without a look
             through it before; wants trainer.max_steps
@@ -53,6 +62,7 @@ class ConversationDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         group_by_length: bool = False,
         unreadable: float = 0.001,
+        leave_out: str | None = None,
         seed: int = 0,
         streaming: bool = False,
         stream_buffer: int = 1000,
@@ -89,14 +99,18 @@ class ConversationDataModule(pl.LightningDataModule):
         self.unreadable = unreadable
         self.seed = seed
         self.stream_buffer = stream_buffer
+        left_out = None if leave_out is None else LeftOut(Path(leave_out))
         self.train_dataset: ConversationDataset | StreamedTable | MadeQuestions
         if made is not None:
             self.train_dataset = made(seed)
         elif streaming:
-            self.train_dataset = StreamedTable(train)
+            self.train_dataset = StreamedTable(train, image_folder, left_out)
         else:
-            self.train_dataset = open_conversations(train, image_folder)
-        self.val_dataset = open_conversations(val, image_folder)
+            self.train_dataset = open_conversations(train, image_folder, left_out)
+        self.val_dataset = open_conversations(val, image_folder, split=VALIDATION)
+        for dataset in (self.train_dataset, self.val_dataset):
+            if isinstance(dataset, ConversationDataset):
+                _refuse_too_many(dataset, unreadable)
 
     def setup(self, stage: str) -> None:
         if self.endless:
@@ -115,7 +129,7 @@ class ConversationDataModule(pl.LightningDataModule):
 
     @property
     def samples(self) -> int:
-        """Samples to train on; without an end, those that one process reads until the last step."""
+        """Samples in an epoch; without an end, those that one process reads until the last step."""
         if isinstance(self.train_dataset, ConversationDataset):
             return len(self.train_dataset)
         assert self.trainer is not None
@@ -150,26 +164,26 @@ class ConversationDataModule(pl.LightningDataModule):
             lengths=self.train_dataset.lengths if self.group_by_length else None,
         )
         return self._train_loader(
-            PassingOver(self.train_dataset),
+            WithStandIns(self.train_dataset),
             sampler=sampler,
             persistent_workers=self.num_workers > 0,
         )
 
-    def _train_loader(self, dataset: Dataset[LoadedSample], **more: Any) -> DataLoader[Any]:
+    def _train_loader(self, dataset: Dataset[Candidates], **more: Any) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
-            collate_fn=self.collator(with_answers=True),
+            collate_fn=Filling(self.collator(with_answers=True)),
             **more,
         )
 
     def val_dataloader(self) -> DataLoader[Any]:
         return DataLoader(
-            self.val_dataset,
+            WithStandIns(self.val_dataset),
             batch_size=self.val_batch_size,
             num_workers=self.num_workers,
-            collate_fn=self.collator(with_answers=False),
+            collate_fn=Filling(self.collator(with_answers=False)),
         )
 
     def collator(self, with_answers: bool) -> ConversationCollator:
@@ -215,6 +229,19 @@ def batches_done(progress: Any) -> int:
     A checkpoint written at the end of a batch counts it as processed, not yet as completed.
     """
     return int(progress.total.processed)
+
+
+def _refuse_too_many(dataset: ConversationDataset, share: float) -> None:
+    """Refuse a data set more of which than ``share`` is seen not to be readable at once."""
+    known = [*dataset.unreadable, *dataset.missing()]
+    if len(known) > share * dataset.rows:
+        raise UserError(
+            f"{len(known)} of {dataset.rows} samples of {quoted(dataset.path)} cannot be read, "
+            f"more than data.unreadable = {share:g} allows. 'python -m rcp check-data' lists all "
+            f"of them, for data.leave_out. The first one: {known[0]}"
+        )
+    for fault in dataset.unreadable:
+        logger.warning("%s", fault)
 
 
 def _refuse_without_end(trainer: pl.Trainer) -> None:

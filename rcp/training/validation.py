@@ -1,5 +1,6 @@
 """Validation of a plug-in in training: it generates with the tokens really dropped."""
 
+from itertools import compress
 from typing import Any
 
 import pytorch_lightning as pl
@@ -62,4 +63,6 @@ class ValidatedTraining(pl.LightningModule):
             # with sharded weights every process must go on until the last one is done
             synced_gpus=is_sharded(self.model),
         )
-        metric.update(predictions, batch["answers"], batch["question_types"])
+        # what stands in for a sample that cannot be read keeps the processes in step, no more
+        columns = (predictions, batch["answers"], batch["question_types"])
+        metric.update(*(list(compress(column, batch["own"])) for column in columns))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import AnswerMetric
+from rcp.quoting import quoted
 from rcp.refusals import refuse_unequal
 
 THRESHOLD = 0.5
@@ -43,7 +44,7 @@ class Anls(AnswerMetric):
         for prediction, answers in zip(predictions, references):
             if not answers:
                 raise UserError(
-                    f"The prediction '{prediction}' has no references: give at least one."
+                    f"The prediction {quoted(prediction)} has no references: give at least one."
                 )
             score = max(similarity(prediction, answer) for answer in answers)
             self.sums += self.sums.new_tensor([score, 1.0])

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import AnswerMetric
+from rcp.quoting import plain
 from rcp.refusals import refuse_unequal
 
 WORD = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
@@ -114,7 +115,7 @@ def read_synonyms(path: Path) -> dict[str, str]:
         lines = path.read_text("utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"The synonyms of CHAIR cannot be read from '{path}' ({error}). Give the file "
+            f"The synonyms of CHAIR cannot be read from '{path}' ({plain(error)}). Give the file "
             f"data/synonyms.txt of LisaAnne/Hallucination, or one like it."
         ) from error
     rows = [[word.strip().lower() for word in line.split(",")] for line in lines]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import AnswerMetric
+from rcp.quoting import quoted
 from rcp.refusals import refuse_unequal
 
 FORMULAS = "HME100k"
@@ -48,8 +49,8 @@ class Containment(AnswerMetric):
         for prediction, answers, dataset in zip(predictions, references, datasets):
             if not answers or not all(answer.strip() for answer in answers):
                 raise UserError(
-                    f"The references {list(answers)} of '{prediction}' are none, or one is empty: "
-                    f"give at least one text, and leave out empty ones."
+                    f"The references {quoted(list(answers))} of {quoted(prediction)} are none, or "
+                    f"one is empty: give at least one text, and leave out empty ones."
                 )
             plain = _formula if dataset == FORMULAS else _text
             self.counts[0] += any(plain(answer) in plain(prediction) for answer in answers)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import AnswerMetric
+from rcp.quoting import quoted
 from rcp.refusals import refuse_unequal
 
 NUMBER = r"\s*(-?\d+(?:\.\d+)?)\s*"
@@ -47,8 +48,8 @@ class BoxAccuracy(AnswerMetric):
         for prediction, reference in zip(predictions, references):
             if len(reference) != 4 or _area(reference) <= 0 or reference[0] >= reference[2]:
                 raise UserError(
-                    f"The reference {list(reference)} is not a box: give (x1, y1, x2, y2) with "
-                    f"x1 < x2 and y1 < y2, not width and height."
+                    f"The reference {quoted(list(reference))} is not a box: give (x1, y1, x2, y2) "
+                    f"with x1 < x2 and y1 < y2, not width and height."
                 )
             predicted = box_of(prediction)
             overlap = iou(predicted or (0.0, 0.0, 0.0, 0.0), reference)

@@ -9,6 +9,7 @@ from torch import Tensor
 from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.evaluation.metrics.letters import RULES
+from rcp.quoting import quoted
 from rcp.refusals import refuse_unequal
 
 
@@ -67,6 +68,6 @@ def refuse_no_option(reference: str, options: Sequence[str]) -> None:
     letters = ascii_uppercase[: len(options)]
     if len(reference) != 1 or reference not in letters:
         raise UserError(
-            f"The reference '{reference}' names none of {len(options)} options: give a capital "
-            f"letter from A on."
+            f"The reference {quoted(reference)} names none of {len(options)} options: give a "
+            f"capital letter from A on."
         )

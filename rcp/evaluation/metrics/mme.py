@@ -10,6 +10,7 @@ from torchmetrics.utilities import dim_zero_cat
 from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.evaluation.metrics.yes_no import label
+from rcp.quoting import quoted
 from rcp.refusals import refuse_unequal
 
 PERCEPTION = (
@@ -66,7 +67,7 @@ class Mme(AnswerMetric):
         ):
             if category not in CATEGORIES:
                 raise UserError(
-                    f"MME has no category '{category}'. Choose among {', '.join(CATEGORIES)}."
+                    f"MME has no category {quoted(category)}. Choose among {', '.join(CATEGORIES)}."
                 )
             right = says(prediction) is label(reference)
             rows.append((CATEGORIES.index(category), _number(f"{category}/{image}"), right))

@@ -8,6 +8,7 @@ from torch import Tensor
 from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.evaluation.metrics.yes_no import label
+from rcp.quoting import quoted
 from rcp.refusals import refuse_unequal
 
 SPLITS = ("random", "popular", "adversarial")
@@ -48,7 +49,9 @@ class Pope(AnswerMetric):
         refuse_unequal(predictions=predictions, references=references, splits=splits)
         for prediction, reference, split in zip(predictions, references, splits):
             if split not in SPLITS:
-                raise UserError(f"POPE has no split '{split}'. Choose among {', '.join(SPLITS)}.")
+                raise UserError(
+                    f"POPE has no split {quoted(split)}. Choose among {', '.join(SPLITS)}."
+                )
             yes = says_yes(prediction)
             outcome = OUTCOMES.index((yes, yes == label(reference)))
             self.counts[SPLITS.index(split), outcome] += 1

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import AnswerMetric
+from rcp.quoting import quoted
 from rcp.refusals import refuse_unequal
 
 SPLITS = ("human", "augmented")
@@ -45,7 +46,9 @@ class RelaxedAccuracy(AnswerMetric):
         refuse_unequal(predictions=predictions, references=references, splits=splits)
         for prediction, reference, split in zip(predictions, references, splits):
             if split not in SPLITS:
-                raise UserError(f"ChartQA has no split '{split}'. Choose {' or '.join(SPLITS)}.")
+                raise UserError(
+                    f"ChartQA has no split {quoted(split)}. Choose {' or '.join(SPLITS)}."
+                )
             row = self.counts[SPLITS.index(split)]
             row[0] += is_right(prediction, reference)
             row[1] += 1

@@ -40,9 +40,14 @@ class Tally:
 
     @property
     def by_type(self) -> dict[str, float]:
-        """Share of exact matches of each question type."""
+        """Share of exact matches of each question type of which any could be answered."""
         found = self.metric.compute()
-        return {kind: found[f"accuracy_{kind}"].item() for kind in self.metric.question_types}
+        answered = self.metric.total.tolist()
+        return {
+            kind: found[f"accuracy_{kind}"].item()
+            for kind, number in zip(self.metric.question_types, answered)
+            if number
+        }
 
     @property
     def visual(self) -> list[float]:

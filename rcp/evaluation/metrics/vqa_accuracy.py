@@ -8,6 +8,7 @@ from torch import Tensor
 from rcp.errors import UserError
 from rcp.evaluation.metrics.answer_metric import AnswerMetric
 from rcp.evaluation.metrics.vqa_text import evalai, vqa_v2, without_punctuation
+from rcp.quoting import quoted
 from rcp.refusals import refuse_unequal
 
 PEOPLE = 10
@@ -37,8 +38,8 @@ class VqaAccuracy(AnswerMetric):
         for prediction, answers in zip(predictions, references):
             if len(answers) != PEOPLE:
                 raise UserError(
-                    f"{list(answers)} are {len(answers)} answers, but VQA accuracy is a mean over "
-                    f"{PEOPLE} people. Give all {PEOPLE}, repeated ones too."
+                    f"{quoted(list(answers))} are {len(answers)} answers, but VQA accuracy is a "
+                    f"mean over {PEOPLE} people. Give all {PEOPLE}, repeated ones too."
                 )
             self.sums += self.sums.new_tensor([self.score(prediction, answers), 1.0])
 

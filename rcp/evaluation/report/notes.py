@@ -1,7 +1,14 @@
 """Sentences that say how the numbers of a table were come by."""
 
+from collections.abc import Sequence
+
 from rcp.backbones import Backbone
+from rcp.conversations.sample import Unreadable
 from rcp.evaluation.report.rows import ResultRow
+from rcp.quoting import quoted
+
+SHOWN = 20
+"""Questions that a sentence names; the rows have all of them."""
 
 PAPER_FORMULA = "2s·4h² + 4s²h + 6shm"
 
@@ -13,6 +20,18 @@ def about_answers(full: ResultRow, batch_size: int) -> str:
         "physically dropped. Mean tokens: over the decoder's layers; entering: those that enter "
         "its first layer."
     )
+
+
+def about_unreadable(full: ResultRow, faults: Sequence[Unreadable]) -> list[str]:
+    """Which questions are in no score, and of how many; nothing where all could be read."""
+    if not faults:
+        return []
+    shown = ", ".join(quoted(fault.id) for fault in faults[:SHOWN])
+    more = f" and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return [
+        f"The scores are of {full.n} of {full.n + len(faults)} questions: {len(faults)} could not "
+        f"be read ({shown}{more}). The first one: {faults[0]}"
+    ]
 
 
 def about_flops(row: ResultRow, plugin: float, encoder: int) -> str:

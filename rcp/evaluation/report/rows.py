@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rcp.atomic_write import atomic
@@ -19,7 +19,8 @@ class ResultRow:
     the full model's. ``mean_tokens``: visual tokens, mean over decoder layers; ``entering_tokens``:
     those that enter the first layer. ``flops``: one prefill of the decoder, its head and the
     plug-in. ``kv_bytes``: cache allocated at the end of prefill. ``prefill_speedup``: the full
-    model's time over the method's. ``seeds``: how many; ``n``: questions.
+    model's time over the method's. ``seeds``: how many; ``n``: questions that were answered.
+    ``unreadable``: ids of those that could not be read, and so are in no score.
     """
 
     method: str
@@ -34,10 +35,16 @@ class ResultRow:
     prefill_speedup: float
     seeds: int
     n: int
+    unreadable: list[str] = field(default_factory=list)
 
 
 def pooled(
-    method: str, tallies: Sequence[Tally], full: Tally, plugin_flops: float, speedup: float
+    method: str,
+    tallies: Sequence[Tally],
+    full: Tally,
+    plugin_flops: float,
+    speedup: float,
+    unreadable: Sequence[str] = (),
 ) -> ResultRow:
     """The row of ``method``: one tally for each of its seeds."""
     accuracies = [tally.accuracy for tally in tallies]
@@ -59,6 +66,7 @@ def pooled(
         prefill_speedup=round(speedup, 3),
         seeds=len(tallies),
         n=tallies[0].samples,
+        unreadable=list(unreadable),
     )
 
 

@@ -15,6 +15,7 @@ from rcp.base_model.cost import DecoderSizes, kv_bytes, per_layer, prefill_flops
 from rcp.base_model.sizes import decoder_sizes
 from rcp.errors import UserError
 from rcp.plugin import Plugin, fitted
+from rcp.quoting import plain
 from rcp.refusals import refuse_below_one
 from rcp.training.estimate.memory import StepSizes, memory
 from rcp.training.estimate.teaching import GIGA, Steps, cache_line, kept_bytes
@@ -78,7 +79,7 @@ def on_meta(config: Namespace) -> tuple[nn.Module, Plugin]:
     except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"The configuration of the base '{base}' cannot be read "
-            f"({str(error).splitlines()[0]}). Give a folder with its config.json by --base."
+            f"({plain(error)}). Give a folder with its config.json by --base."
         ) from error
     backbone = backbone_for(model)
     spec = fitted(plugin_options(config).spec_for(backbone), model)

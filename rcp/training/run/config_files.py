@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import set_parsing_settings
 
 from rcp.errors import UserError
+from rcp.quoting import plain, quoted
 
 CONFIGS = Path("configs")
 PARTS = ("model", "data", "trainer")
@@ -63,7 +64,7 @@ def _check(path: Path) -> None:
         repeated = next(_repeated(content), None)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"The configuration '{path}' is not text ({error}). Give a YAML file."
+            f"The configuration '{path}' is not text ({plain(error)}). Give a YAML file."
         ) from error
     except RecursionError as error:
         raise UserError(
@@ -73,7 +74,7 @@ def _check(path: Path) -> None:
         return  # the parser of the command line says where it is wrong
     if repeated is not None:
         raise UserError(
-            f"The configuration '{path}' gives '{repeated.value}' a second time in line "
+            f"The configuration '{path}' gives {quoted(repeated.value)} a second time in line "
             f"{repeated.start_mark.line + 1}. Leave one of the two."
         )
 

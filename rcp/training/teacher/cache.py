@@ -16,12 +16,13 @@ from rcp.conversations import (
     Batch,
     ConversationCollator,
     ConversationDataset,
-    LoadedSample,
     Sample,
     on_device,
 )
-from rcp.conversations.unreadable import PassingOver
+from rcp.conversations.sample import ImageSource
+from rcp.conversations.unreadable import Filling, WithStandIns, read
 from rcp.errors import UserError
+from rcp.quoting import quoted
 from rcp.training.teacher.fingerprint import check_fingerprint
 from rcp.training.teacher.shards import Shards
 
@@ -48,8 +49,8 @@ class TeacherCache:
 
     Answer rows are kept of all layers, with their logits, so that one folder serves every choice
     of repair layers and losses. Samples of one file share the features of the images they share.
-    Raises ``UserError`` if ``folder`` was made with another ``fingerprint``, or if two samples
-    have one id.
+    Samples that training would pass over are not in it. Raises ``UserError`` if ``folder`` was made
+    with another ``fingerprint``.
     """
 
     def __init__(
@@ -57,13 +58,6 @@ class TeacherCache:
     ) -> None:
         self.samples = dataset.samples
         self.number = {sample.id: number for number, sample in enumerate(self.samples)}
-        if len(self.number) < len(self.samples):
-            twice = next(s.id for n, s in enumerate(self.samples) if self.number[s.id] != n)
-            raise UserError(
-                f"Sample id '{twice}' of '{dataset.path}' occurs more than once, so that it is "
-                "unclear what to remember under it. Make the ids unique, or set "
-                "model.teacher_cache to null."
-            )
         check_fingerprint(folder / FINGERPRINT, {**fingerprint, "layout": str(LAYOUT)})
         self.image_names = _image_names(self.samples)
         self.dataset = dataset
@@ -102,16 +96,16 @@ class TeacherCache:
             longest = self._numbers(shards[0])  # the last file alone may hold fewer samples
             for first in range(0, len(longest), batch_size):
                 numbers = self._numbers(shard)[first : first + batch_size]
-                items = self._readable(numbers)
-                if not items and not together:
+                mine = read(self.dataset, numbers, collate).batch
+                if mine is None and not together:
                     continue
-                batch = on_device(collate(items or [PassingOver(self.dataset)[0]]), device)
+                batch = on_device(mine or Filling(collate)([WithStandIns(self.dataset)[0]]), device)
                 features = None if encode is None else encode(batch["inputs"])
                 names = [] if encode is None else self._images_of(batch)
                 values = _per_image(features, len(names))
                 with given_images(model, features):
                     kept = {} if keep is None else keep(batch)
-                if not items:
+                if mine is None:
                     continue
                 found |= {name: value.clone() for name, value in zip(names, values)} | kept
                 if isinstance(values, Tensor):
@@ -161,12 +155,6 @@ class TeacherCache:
         padded = nn.utils.rnn.pad_sequence(found, batch_first=True)
         return padded.transpose(1, 2).to(batch["labels"].device)
 
-    def _readable(self, numbers: range) -> list[LoadedSample]:
-        """The samples that can be read: training passes the others over, too."""
-        found = PassingOver(self.dataset)
-        items = [(found[number], self.samples[number]) for number in numbers]
-        return [item for item, wanted in items if item.sample.id == wanted.id]
-
     def _images_of(self, batch: Batch) -> list[str]:
         """What the images of a batch are called in their files, in the order of the pixels."""
         return [name for sample in batch["ids"] for name in self.image_names[self.number[sample]]]
@@ -178,8 +166,8 @@ class TeacherCache:
         found = self.shards.read(self._shard(name), f"{what} {name}")
         if found is None:
             raise UserError(
-                f"The cache '{self.shards.folder}' lacks sample '{name}'. Remove that folder to "
-                "have it made again."
+                f"The cache '{self.shards.folder}' lacks sample {quoted(name)}. Remove that folder "
+                "to have it made again."
             )
         return found
 
@@ -195,7 +183,7 @@ def _image_names(samples: Sequence[Sample]) -> list[list[str]]:
     """
     names = []
     for start in range(0, len(samples), SHARD):
-        numbers: dict[tuple[Path, bool], int] = {}
+        numbers: dict[tuple[ImageSource, bool], int] = {}
         for sample in samples[start : start + SHARD]:
             shown = [(path, len(sample.images) == 1) for path in sample.images]
             names.append([f"image {numbers.setdefault(image, len(numbers))}" for image in shown])

@@ -13,7 +13,10 @@ from transformers import ProcessorMixin
 
 from rcp.atomic_write import atomic
 from rcp.conversations import ConversationDataset, Sample
+from rcp.conversations.rows import is_file
+from rcp.conversations.sample import ImageSource, Stored
 from rcp.errors import UserError
+from rcp.quoting import plain
 
 SAMPLED = 64
 """Values of each tensor that are looked at."""
@@ -47,7 +50,9 @@ def check_fingerprint(path: Path, mine: dict[str, str]) -> None:
     try:
         theirs = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"'{path}' is damaged ({error}). Remove the folder it lies in.") from error
+        raise UserError(
+            f"'{path}' is damaged ({plain(error)}). Remove the folder it lies in."
+        ) from error
     if not isinstance(theirs, dict):
         raise UserError(
             f"'{path}' is damaged: it is not a JSON object. Remove the folder it lies in."
@@ -83,13 +88,17 @@ def _of_processor(processor: Any) -> str:
 def _of_samples(samples: Sequence[Sample]) -> str:
     """Texts, and names and sizes of the image files; pixels are not read."""
     return _digest(
-        "\0".join([sample.id, sample.question, sample.answer, *map(_of_file, sample.images)])
+        "\0".join([sample.id, sample.question, sample.answer, *map(_of_image, sample.images)])
         for sample in samples
     )
 
 
-def _of_file(image: Path) -> str:
-    return f"{image.name} {image.stat().st_size}" if os.path.isfile(image) else image.name
+def _of_image(image: ImageSource) -> str:
+    if isinstance(image, bytes):
+        return hashlib.sha256(image).hexdigest()
+    if isinstance(image, Stored):
+        return f"{image.row}/{image.place}"
+    return f"{image.name} {image.stat().st_size}" if is_file(image) else image.name
 
 
 def _digest(parts: Any) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from rcp.atomic_write import atomic
 from rcp.errors import UserError
+from rcp.quoting import plain
 
 OPEN_FILES = 64
 
@@ -56,7 +57,8 @@ class Shards:
             return safe_open(str(path), framework="pt")
         except (SafetensorError, OSError) as error:
             raise UserError(
-                f"'{path}' cannot be read ({error}). Remove that file: the next run makes it again."
+                f"'{path}' cannot be read ({plain(error)}). Remove that file: the next run makes "
+                "it again."
             ) from error
 
     def _path(self, number: int) -> Path:
