@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import DynamicCache
 
 import rcp
 from tests.decoding import dropped, error, family, generated, plugin_for, prompt_ends
@@ -56,6 +57,16 @@ def test_caches_can_be_pickled(case):
         twin = pickle.loads(pickle.dumps(cache))
         logits = [case.model(input_ids=token, past_key_values=c).logits for c in (cache, twin)]
     assert torch.equal(*logits)
+
+
+@torch.no_grad()
+def test_a_cache_carries_a_plan_once_an_image_was_pruned_on_it(case):
+    with rcp.attach(case.model, plugin_for(case, rcp_spec())) as handle, handle.trace() as trace:
+        caches = [case.model(**case.inputs([Sample(3, images=n)])).past_key_values for n in (0, 1)]
+    assert torch.equal(rcp.plan_of(caches[1]).alive, trace.plan.alive)
+    for cache in (None, DynamicCache(), caches[0]):
+        with pytest.raises(rcp.UserError, match="carries no keep plan"):
+            rcp.plan_of(cache)
 
 
 @torch.no_grad()
