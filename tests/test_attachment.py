@@ -60,6 +60,20 @@ def test_caches_can_be_pickled(case):
 
 
 @torch.no_grad()
+def test_a_forward_that_failed_is_over(case):
+    """Else the decoder, called by itself, would go on with it."""
+    inputs, decoder = case.inputs([Sample(3)]), case.model.get_decoder()
+    embeds = case.model.get_input_embeddings()(inputs["input_ids"])
+    alone = decoder(inputs_embeds=embeds).last_hidden_state
+    with rcp.attach(case.model, plugin_for(case, rcp_spec())):
+        hook = case.model.lm_head.register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            case.model(**inputs)
+        hook.remove()
+        assert torch.equal(decoder(inputs_embeds=embeds).last_hidden_state, alone)
+
+
+@torch.no_grad()
 def test_a_cache_carries_a_plan_once_an_image_was_pruned_on_it(case):
     with rcp.attach(case.model, plugin_for(case, rcp_spec())) as handle, handle.trace() as trace:
         caches = [case.model(**case.inputs([Sample(3, images=n)])).past_key_values for n in (0, 1)]

@@ -40,6 +40,14 @@ def test_dropping_equals_masking_and_the_model_is_left_as_it_was(tiny_llava, inp
     assert hooks == [len(module._forward_hooks) for module in tiny_llava.modules()]
 
 
+def test_adapters_have_the_models_precision_to_drop_and_their_own_to_learn(tiny_llava):
+    plugin = plugin_with_lora(tiny_llava)
+    tiny_llava.to(torch.bfloat16)
+    for mode, dtype in (("soft", torch.float32), ("drop", torch.bfloat16)):
+        with rcp.attach(tiny_llava, plugin, mode):
+            assert {parameter.dtype for parameter in plugin.lora.parameters()} == {dtype}
+
+
 def test_the_teacher_runs_without_the_adapters(tiny_llava, inputs):
     plugin = plugin_with_lora(tiny_llava)
     own = tiny_llava(**inputs).logits[:, -1]
