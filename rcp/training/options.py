@@ -114,7 +114,7 @@ class OptimizerOptions:
         floor: share of the learning rate that is left at the last step of the cosine
         pruners: the pruners' learning rate as a multiple of it, end to end; 0 freezes them there,
             without noise or dropout, where a guide has taught them and only the repair has
-            still to learn
+            still to learn. While an online guide teaches, it counts for the others alone
     """
 
     learning_rate: float = 5e-5
