@@ -160,7 +160,7 @@ def test_refusal_names_the_reason(model_type):
     class Config:
         pass
 
-    class SomeModel:
+    class SomeModel(torch.nn.Module):
         config = Config()
 
     SomeModel.config.model_type = model_type
