@@ -34,6 +34,8 @@ EQUIVALENT: dict[str, str] = {
         "a cache with a past has all its layers",
     "rcp/attaching/forwards/forward.py: wanted = torch.tensor(counts, dtype=torch.long, "
     "device=device)  [without dtype=]": "integers become long by themselves",
+    "rcp/attaching/relay.py: return output  [returns None]":
+        "a hook that returns nothing leaves the output, whose field was set",
     "rcp/choosing/view.py: rotary: bool = True,  [False]":
         "a protocol's default is for readers; that of LayerAttention counts",
 }
