@@ -166,6 +166,15 @@ def test_of_a_batch_some_show_a_new_image_in_their_second_turn_and_some_do_not(c
             assert error(together[:, row], turns([row])[:, 0]) < TOLERANCE
 
 
+@torch.no_grad()
+def test_a_trace_is_of_the_last_forward(case):
+    plugin = plugin_for(case, rcp_spec((0, 2), (0.5, 0.2), ()))
+    with rcp.attach(case.model, plugin) as handle, handle.trace() as trace:
+        for sample in (Sample(3, images=2), Sample(4)):
+            case.model(**case.inputs([sample]))
+    assert len(trace.kept) == 2 and trace.kept[0].shape == trace.visual_valid.shape
+
+
 # -- replay --------------------------------------------------------------------------------------
 
 
