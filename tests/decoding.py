@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from rcp import Plugin, PluginSpec, attach
-from tests.families import FAMILIES, Case, Sample
+from tests.families import ENTRY_FAMILIES, FAMILIES, Case, Sample
 from tests.tiny import attention_spec, randomised, rcp_spec
 
 TOLERANCE = 1e-5
@@ -24,7 +24,7 @@ REFERENCES: dict[str, Callable[[], PluginSpec]] = {
 @cache
 def family(name: str) -> Case:
     """The case ``name``, built once a run, its model frozen as a teacher is."""
-    return frozen(FAMILIES[name]())
+    return frozen((FAMILIES | ENTRY_FAMILIES)[name]())
 
 
 def frozen(case: Case) -> Case:

@@ -12,7 +12,7 @@ from rcp.backbones import backbone_for
 from rcp.backbones.base import BACKBONES
 from rcp.backbones.refused import REFUSED
 from tests.decoding import REFERENCES, error, family, logits, plugin_for, prompt_ends
-from tests.families import FAMILIES, Case, Sample
+from tests.families import ENTRY_FAMILIES, FAMILIES, Case, Sample
 from tests.families.batches import BATCHES, batches_of, text_of
 from tests.tiny import attention_spec, rcp_spec
 
@@ -36,7 +36,7 @@ def parity(case: Case, spec, samples: tuple[Sample, ...], padding: str = "left")
 
 
 def test_every_family_has_a_case():
-    tried = {family(name).model.config.model_type for name in FAMILIES}
+    tried = {family(name).model.config.model_type for name in [*FAMILIES, *ENTRY_FAMILIES]}
     assert tried == {name for name in BACKBONES.names() if name in CONFIG_MAPPING}
 
 
@@ -45,7 +45,7 @@ def test_every_family_says_what_it_is(name):
     assert BACKBONES.get(name).title
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", [*FAMILIES, *ENTRY_FAMILIES])
 def test_a_family_that_says_it_takes_videos_is_tried_with_one(name):
     case = family(name)
     takes = "pixel_values_videos" in inspect.signature(case.model.forward).parameters

@@ -17,8 +17,8 @@ ATTRIBUTE = "rcp_state"
 
 @dataclass
 class Segment:
-    """Original columns cached by the layers under one stage: ``listed`` (B, K) long, ascending,
-    and behind them the run ``since``, which a generation appends to, one by one.
+    """Original columns cached by the layers under one stage: ``listed`` (B, K) long, fillers
+    first, and behind them the run ``since``, which a generation appends to, one by one.
 
     ``listed_valid`` (B, K) bool is False at filler columns, or None where there are none.
     """
@@ -183,10 +183,12 @@ def report_original_length(layer: Any, length: int, masks_fit: bool) -> None:
     """Let the pruned cache ``layer`` report ``length`` original columns.
 
     Models and ``generate`` compute positions, slices and mask sizes from the lengths of some
-    layers. With ``masks_fit`` all layers hold the same rows, and a mask that the model makes is
-    as wide as these, and as far behind as columns are gone. The correction is a subclass and sits
-    on the layer, so that it survives a deep copy.
+    layers; one that holds no keys has none. With ``masks_fit`` all layers hold the same rows, and a
+    mask that the model makes is as wide as these, and as far behind as columns are gone. The
+    correction is a subclass and sits on the layer, so that it survives a deep copy.
     """
+    if not hasattr(layer, "get_seq_length"):
+        return
     if not hasattr(layer, "removed_columns"):
         layer.__class__ = _pruned(type(layer))  # type: ignore[arg-type]
         layer.removed_columns = 0
@@ -208,6 +210,9 @@ def _pruned(kind: Any) -> type:
             return cached + self.removed_columns if cached else 0
 
         def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+            if self.masks_fit and self.is_sliding:
+                length, offset = super().get_mask_sizes(query_length)
+                return length, offset + self.removed_columns
             if self.masks_fit:
                 return super().get_seq_length() + query_length, self.removed_columns
             if not self.is_sliding:

@@ -5,6 +5,7 @@ from torch import nn
 from rcp.attaching.forwards.entry import entry_facts
 from rcp.attaching.hooks import Hook
 from rcp.backbones import Backbone, backbone_for
+from rcp.backbones.before_decoder import refuse_stages_inside
 from rcp.choosing.keep_plan import KeepPlan
 from rcp.errors import UserError
 from rcp.plugin import Plugin
@@ -22,7 +23,12 @@ def refuse_impossible(model: nn.Module, plugin: Plugin, mode: str, plan: KeepPla
     backbone = backbone_for(model)
     _refuse_prefixes(model, backbone)
     _refuse_second(backbone)
+    refuse_stages_inside(backbone, plugin.schedule.layers)
     _refuse_other_base(backbone, plugin)
+    if backbone.only_before:
+        _refuse_work_inside(backbone, mode)
+        if plan is None:
+            _refuse_missing_attention(backbone, plugin)
     if mode == "soft":
         _refuse_masks_of_training(backbone)
     if mode == "drop":
@@ -81,6 +87,36 @@ def _refuse_other_base(backbone: Backbone, plugin: Plugin) -> None:
         )
 
 
+def _refuse_work_inside(backbone: Backbone, mode: str) -> None:
+    """Where nothing inside the decoder can be masked, it can only be given a shorter prompt."""
+    name = type(backbone.model).__name__
+    if mode != "drop":
+        raise UserError(
+            f"{name} {backbone.only_before}, so that mode '{mode}', which works inside its "
+            f'decoder, has no meaning. Attach in "drop" mode: stages before the decoder are served.'
+        )
+    if backbone.attention not in ("sdpa", "eager"):
+        raise UserError(
+            f"{name} is given a shorter prompt, whose gaps in positions '{backbone.attention}' may "
+            f"take for borders between texts. Load the model with attn_implementation=\"sdpa\"."
+        )
+
+
+def _refuse_missing_attention(backbone: Backbone, plugin: Plugin) -> None:
+    """What the layers compute of a full prompt is not to be had, nor attention where is none."""
+    for layer in plugin.schedule.layers:
+        pruner, missing = plugin.pruner(layer), {"full_attention"}
+        if not backbone.attends(layer):
+            missing |= {"attention", "question_attention"}
+        if asked := sorted(pruner.needs & missing):
+            raise UserError(
+                f"The pruner '{pruner.name}' needs '{asked[0]}', which layer {layer} of "
+                f"{type(backbone.model).__name__} cannot give: the model {backbone.only_before}. "
+                f"Choose a method that looks at embeddings or at the vision tower: `python -m rcp "
+                f"pruners` lists what each needs."
+            )
+
+
 def _refuse_masks_of_training(backbone: Backbone) -> None:
     if backbone.attention not in ("sdpa", "eager"):
         raise UserError(
@@ -114,7 +150,8 @@ def _refuse_flash_windows(backbone: Backbone, plugin: Plugin) -> None:
 def _refuse_repacked_windows(backbone: Backbone, plugin: Plugin) -> None:
     """Gaps cannot be closed where something besides the rotary embedding counts places."""
     windows = [layer for layer, window in enumerate(backbone.windows) if window is not None]
-    if plugin.spec.position_policy == "repack" and windows:
+    counting_originals = windows and not backbone.only_before
+    if plugin.spec.position_policy == "repack" and counting_originals:
         raise UserError(
             f"position_policy 'repack' is impossible in {type(backbone.model).__name__}: the "
             f"sliding window of layer {windows[0]} counts places in the original prompt, so closed "

@@ -31,7 +31,8 @@ class Backbone:
     Modules are called, never their weights read: under ZeRO-3 a parameter is empty outside its
     own module's ``forward``. ``title``, ``limits`` and ``videos`` (whether it takes them) are what
     the table of families shows; ``untrainable`` why no plug-in can be trained on it, to follow the
-    model's name; ``bidirectional`` says that prompt rows may attend to later ones.
+    model's name; ``only_before``, likewise, why tokens can be dropped before its decoder alone;
+    ``bidirectional`` says that prompt rows may attend to later ones.
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -39,6 +40,7 @@ class Backbone:
     limits: ClassVar[str] = ""
     videos: ClassVar[bool] = False
     untrainable: ClassVar[str] = ""
+    only_before: ClassVar[str] = ""
     bidirectional: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:
@@ -88,7 +90,7 @@ class Backbone:
     def window(self, layer: int) -> int | None:
         """Sliding window of ``layer`` in tokens, None for full attention."""
         types = getattr(self.text_config, "layer_types", None)
-        if types is not None and types[layer] == "full_attention":
+        if types is not None and types[layer] != "sliding_attention":
             return None
         return getattr(self.text_config, "sliding_window", None)
 
@@ -161,6 +163,10 @@ class Backbone:
         Returns the arguments left and one (B, T, D) for each of the first layers' outputs.
         """
         return arguments, []
+
+    def attends(self, layer: int) -> bool:
+        """Whether ``layer`` has an attention, of which :meth:`qk` makes queries and keys."""
+        return hasattr(self.layers[layer], "self_attn")
 
     def blocks(self, layer: int) -> tuple[nn.Module, nn.Module]:
         """The two modules of ``layer`` whose outputs are added to the residual stream."""

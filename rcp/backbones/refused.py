@@ -9,10 +9,11 @@ _NO_ROTARY = (
     "has a decoder without rotary embedding, whose positions are part of its rows' embeddings"
 )
 _NOT_YET = "; stages before the decoder alone could serve it: not yet"
-_RECURRENT = (
+RUNNING_STATE = (
     "has decoder layers that carry a running state (linear attention or convolution), which "
-    f"dropped tokens have already entered{_NOT_YET}"
+    "dropped tokens have already entered"
 )
+_RECURRENT = f"{RUNNING_STATE}{_NOT_YET}"
 _SHARED_KEYS = "has layers that reuse the keys of an earlier layer, which may hold other tokens"
 _CHUNKED = f"attends within chunks of the prompt, whose borders dropping would move{_NOT_YET}"
 _INDEXED = (
@@ -67,8 +68,6 @@ REFUSED = {
     "pi0": "moves a robot: it writes no text",
     "pix2struct": _ENCODER_DECODER,
     "pp_formulanet": _ENCODER_DECODER,
-    "qwen3_5": _RECURRENT,
-    "qwen3_5_moe": _RECURRENT,
     "qwen4_exp": _RECURRENT,
     "t5gemma2": _ENCODER_DECODER,
     "udop": _ENCODER_DECODER,

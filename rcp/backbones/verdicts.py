@@ -8,13 +8,15 @@ import transformers
 from rcp.backbones.base import BACKBONES
 from rcp.backbones.refused import REFUSED
 
+BEFORE = "before the decoder"
 UNKNOWN = "came with a release that nobody has looked at yet"
 
 
 @dataclass(frozen=True)
 class Verdict:
     """``supports``: of "drop", "train" and "videos" what the type is tried with, none if it is
-    refused; ``title`` is then empty. ``note``: its limits, or the reason, to follow its name."""
+    refused; ``title`` is then empty. "before the decoder" stands for "drop" where nothing can be
+    dropped inside. ``note``: its limits, or the reason, to follow its name."""
 
     model_type: str
     title: str
@@ -34,9 +36,11 @@ def verdict(model_type: str) -> Verdict:
     if model_type not in BACKBONES.names():
         return Verdict(model_type, "", (), REFUSED.get(model_type, UNKNOWN))
     family = BACKBONES.get(model_type)
-    has = {"drop": True, "train": not family.untrainable, "videos": family.videos}
+    drops = BEFORE if family.only_before else "drop"
+    has = {drops: True, "train": not family.untrainable, "videos": family.videos}
     supports = tuple(name for name, there in has.items() if there)
-    notes = [family.limits] if family.limits else []
+    notes = [f"it {family.only_before}"] if family.only_before else []
+    notes += [family.limits] if family.limits else []
     if family.untrainable:
         notes.append(f"no training: it {family.untrainable}")
     return Verdict(model_type, family.title, supports, "; ".join(notes))
@@ -50,11 +54,8 @@ def verdicts() -> list[Verdict]:
 def as_markdown(found: Sequence[Verdict]) -> str:
     """The text of docs/backbones.md."""
     supported = [one for one in found if one.supports]
-    rows = [
-        f"| `{one.model_type}` | {one.title} | {_mark('train', one)} | {_mark('videos', one)} | "
-        f"{one.note} |"
-        for one in supported
-    ]
+    anywhere = [_row(one) for one in supported if BEFORE not in one.supports]
+    before = [_row(one) for one in supported if BEFORE in one.supports]
     reasons = [f"| `{one.model_type}` | {one.note} |" for one in found if not one.supports]
     return "\n".join([
         "# Model families",
@@ -64,7 +65,10 @@ def as_markdown(found: Sequence[Verdict]) -> str:
         f"{len(supported)} are supported and {len(reasons)} are not. Written by `{_COMMAND}`.",
         "",
         *_SUPPORTED,
-        *rows,
+        *anywhere,
+        "",
+        *_BEFORE,
+        *before,
         "",
         "## Not supported",
         "",
@@ -75,6 +79,7 @@ def as_markdown(found: Sequence[Verdict]) -> str:
     ])
 
 
+_HEADER = ["| `model_type` | models | train | videos | limits |", "|---|---|---|---|---|"]
 _COMMAND = "python -m rcp backbones --markdown"
 _SUPPORTED = [
     "## Supported",
@@ -85,9 +90,22 @@ _SUPPORTED = [
     "processors are not tried. *Train*: no where a processor leaves no answer to train on.",
     "*Videos*: tried with clips too; the others take images alone.",
     "",
-    "| `model_type` | models | train | videos | limits |",
-    "|---|---|---|---|---|",
+    *_HEADER,
 ]
+_BEFORE = [
+    "## Supported before the decoder",
+    "",
+    "One stage, at layer 0, in inference: nothing can be dropped inside these decoders, but they",
+    "can be given a shorter prompt. Tried likewise: the answer equals to 1e-5 what the decoder alone",
+    "computes of the rows left, at their own positions. A chunk or window counts these rows.",
+    "",
+    *_HEADER,
+]
+
+
+def _row(one: Verdict) -> str:
+    marks = f"{_mark('train', one)} | {_mark('videos', one)}"
+    return f"| `{one.model_type}` | {one.title} | {marks} | {one.note} |"
 
 
 def _mark(what: str, one: Verdict) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from rcp.backbones import backbone_for
+from rcp.backbones.before_decoder import refuse_stages_inside
 from rcp.base_model.identity import BaseIdentity
 from rcp.choosing.schedule import Schedule, schedule_for
 from rcp.choosing.view import LOOKS_BACK
@@ -78,6 +79,7 @@ class Plugin(nn.Module):
     def for_model(cls, spec: PluginSpec, model: nn.Module) -> "Plugin":
         """A fresh plug-in of ``model``'s sizes, bound to its identity, on its device, in fp32."""
         backbone = backbone_for(model)
+        refuse_stages_inside(backbone, [stage.layer for stage in spec.stages])
         spec = fitted(spec, model)
         plugin = cls(spec, backbone.hidden_size, len(backbone.layers))
         plugin.base = BaseIdentity.of(backbone)

@@ -39,9 +39,12 @@ class Columns:
 
     @classmethod
     def kept(cls, keep: Tensor, counts: list[int], everything: Tensor) -> "Columns":
-        """The columns in ``keep`` (B, T) bool, of which row b has ``counts[b]``."""
+        """The columns in ``keep`` (B, T) bool, of which row b has ``counts[b]``.
+
+        Fillers stand first, as padding on the left does: a running state begins behind them.
+        """
         index, real = columns_of(keep, max(counts))
-        order = index.argsort(1)
+        order = torch.where(real, index, -1).argsort(dim=1, stable=True)
         real_or_none = real.gather(1, order) if min(counts) < max(counts) else None
         return cls(everything, index.gather(1, order), real_or_none)
 

@@ -12,6 +12,7 @@ from rcp.attaching.forwards.forward import Arguments
 from rcp.attaching.generation_state import has_fixed_length
 from rcp.backbones import Backbone
 from rcp.backbones.base import Rope
+from rcp.errors import UserError
 from rcp.plugin import Plugin
 
 
@@ -29,6 +30,7 @@ class ShortPrompt(DropForward):
             arguments = arguments | {"position_ids": self._positions(arguments)}
             given = arguments | {"attention_mask": None}  # padding is known, the rest is causal
             hidden = self._begin_stage(0, 0, arguments["inputs_embeds"], given)
+            self._refuse_fillers_behind_a_state()
             arguments |= {"inputs_embeds": hidden, "position_ids": self._left(arguments)}
         else:
             self.segments[0] = self._segment(0)
@@ -41,6 +43,16 @@ class ShortPrompt(DropForward):
         hidden, positions = arguments["inputs_embeds"], arguments["position_ids"]
         axes = positions[-3:] if positions.dim() == 3 else positions
         return lambda: self.backbone.rope(hidden, axes)
+
+    def _refuse_fillers_behind_a_state(self) -> None:
+        """A state begins behind fillers that stand first; one that is there they would change."""
+        if self.past is None or self.inputs.rows.real is None or not self.backbone.only_before:
+            return
+        raise UserError(
+            f"{type(self.backbone.model).__name__} cannot pass over padding on a filled cache, and "
+            f"{self.survivors.counts[0]} visual tokens would be kept of the samples of this later "
+            f"turn, whose texts or images differ in length. Continue each of them by itself."
+        )
 
     def _positions(self, arguments: Arguments) -> Tensor:
         """Positions (B or 1, T), or (axes, B, T), which a decoder would count by its cache."""
@@ -67,16 +79,18 @@ class ShortPrompt(DropForward):
         keys, rows = self.segments[0], self.inputs.rows
         if keys is None:
             return None
-        if not self.padded and keys.listed_valid is None:
+        whole = not self.padded and keys.listed_valid is None
+        if whole and self.past is None:
             # before any cache, gaps in positions alone would be taken for document borders
-            new = self.past is None and rows.index is not None
-            return torch.ones_like(rows.current) if new else None
+            return None if rows.index is None else torch.ones_like(rows.current)
+        if whole and not self.backbone.only_before:
+            return None
         columns, valid = keys.columns, keys.valid
         if self.padding is not None:
             padding = self.padding.bool().gather(1, columns)
             valid = padding if valid is None else padding & valid
-        if valid is None:
-            return None
+        if valid is None:  # chunks are counted from the first column that a mask calls real
+            valid = torch.ones_like(columns, dtype=torch.bool)
         gone = self.past_length - (columns.shape[1] - rows.count)
         fixed = has_fixed_length(self.cache)
         return valid.long() if fixed else functional.pad(valid, (gone, 0)).long()
