@@ -12,13 +12,14 @@ from rcp import Plugin, PluginSpec, RepairSpec, StageSpec, UserError, attach
 from rcp.backbones import backbone_for
 from rcp.backbones.base import BACKBONES
 from tests.decoding import TOKEN_TYPES, dropped, error, family, generated, plugin_for, prompt_ends
-from tests.families import ENTRY_FAMILIES, Case, Sample
+from tests.families import ENTRY_FAMILIES, Case, Sample, upstream
 from tests.families.batches import BATCHES, batches_of
 
 TOLERANCE = 1e-5
 EFFECT = 1e-2
 ENTRY = PluginSpec([StageSpec(0, 0.4, "divprune")])
 REPAIRED = PluginSpec([StageSpec(0, 0.4, "divprune")], RepairSpec([2, 4]))
+MASK = "attention_mask"
 BY_ROW = ("inputs_embeds", "per_layer_inputs")
 OF_ALL = pytest.mark.parametrize("name", ENTRY_FAMILIES)
 
@@ -33,7 +34,7 @@ def extended(inputs: dict[str, Tensor], tokens: Tensor) -> dict[str, Tensor]:
 def decoder_inputs(case: Case, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
     """What the decoder is given by the model without a plug-in."""
     seen: list[dict] = []
-    decoder = case.model.get_decoder()
+    decoder = backbone_for(case.model).decoder
     hook = decoder.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(kwargs), with_kwargs=True
     )
@@ -51,7 +52,7 @@ def on_rows(case: Case, inputs: dict[str, Tensor], kept: Tensor) -> Tensor:
     positions = given.get("position_ids")
     positions = rows[None] if positions is None else positions[..., rows]
     by_row = {name: given[name][:, rows] for name in BY_ROW if given.get(name) is not None}
-    hidden = case.model.get_decoder()(
+    hidden = backbone_for(case.model).decoder(
         **by_row,
         position_ids=positions,
         attention_mask=torch.ones(1, len(rows), dtype=torch.long),
@@ -135,6 +136,10 @@ def test_beams_take_their_states_with_them(name):
     plugin, samples = plugin_for(case, ENTRY), (Sample(3, images=2),)
     inputs = case.inputs(samples)
     two = {"num_beams": 2, "num_return_sequences": 2, "output_scores": True}
+    if name in upstream.IMAGES_OF_BEAMS:
+        with pytest.raises(ValueError, match="Image features and image tokens do not match"):
+            generated(case, inputs, **two)
+        return
     output = dropped(case, plugin, inputs, steps=3, **two)
     tokens = output.sequences[:, inputs["input_ids"].shape[1] :]
     with attach(case.model, plugin), torch.no_grad():
@@ -228,8 +233,7 @@ def test_queries_and_keys_are_those_of_eager_attention(name):
     seen: dict[int, Tensor] = {}
     attending = [at for at in range(len(backbone.layers)) if backbone.attends(at)]
     for at in attending:
-        block = backbone.blocks(at)[0]
-        block.register_forward_pre_hook(
+        backbone.layers[at].self_attn.register_forward_pre_hook(
             lambda _, args, kwargs, at=at: seen.update({at: kwargs["hidden_states"]}),
             with_kwargs=True,
         )
@@ -238,13 +242,64 @@ def test_queries_and_keys_are_those_of_eager_attention(name):
         if positions is None:
             positions = torch.arange(inputs["input_ids"].shape[1])[None]
         attentions = model(**inputs, output_attentions=True, use_cache=False).attentions
-        for at, given in zip(attending, attentions, strict=True):
+        for at, given in zip(attending, attentions if attending else (), strict=True):
             hidden = seen[at]
             rope = backbone.rope(hidden, positions[-3:] if positions.dim() == 3 else positions)
             query, key = backbone.qk(at, hidden, hidden, rope, rope)
             scores = backbone.attention_logits(at, query, key)
             scores = scores.masked_fill(given == 0, -torch.inf)  # causal, or of another chunk
             assert (scores.softmax(-1) - given).abs().max() < 1e-6, f"layer {at}"
+
+
+@pytest.mark.parametrize("name", ["lfm2_vl", "llama4"])
+def test_a_later_turn_with_an_image_goes_on_alone(name):
+    """One by one it is what the decoder makes of all rows left; in a batch what fills the gaps
+    would enter the state, and is refused."""
+    case = family(name)
+    plugin = plugin_for(case, ENTRY)
+    first, second = case.inputs((Sample(3),)), case.inputs((Sample(4, question=3),))
+    both = {
+        key: torch.cat([first[key], second[key]], 1 if key in ("input_ids", MASK) else 0)
+        for key in first
+    }
+    with attach(case.model, plugin), torch.no_grad():
+        cache = case.model(**first, use_cache=True).past_key_values
+        turn = second | {MASK: both[MASK], "past_key_values": cache}
+        found = case.model(**turn).logits[0, -1]
+        alive = rcp.plan_of(cache).alive[0, 0]
+    assert alive.shape == both["input_ids"].shape[1:] and not alive.all()
+    assert error(found, on_rows(case, both, alive)[-1]) < TOLERANCE
+    ragged = case.inputs((Sample(3), Sample(4, images=0)))
+    with attach(case.model, plugin), torch.no_grad():
+        cache = case.model(**ragged, use_cache=True).past_key_values
+        mask = torch.cat([ragged[MASK]] * 2, 1)
+        with pytest.raises(UserError, match="padding on a filled cache.*each of them by itself"):
+            case.model(**ragged | {MASK: mask, "past_key_values": cache})
+
+
+@pytest.mark.parametrize("name", ["llama4"])
+def test_a_chunk_counts_the_rows_that_are_left(name):
+    """The second image begins a chunk of its own, or shares one with the question: where fewer
+    rows are kept, the first layer's keys reach further back."""
+    case = family(name)
+    inputs = case.inputs((Sample(3, images=2),))
+    size = case.model.config.text_config.attention_chunk_size
+    seen = []
+    layer = backbone_for(case.model).layers[0]
+    hook = layer.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(kwargs["attention_mask"]), with_kwargs=True
+    )
+    with attach(case.model, plugin_for(case, ENTRY)), torch.no_grad():
+        cache = case.model(**inputs, use_cache=True).past_key_values
+        alive = rcp.plan_of(cache).alive[0, 0]
+        mask = torch.ones(1, len(alive) + 1).long()
+        case.model(input_ids=torch.tensor([[17]]), attention_mask=mask, past_key_values=cache)
+    hook.remove()
+    rows = torch.arange(int(alive.sum()))
+    allowed = (rows[:, None] >= rows) & (rows[:, None] // size == rows // size)
+    assert torch.equal(seen[0][0, 0].bool(), allowed)
+    kept = len(rows)  # the new token stands behind these, and sees what its chunk has of them
+    assert seen[1][0, 0, 0].sum() == kept % size + 1
 
 
 @OF_ALL

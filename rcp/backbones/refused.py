@@ -15,7 +15,6 @@ RUNNING_STATE = (
 )
 _RECURRENT = f"{RUNNING_STATE}{_NOT_YET}"
 _SHARED_KEYS = "has layers that reuse the keys of an earlier layer, which may hold other tokens"
-_CHUNKED = f"attends within chunks of the prompt, whose borders dropping would move{_NOT_YET}"
 _INDEXED = (
     "has layers that choose their keys by an index of their own, whose cached rows would have to "
     f"be dropped as well{_NOT_YET}"
@@ -52,9 +51,6 @@ REFUSED = {
     "kimi_k25": _LATENT,
     "kosmos-2": _NO_ROTARY,
     "kosmos-2.5": _NO_ROTARY,
-    "lfm2_vl": _RECURRENT,
-    "lfm3_vl": _RECURRENT,
-    "llama4": _CHUNKED,
     "minicpm_ocr": _RECURRENT,
     "minicpmv4_6": _RECURRENT,
     "minicpmv4_7": _RECURRENT,

@@ -96,8 +96,8 @@ _BEFORE = [
     "## Supported before the decoder",
     "",
     "One stage, at layer 0, in inference: nothing can be dropped inside these decoders, but they",
-    "can be given a shorter prompt. Tried likewise: the answer equals to 1e-5 what the decoder alone",
-    "computes of the rows left, at their own positions. A chunk or window counts these rows.",
+    "can be given a shorter prompt. Tried likewise: the answer equals to 1e-5 what the decoder",
+    "alone computes of the rows left, at their own positions. A chunk or window counts these rows.",
     "",
     *_HEADER,
 ]

@@ -21,8 +21,8 @@ def values_of_before(
     the known ones are: a vocabulary that has grown since still holds them.
     """
     decoder: Any = backbone.decoder
-    norms = {"first norm": backbone.norm(0), "final norm": decoder.norm}
-    found = {name: norms[name].weight.flatten()[:NORM] for name in norms.keys() & known.keys()}
+    norms = {"first norm": lambda: backbone.norm(0), "final norm": lambda: decoder.norm}
+    found = {name: norms[name]().weight.flatten()[:NORM] for name in norms.keys() & known.keys()}
     if "embedding" in known:
         table = backbone.model.get_input_embeddings().weight[:, :ROW]
         rows = torch.tensor(known["embedding"], device=table.device)

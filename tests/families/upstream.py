@@ -13,6 +13,9 @@ _MROPE = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "glm4v")
 BEAMS = ("llava-llama",) if RELEASE < (5, 19) else ()
 """Cases whose beam search with a cache differs from the one without."""
 
+IMAGES_OF_BEAMS = ("llama4",)
+"""Cases whose beam search does not repeat an image for each beam: ValueError, on 5.23."""
+
 DRAFTS = ("gemma3-window",) if RELEASE < (5, 23) else ()
 """Cases whose sliding windows fail under a draft model: RuntimeError, sizes of the mask. Of the
 releases in between, 5.18 to 5.22, none was tried."""

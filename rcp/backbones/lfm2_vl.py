@@ -1,0 +1,41 @@
+"""LFM2-VL and LFM3-VL: short convolutions, and full or sliding attention now and then."""
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from rcp.backbones.before_decoder import BeforeDecoder
+from rcp.backbones.places import Places, unplaced
+from rcp.backbones.refused import RUNNING_STATE
+
+
+class Lfm2VL(BeforeDecoder):
+    model_types: ClassVar[tuple[str, ...]] = ("lfm2_vl",)
+    title = "LFM2-VL"
+    only_before = RUNNING_STATE
+    limits = (
+        "its visual tokens have no place: nothing in the prompt tells an image's width; on a "
+        "filled cache no padding is passed over, as without a plug-in"
+    )
+
+    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
+        return unplaced(image)
+
+    def norm(self, layer: int) -> Any:
+        decoder_layer: Any = self.layers[layer]
+        return decoder_layer.operator_norm
+
+    def _heads(self, attention: Any, which: str, rows: Tensor) -> Tensor:
+        projected = getattr(attention, f"{which}_proj")(rows)
+        norm = getattr(attention, f"{which}_layernorm")
+        return norm(projected.unflatten(-1, (-1, attention.head_dim))).transpose(1, 2)
+
+
+class Lfm3VL(Lfm2VL):
+    model_types = ("lfm3_vl",)
+    title = "LFM3-VL"
+    videos = True
+
+    def attends(self, layer: int) -> bool:
+        """Each kind of layer has a rotary embedding of its own, and the first ones need none."""
+        return False
