@@ -9,8 +9,9 @@ from torch import Tensor
 
 import rcp
 from rcp import Plugin, PluginSpec, RepairSpec, StageSpec, UserError, attach
-from rcp.backbones import backbone_for
+from rcp.backbones import backbone_for, refuse_untrainable
 from rcp.backbones.base import BACKBONES
+from rcp.base_model.sizes import decoder_sizes
 from tests.decoding import TOKEN_TYPES, dropped, error, family, generated, plugin_for, prompt_ends
 from tests.families import ENTRY_FAMILIES, Case, Sample, upstream
 from tests.families.batches import BATCHES, batches_of
@@ -58,7 +59,9 @@ def on_rows(case: Case, inputs: dict[str, Tensor], kept: Tensor) -> Tensor:
         attention_mask=torch.ones(1, len(rows), dtype=torch.long),
         use_cache=False,
     ).last_hidden_state
-    return case.model.get_output_embeddings()(hidden)[0]
+    logits = case.model.get_output_embeddings()(hidden)[0]
+    cap = getattr(case.model.config.get_text_config(), "final_logit_softcapping", None)
+    return logits if cap is None else (logits / cap).tanh() * cap
 
 
 def expected(
@@ -153,6 +156,9 @@ def test_beams_take_their_states_with_them(name):
 @OF_ALL
 def test_repair_acts_in_decoding_as_without_a_cache(name):
     case = family(name)
+    if not backbone_for(case.model).repairable:
+        refused(case, REPAIRED, "drop", r"repair at layers \[2, 4\].*without repair")
+        return
     plugin, samples = plugin_for(case, REPAIRED), BATCHES["ragged"]
     inputs = case.inputs(samples)
     output = dropped(case, plugin, inputs)
@@ -307,6 +313,19 @@ def test_flash_attention_is_refused(name, monkeypatch):
     case = family(name)
     monkeypatch.setattr(type(backbone_for(case.model)), "attention", "flash_attention_2")
     refused(case, ENTRY, "drop", "'flash_attention_2'.*attn_implementation=\"sdpa\"")
+
+
+@OF_ALL
+def test_what_it_costs_is_not_guessed_at(name):
+    with pytest.raises(UserError, match="what such layers cost is not known.*by rcp.attach"):
+        decoder_sizes(backbone_for(family(name).model))
+
+
+@OF_ALL
+def test_what_cannot_be_trained_is_attached(name):
+    model_type = family(name).model.config.model_type
+    with pytest.raises(UserError, match="MyModel: it loses .*need no training.*by rcp.attach"):
+        refuse_untrainable(model_type, "MyModel")
 
 
 def test_the_reason_is_of_these_families_alone():

@@ -32,7 +32,9 @@ class Backbone:
     own module's ``forward``. ``title``, ``limits`` and ``videos`` (whether it takes them) are what
     the table of families shows; ``untrainable`` why no plug-in can be trained on it, to follow the
     model's name; ``only_before``, likewise, why tokens can be dropped before its decoder alone;
-    ``bidirectional`` says that prompt rows may attend to later ones.
+    ``bidirectional`` says that prompt rows may attend to later ones; ``repairable`` that a layer's
+    output is one (B, T, D), to which repair can add; ``by_row`` names what the decoder is given
+    beside embeddings that has a row for each token, (B, T, ...).
     """
 
     model_types: ClassVar[tuple[str, ...]] = ()
@@ -42,6 +44,8 @@ class Backbone:
     untrainable: ClassVar[str] = ""
     only_before: ClassVar[str] = ""
     bidirectional: ClassVar[bool] = False
+    repairable: ClassVar[bool] = True
+    by_row: ClassVar[tuple[str, ...]] = ()
 
     def __init_subclass__(cls) -> None:
         for model_type in cls.model_types:
@@ -288,9 +292,11 @@ def refuse_family(model_type: Any, name: str) -> None:
 def refuse_untrainable(model_type: Any, name: str) -> None:
     """Likewise unless plug-ins can be trained on it, too."""
     refuse_family(model_type, name)
-    if reason := BACKBONES.get(model_type).untrainable:
+    family = BACKBONES.get(model_type)
+    if reason := family.untrainable:
+        by = "rcp.attach" if family.only_before else "evaluate.py --pruner"
         others = [other for other in BACKBONES.names() if not BACKBONES.get(other).untrainable]
         raise UserError(
             f"No plug-in can be trained on {name}: it {reason}. Methods that need no training work "
-            f"on it, by evaluate.py --pruner. Families to train on: {', '.join(others)}."
+            f"on it, by {by}. Families to train on: {', '.join(others)}."
         )

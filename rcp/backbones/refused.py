@@ -14,7 +14,6 @@ RUNNING_STATE = (
     "dropped tokens have already entered"
 )
 _RECURRENT = f"{RUNNING_STATE}{_NOT_YET}"
-_SHARED_KEYS = "has layers that reuse the keys of an earlier layer, which may hold other tokens"
 _INDEXED = (
     "has layers that choose their keys by an index of their own, whose cached rows would have to "
     f"be dropped as well{_NOT_YET}"
@@ -37,7 +36,6 @@ REFUSED = {
     "evolla": "reads proteins, and by cross-attention",
     "florence2": _ENCODER_DECODER,
     "fuyu": "makes queries and keys by one projection, which a stage cannot take apart: not yet",
-    "gemma3n": f"{_SHARED_KEYS}, and hidden states of its own shape{_NOT_YET}",
     "git": f"{_NO_ROTARY}; image rows stand before the prompt and under no token of it",
     "glm5_next": _RECURRENT,
     "granite4_vision": "adds its visual tokens between the layers, to rows that are empty before: "

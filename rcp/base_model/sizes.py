@@ -5,6 +5,7 @@ from typing import Any
 
 from rcp.backbones import Backbone
 from rcp.base_model.cost import AttentionSizes, DecoderSizes
+from rcp.errors import UserError
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
 
@@ -13,8 +14,14 @@ def decoder_sizes(backbone: Backbone) -> DecoderSizes:
     """Read off the text configuration, and off a layer where configurations differ or keep silent.
 
     Layers may differ in their windows, attentions and MLPs; those with experts are taken to be
-    alike.
+    alike. Raises ``UserError`` for layers that the cost model does not know.
     """
+    if backbone.only_before:
+        raise UserError(
+            f"{type(backbone.model).__name__} {backbone.only_before}, and what such layers cost is "
+            f"not known: it can be pruned, by rcp.attach, and not be evaluated yet. Choose a model "
+            f"of another family to measure costs."
+        )
     config: Any = backbone.text_config
     attentions = tuple(_attention(backbone.blocks(at)[0]) for at in range(len(backbone.layers)))
     first = attentions[0]

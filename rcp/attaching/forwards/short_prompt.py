@@ -32,6 +32,10 @@ class ShortPrompt(DropForward):
             hidden = self._begin_stage(0, 0, arguments["inputs_embeds"], given)
             self._refuse_fillers_behind_a_state()
             arguments |= {"inputs_embeds": hidden, "position_ids": self._left(arguments)}
+            arguments |= {
+                name: self.inputs.rows.take(arguments[name])
+                for name in self.backbone.by_row if arguments.get(name) is not None
+            }
         else:
             self.segments[0] = self._segment(0)
             if has_fixed_length(self.cache):
