@@ -9,9 +9,7 @@ from rcp.backbones.qwen_vl import MRope
 from rcp.backbones.refused import RUNNING_STATE
 
 
-class Qwen3_5(BeforeDecoder, MRope):
-    model_types = ("qwen3_5", "qwen3_5_moe")
-    title = "Qwen3.5"
+class Qwen3_5Decoder(BeforeDecoder):
     only_before = RUNNING_STATE
 
     def _heads(self, attention: Any, which: str, rows: Tensor) -> Tensor:
@@ -20,3 +18,8 @@ class Qwen3_5(BeforeDecoder, MRope):
             return super()._heads(attention, which, rows)
         projected = attention.q_proj(rows).unflatten(-1, (-1, 2 * attention.head_dim))
         return attention.q_norm(projected[..., : attention.head_dim]).transpose(1, 2)
+
+
+class Qwen3_5(Qwen3_5Decoder, MRope):
+    model_types = ("qwen3_5", "qwen3_5_moe")
+    title = "Qwen3.5"
