@@ -9,6 +9,7 @@ from torch import Tensor
 
 import rcp
 from rcp import Plugin, PluginSpec, RepairSpec, StageSpec, UserError, attach
+from rcp.attaching.forwards.repacking import closed
 from rcp.backbones import backbone_for, refuse_untrainable
 from rcp.backbones.base import BACKBONES
 from rcp.base_model.sizes import decoder_sizes
@@ -19,6 +20,7 @@ from tests.families.batches import BATCHES, batches_of
 TOLERANCE = 1e-5
 EFFECT = 1e-2
 ENTRY = PluginSpec([StageSpec(0, 0.4, "divprune")])
+REPACKED = PluginSpec([StageSpec(0, 0.4, "divprune")], position_policy="repack")
 REPAIRED = PluginSpec([StageSpec(0, 0.4, "divprune")], RepairSpec([2, 4]))
 MASK = "attention_mask"
 BY_ROW = ("inputs_embeds", "per_layer_inputs")
@@ -46,12 +48,20 @@ def decoder_inputs(case: Case, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def on_rows(case: Case, inputs: dict[str, Tensor], kept: Tensor) -> Tensor:
+def on_rows(
+    case: Case, inputs: dict[str, Tensor], kept: Tensor, repack: bool = False
+) -> Tensor:
     """Logits (K, V) of the decoder alone on the columns ``kept`` (T,) bool of one sample, which
-    stand at their own positions."""
+    stand at their own positions, or with gaps closed."""
     given, rows = decoder_inputs(case, inputs), kept.nonzero()[:, 0]
     positions = given.get("position_ids")
-    positions = rows[None] if positions is None else positions[..., rows]
+    if positions is None:
+        positions = torch.arange(len(kept))[None]
+    if repack:
+        axes = positions if positions.dim() == 3 else positions[None]
+        axes, _ = closed(axes, torch.ones_like(kept)[None], kept[None])
+        positions = axes if positions.dim() == 3 else axes[0]
+    positions = positions[..., rows]
     by_row = {name: given[name][:, rows] for name in BY_ROW if given.get(name) is not None}
     hidden = backbone_for(case.model).decoder(
         **by_row,
@@ -151,6 +161,41 @@ def test_beams_take_their_states_with_them(name):
     logits = torch.stack(each).log_softmax(-1)
     wanted = logits.gather(-1, tokens[..., None])[..., 0].sum(1) / tokens.shape[1]
     assert error(output.sequences_scores, wanted) < TOLERANCE
+
+
+@OF_ALL
+def test_gaps_are_closed_where_that_is_the_policy(name):
+    case, samples = family(name), (Sample(3, images=2),)
+    inputs = case.inputs(samples)
+    with attach(case.model, plugin_for(case, REPACKED)):
+        output = generated(case, inputs)
+    tokens = output.sequences[:, inputs["input_ids"].shape[1] :]
+    alive = rcp.plan_of(output.past_key_values).alive[0, 0]
+    kept = torch.cat([alive, torch.ones(tokens.shape[1], dtype=torch.bool)])
+    wanted = on_rows(case, extended(inputs, tokens), kept, repack=True)[-tokens.shape[1] - 1 : -1]
+    assert error(torch.stack(output.logits)[:, 0], wanted) < TOLERANCE
+
+
+@OF_ALL
+def test_a_static_cache_answers_like_a_growing_one(name):
+    case = family(name)
+    plugin, inputs = plugin_for(case, ENTRY), case.inputs(BATCHES["ragged"])
+    growing = dropped(case, plugin, inputs)
+    fixed = dropped(case, plugin, inputs, cache_implementation="static")
+    assert error(torch.stack(fixed.logits), torch.stack(growing.logits)) < TOLERANCE
+
+
+@OF_ALL
+def test_drafts_are_taken_back_where_the_model_can(name):
+    case = family(name)
+    plugin, inputs = plugin_for(case, ENTRY), case.inputs((Sample(3, images=2),))
+    look_up = {"prompt_lookup_num_tokens": 2}
+    if case.model._is_stateful:
+        with pytest.raises(ValueError, match="not supported with stateful models"):
+            dropped(case, plugin, inputs, **look_up)
+        return
+    plain = dropped(case, plugin, inputs, steps=8).sequences
+    assert torch.equal(dropped(case, plugin, inputs, steps=8, **look_up).sequences, plain)
 
 
 @OF_ALL

@@ -1,5 +1,7 @@
 """Position policy "repack": what goes before the decoder leaves no gap in positions. [ours]"""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -49,6 +51,7 @@ class Repacking:
         self.backbone = backbone
         self.shift = shift
         self._positions: Tensor | None = None
+        self._make_rope: Callable[[], Rope] | None = None
         self._rope: Rope | None = None
 
     def enter(self, arguments: dict[str, Any], start: int) -> dict[str, Any]:
@@ -77,7 +80,9 @@ class Repacking:
             self._positions = torch.cat([positions[:-3].to(axes), axes])
         else:
             self._positions = axes[0]
-        self._rope = self.backbone.rope(hidden, axes if positions.dim() == 3 else axes[0])
+        turned = axes if positions.dim() == 3 else axes[0]
+        # when it is asked for: some decoders have no single one, and need none to be given
+        self._make_rope = partial(self.backbone.rope, hidden, turned)
 
     @property
     def positions(self) -> Tensor:
@@ -87,4 +92,6 @@ class Repacking:
 
     def rope(self, handed: Rope) -> Rope:
         """(cos, sin) of all rows, given what the model ``handed`` to a layer."""
+        if self._rope is None and self._make_rope is not None:
+            self._rope = self._make_rope()
         return handed if self._rope is None else self._rope
