@@ -6,6 +6,8 @@ from typing import ClassVar
 from rcp.backbones.base import Backbone
 from rcp.errors import UserError
 
+NO_PADDING_LATER = "on a filled cache no padding is passed over, as without a plug-in"
+
 
 class BeforeDecoder(Backbone):
     """A family whose decoder can be given a shorter prompt, and cannot lose rows on the way.

@@ -4,22 +4,16 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from rcp.backbones.before_decoder import BeforeDecoder
-from rcp.backbones.places import Places, unplaced
+from rcp.backbones.before_decoder import NO_PADDING_LATER, BeforeDecoder
 from rcp.backbones.refused import RUNNING_STATE
+from rcp.backbones.unplaced import NO_WIDTH, Unplaced
 
 
-class Lfm2VL(BeforeDecoder):
+class Lfm2VL(BeforeDecoder, Unplaced):
     model_types: ClassVar[tuple[str, ...]] = ("lfm2_vl",)
     title = "LFM2-VL"
     only_before = RUNNING_STATE
-    limits = (
-        "its visual tokens have no place: nothing in the prompt tells an image's width; on a "
-        "filled cache no padding is passed over, as without a plug-in"
-    )
-
-    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
-        return unplaced(image)
+    limits = f"{NO_WIDTH}; {NO_PADDING_LATER}"
 
     def norm(self, layer: int) -> Any:
         decoder_layer: Any = self.layers[layer]
