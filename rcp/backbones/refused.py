@@ -49,7 +49,6 @@ REFUSED = {
     "kimi_k25": _LATENT,
     "kosmos-2": _NO_ROTARY,
     "kosmos-2.5": _NO_ROTARY,
-    "minicpmv4_7": _RECURRENT,
     "minimax_m3_vl": _INDEXED,
     "mistral4": "reads text alone: there is no image in its prompt",
     "mistral_large4": _INDEXED,
