@@ -196,10 +196,11 @@ def test_the_frozen_base_is_in_no_checkpoint(variant: str, strategy: str, runs: 
     for checkpoint in ("last.ckpt", "best.ckpt"):
         if (run / checkpoint).exists():
             trained = sum(value.numel() for value in weights(run).values())
-            # weights twice, and two moments, in shards of fp32; the files' own part is not small
+            # weights twice, and two moments, in shards of fp32; the files' own part is not small,
+            # as the description of the base is in each, but the base would be four bytes a weight
             files = [file for file in (run / checkpoint).rglob("*.pt")]
             size = sum(file.stat().st_size for file in files)
-            assert files and size - 4 * 4 * trained < 2 * base
+            assert files and size - 4 * 4 * trained < 3 * base
 
 
 def test_a_plugin_is_exported_from_stage_3(runs: Runs, tmp_path: Path):
