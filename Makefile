@@ -30,12 +30,15 @@ quickstart: $(READY) data
 	$(BIN)/python evaluate.py --plugin $(RUN)/plugin --data runs/data/test --limit 300 \
 		--output $(RUN)/rows.json
 
+# Two files of tests at a time, each on a core of its own.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
+
 test: $(READY)
-	$(BIN)/python -m pytest -q
+	$(TESTS)
 
 # The slow ones too: every method on every family, compilation, training to the end.
 test-all: $(READY)
-	$(BIN)/python -m pytest -q -m "not gpu"
+	$(TESTS) -m "not gpu"
 
 # Would the tests notice? Errors put into the package one by one; goes on where it was stopped.
 # Some rooms only: make mutate ROOMS="rcp/repair rcp/folder"
