@@ -93,6 +93,8 @@ def in_child(work: Callable[[], None]) -> int:
         # a forked process has lost its parent's pool of threads, and how many it makes do with,
         # which decides the order of sums, depends on when it was forked
         torch.set_num_threads(1)
+        # and what a shell starts in its background is born deaf to an interrupt
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             work()
             status = 0
