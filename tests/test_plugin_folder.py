@@ -188,7 +188,7 @@ def test_a_folder_that_names_no_base_cannot_bring_it(saved, base: str):
     change_description(saved, lambda d: d["base"].update(name_or_path=""))
     if base == "none":
         change_description(saved, lambda d: d.update(base=None))
-    with pytest.raises(rcp.UserError, match="does not name its base model. Load the model yourse"):
+    with pytest.raises(rcp.UserError, match="does not name its base model. Name it, as in"):
         rcp.load(saved)
 
 

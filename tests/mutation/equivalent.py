@@ -11,12 +11,8 @@ EQUIVALENT: dict[str, str] = {
         "a whole number is what is left of a positive one without its fraction",
     "rcp/choosing/schedule.py: spans = Schedule(layers, (0.0,) * len(layers), num_layers).spans"
     "  # refuses impossible layers  [0.0 + 1]": "spans are of layers alone",
-    "rcp/choosing/tokens.py: sizes = torch.zeros(len(run), columns.shape[1] + 1, "
-    "dtype=torch.long, device=run.device)  [1 + 1] #2": "one more count that nothing reads",
     "rcp/choosing/tokens.py: grid=none[..., None].expand(-1, -1, 2).float(),  [1 - 1] #2":
         "a continuation has no slot, so that none of none is none",
-    "rcp/choosing/tokens.py: height = torch.div(size, width, rounding_mode=\"floor\")"
-    "  [without rounding_mode=]": "a width divides its size",
     "rcp/attaching/forwards/drop.py: self.masks.clear()  [left out]":
         "masks are kept by stage: those of an earlier one are not asked for again",
     "rcp/attaching/forwards/drop.py: binds = window is not None and "
