@@ -22,7 +22,7 @@ runs/data/test: | $(READY)
 	$(BIN)/python -m data.generate --output $@ --split test --n 2000
 data: runs/data/train runs/data/validation runs/data/test
 
-# Train a plug-in for four minutes, export it, and evaluate it with the tokens physically gone.
+# Train a plug-in for some minutes, export it, and evaluate it with the tokens physically gone.
 quickstart: $(READY) data
 	rm -rf $(RUN)
 	$(BIN)/python train.py --config quickstart.yaml --run_folder $(RUN)
