@@ -114,3 +114,15 @@ def test_a_ragged_batch_sends_its_counts_and_nothing_else(model, monkeypatch):
         with host_traffic(monkeypatch) as prefill:
             model(**inputs, use_cache=True)
     assert dict(prefill) == {"read": 1, "sent": 1, "tensor": len(THREE)}
+
+
+def test_nothing_of_a_view_is_made_that_is_not_read(model):
+    """Whoever looks at no row has none normed: the layer's own norm is all that runs."""
+    plugin = rcp.Plugin.for_model(PluginSpec([StageSpec(0, 1 / 9, "random")]), model).eval()
+    ran = []
+    norm = model.get_decoder().layers[0].input_layernorm
+    hook = norm.register_forward_hook(lambda *_: ran.append(1))
+    with rcp.attach(model, plugin, "drop"), torch.no_grad():
+        model(**prompt())
+    hook.remove()
+    assert len(ran) == 1

@@ -131,5 +131,5 @@ def test_two_processes_give_what_one_gives(of_first, tmp_path):
     shares = {name: (rows[:of_first], rows[len(rows[:of_first]) :]) for name, rows in ROWS.items()}
     processes.spawn(_one_process, (shares, tmp_path), nprocs=2)
     for rank in range(2):
-        for name, found in torch.load(tmp_path / f"{rank}.pt").items():
+        for name, found in torch.load(tmp_path / f"{rank}.pt", weights_only=True).items():
             same(found, fed(METRICS.get(name)(), ROWS[name]).compute())
