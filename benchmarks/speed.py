@@ -3,10 +3,12 @@
     python -m benchmarks.speed --output benchmarks/results/speed.json
     python -m benchmarks.speed --model data/tiny-vlm --output benchmarks/results/speed_tiny_vlm.json
 
-On a CPU by one thread, in its own CPU time: other processes do not count. All entrants take turns;
-figures are medians. A speed-up is the full model's prefill over an entrant's; its efficiency is
-the decoder's speed-up, the image encoder's time taken off both, over what FLOPs predict. On a GPU,
-at the shapes of published models: python -m benchmarks.gpu.
+On a CPU by one thread, in its own CPU time: other processes do not count. All entrants take turns,
+each round from another one on; figures are medians. A speed-up is the full model's prefill over an
+entrant's; its efficiency is the decoder's speed-up, the image encoder's time taken off both, over
+what FLOPs predict. The last row is the model without a plug-in on as many words as a stage at 0
+leaves tokens: what the machine itself makes of a shorter prompt, whose time over an entrant's is
+given, too. On a GPU, at the shapes of published models: python -m benchmarks.gpu.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ import torch
 from torch import Tensor
 
 import rcp
+from benchmarks import speed_page
 from benchmarks.environment import environment
 from benchmarks.gpu.entrants import NINTH
 from benchmarks.gpu.shape import Shape, prompts, random_model
@@ -35,6 +39,7 @@ from rcp.training.estimate.planning import rows_by_layer
 
 SHAPE = Shape(width=960, heads=15, vision_width=256, vision_layers=4)
 FULL = "full model"
+SHORT = "no plug-in, a prompt as short"
 ANSWERS = {"short": 4, "long": 128}
 """Tokens of an answer whose whole time is given."""
 
@@ -99,6 +104,13 @@ def encoding(model: Any, inputs: dict[str, Tensor]) -> float:
     return 1e3 * (time.process_time() - start)
 
 
+def words(inputs: dict[str, Tensor], visual: int) -> dict[str, Tensor]:
+    """The last tokens of ``inputs``, which are words, over and over, as many as a ninth leaves."""
+    length = inputs["input_ids"].shape[1] - visual + round(NINTH * visual)
+    ids = inputs["input_ids"][:, -4:].repeat(1, length)[:, :length]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
 def measured(
     model: Any, inputs: dict[str, Tensor], visual: int, repeats: int, steps: int
 ) -> list[dict[str, Any]]:
@@ -110,21 +122,25 @@ def measured(
         for name, spec in specs(layers).items()
     ]
     timed = [Timed(model, entrant, inputs, steps) for entrant in entrants]
+    timed.append(Timed(model, Entrant(SHORT, None), words(inputs, visual), steps))
     encoder = []
-    for _ in range(repeats + 1):
-        for one in timed:
+    for turn in range(repeats + 1):
+        first = turn % len(timed)
+        for one in timed[first:] + timed[:first]:
             one.run()
         encoder.append(encoding(model, inputs))
     facts, images = decoder_sizes(backbone), statistics.median(encoder[1:])
     full = statistics.median(timed[0].prefill[1:])
     full_flops = prefill_flops(facts, [length] * layers)
+    short = statistics.median(timed[-1].prefill[1:])
     rows = []
     for one in timed:
-        plugin, left = one.entrant.plugin, [length] * layers
+        plugin, left = one.entrant.plugin, [one.inputs["input_ids"].shape[1]] * layers
         if plugin is not None:
             left = rows_by_layer(plugin, visual, length - visual, None).kept
         prefill, step = (statistics.median(t[1:]) for t in (one.prefill, one.decode))
         predicted = full_flops / prefill_flops(facts, left)
+        encoded = images if "pixel_values" in one.inputs else 0.0
         row = {
             "entrant": one.entrant.name,
             "batch": batch,
@@ -132,7 +148,8 @@ def measured(
             "prefill ms": prefill,
             "speed-up": full / prefill,
             "predicted": predicted,
-            "efficiency": (full - images) / (prefill - images) / predicted,
+            "efficiency": (full - images) / (prefill - encoded) / predicted,
+            "of a prompt as short": short / (prefill - encoded),
             "decode ms": step,
             "KV MiB predicted": batch * sum(kv_bytes(facts, left, model.dtype.itemsize)) / MIB,
             "KV MiB": one.cached / MIB,
@@ -160,6 +177,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--model", help="folder of a model; a random one of 0.35 B without")
+    parser.add_argument("--side", type=int, default=SHAPE.side,
+                        help="of the random model's images in pixels: 336 are 576 visual tokens")
     parser.add_argument("--batches", type=int, nargs="+", default=[1])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--steps", type=int, default=4, help="decode steps after each prefill")
@@ -167,8 +186,9 @@ def main() -> int:
     torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     command = ["python", "-m", "benchmarks.speed", *sys.argv[1:]]
+    shape = replace(SHAPE, side=options.side)
     if options.model is None:
-        model = random_model(SHAPE, "cpu", torch.float32)
+        model = random_model(shape, "cpu", torch.float32)
     else:
         from transformers import AutoModelForImageTextToText
 
@@ -176,13 +196,14 @@ def main() -> int:
         model = model.eval()
     for batch in options.batches:
         if options.model is None:
-            inputs, visual = prompts(SHAPE, batch, "cpu", torch.float32), SHAPE.visual_tokens
+            inputs, visual = prompts(shape, batch, "cpu", torch.float32), shape.visual_tokens
         else:
             inputs, visual = question(model, options.model, batch)
         rows += measured(model, inputs, visual, options.repeats, options.steps)
         found = {"environment": environment(command), "rows": rows}
         with atomic(options.output) as unfinished:
             unfinished.write_text(json.dumps(found, indent=2) + "\n")
+        speed_page.write(found, options.output)
     return 0
 
 
