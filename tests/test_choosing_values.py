@@ -18,7 +18,7 @@ from rcp.choosing.merging import (
 )
 from rcp.choosing.positions import columns_of, take_rows
 from rcp.choosing.relaxation import Relaxation
-from rcp.choosing.roles import square_places
+from rcp.choosing.roles import run_of, square_places
 from rcp.choosing.schedule import Published, Schedule, mean_ratio_of, schedule_for
 from rcp.choosing.selection import cut, retention, straight_through, threshold, top_k
 from rcp.choosing.tokens import (
@@ -392,3 +392,37 @@ def test_attention_is_a_mean_over_heads_and_real_rows():
     assert total_attention(weights)[0].tolist() == [4, 8]
     found = mean_over_question(weights, marks("xx.", "..."))
     assert found.tolist() == [[0.5, 1], [0, 0]] and found.dtype == torch.float32
+
+
+def test_what_the_host_knows_of_a_batch_is_what_its_rows_say():
+    image, valid = marks("..xx..", ".xx..."), marks(".xxxxx", "xxxxxx")
+    labels = torch.full((2, 6), IGNORED)
+    labels[0, 5], labels[1, 4:] = 1, 1
+    host = build_token_map(image, valid, labels=labels).host
+    assert host.visual_counts == (2, 2) and host.valid_counts == (5, 6)
+    assert host.question_counts == (1, 1) and host.answer_counts == (1, 2)
+    assert host.all_placed
+    assert (host.visual_run, host.question_run, host.answer_run) == (None, None, None)
+
+
+def test_columns_are_a_run_only_if_each_sample_has_the_same_ones_without_a_gap():
+    image, valid = marks(".xx..", ".xx.."), marks("xxxxx", "xxxxx")
+    host = build_token_map(image, valid, prompt_end=torch.tensor([4, 4])).host
+    assert (host.visual_run, host.question_run) == (range(1, 3), range(3, 4))
+    assert host.answer_run == range(3, 5)
+    everywhere = np.ones((1, 2), bool)
+    assert run_of(np.array([[1, 3]]), everywhere) is None
+    assert run_of(np.array([[1, 2]]), np.array([[True, False]])) is None
+
+
+def test_a_prompt_of_one_token_answers_from_it():
+    nothing = marks(".", ".")
+    found = build_token_map(nothing, marks("x", "."))
+    assert found.answer.tolist() == [[True], [False]]
+    assert found.question.tolist() == [[True], [False]]
+
+
+def test_slots_of_a_continuation_are_marked_not_counted():
+    found = continuation_map(marks("xxx"), predicting=2)
+    assert found.answer_columns.tolist() == [[1, 2]]
+    assert found.answer_valid.dtype == torch.bool and found.answer_valid.all()

@@ -151,3 +151,10 @@ def test_an_adapter_that_lacks_a_method_says_which():
         Half(WIDTH, [1]).remember(CASES["no image"])
     with pytest.raises(TypeError, match=r"Half must override forward\(\)"):
         Half(WIDTH, [1])(1, torch.zeros(1, 1, WIDTH), torch.zeros(1, 1))
+
+
+def test_dropped_are_those_that_exist_and_are_not_alive():
+    alive = torch.tensor([[True, False, False, False], [True, True, True, False]])
+    exists = torch.tensor([[True, True, False, False], [True, True, True, True]])
+    places = torch.zeros(2, 4, 2)
+    assert Dropping(alive, exists, places, torch.zeros(2, WIDTH)).pruned_count.tolist() == [1, 1]

@@ -3,6 +3,10 @@
 EQUIVALENT: dict[str, str] = {
     "rcp/objectives/labels.py: order = share.masked_fill(~alive, -1).argsort(dim=1, stable=True)"
     "  [False]": "on a CPU every sort is stable; other devices are told to",
+    "rcp/repair/film.py: weights = logits.softmax(-1).to(kept.dtype)  [without USub]":
+        "of two dimensions the last is number one",
+    "rcp/choosing/greedy.py: if start + BLOCK < tokens:  [Sub]":
+        "what is left after the last block is an empty slice, into which nothing is copied",
     "rcp/objectives/losses.py: rows = sums[-1].detach().clamp(min=1)  [1 + 1] #2":
         "the result of fewer than two rows is multiplied by zero",
     "rcp/choosing/merging.py: identity = torch.eye(members.shape[2], device=members.device)"
