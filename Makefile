@@ -22,10 +22,14 @@ runs/data/test: | $(READY)
 	$(BIN)/python -m data.generate --output $@ --split test --n 2000
 data: runs/data/train runs/data/validation runs/data/test
 
+# Labels by two processes, a core each; then one core trains and another reads the images.
+LABEL := OMP_NUM_THREADS=1 $(BIN)/python -m rcp label --config quickstart.yaml --processes 2
+
 # Train a plug-in for some minutes, export it, and evaluate it with the tokens physically gone.
 quickstart: $(READY) data
 	rm -rf $(RUN)
-	$(BIN)/python train.py --config quickstart.yaml --run_folder $(RUN)
+	$(LABEL) --process 1 & other=$$!; $(LABEL) --process 0 && wait $$other
+	OMP_NUM_THREADS=1 $(BIN)/python train.py --config quickstart.yaml --run_folder $(RUN)
 	$(BIN)/python export.py --checkpoint $(RUN)/best.ckpt --output $(RUN)/plugin
 	$(BIN)/python evaluate.py --plugin $(RUN)/plugin --data runs/data/test --limit 300 \
 		--output $(RUN)/rows.json
