@@ -25,7 +25,7 @@ from rcp.errors import UserError
 from rcp.evaluation.contestants import FULL, Contestant
 from rcp.evaluation.entrants import compared
 from rcp.evaluation.images import blank_image, downsampled_input
-from rcp.plugin import StageSpec
+from rcp.plugin import StageSpec, stages_of
 from rcp.pruners import PRUNERS
 
 SEEDS = 3
@@ -104,15 +104,12 @@ def _information_horizon(bench: Bench) -> Entry:
     first, end = bench.schedules["mean"].layers[0], bench.horizon()
     middle = (first + end) // 2
     # the budget is spent above the horizon: twice as many tokens before the middle as after
-    spent = schedule_for(SHARE * bench.depth / end, (first, middle), end, decay=0.5)
+    wiped_from = end if end < bench.depth else None
+    spent = schedule_for(SHARE, (first, middle), bench.depth, 0.5, wiped_from)
     contestants = []
     for seed in range(SEEDS):
-        stages = [
-            StageSpec(first, spent.ratios[0], "divprune"),
-            StageSpec(middle, spent.ratios[1], "random", {"seed": seed}),
-        ]
-        if end < bench.depth:
-            stages.append(StageSpec(end, 0.0, "random"))
+        stages = stages_of(spent, "random", seed=seed)
+        stages[0] = StageSpec(first, spent.ratios[0], "divprune")
         contestants.append(Contestant("information_horizon", bench.plugin(stages)))
     entry = bench.entry("mean", "information_horizon", contestants)
     remark = f"divprune at {first}, random at {middle}, none from {end} on"

@@ -8,7 +8,7 @@ import torch
 import rcp
 from rcp import Plugin, RepairSpec, StageSpec
 from rcp.choosing.schedule import schedule_for
-from rcp.plugin import PluginSpec
+from rcp.plugin import PluginSpec, stages_of
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, TOKENS, randomised, tiny_llava_model
 from tests.tiny_base import make_processor
 
@@ -121,3 +121,13 @@ def test_repair_of_all_text_is_one_function_in_all_modes(tiny_llava, inputs):
         torch.testing.assert_close(dropped[:, -1], masked[:, -1], atol=1e-5, rtol=1e-5)
         results.append(masked[text & ~last])
     assert (results[0] - results[1]).abs().max() > 0.01
+
+
+def test_a_stage_of_nothing_has_no_weights_and_leaves_nothing(tiny_llava, inputs):
+    schedule = schedule_for(0.4, (1,), 6, wiped_from=3)
+    wiped = spec(stages=stages_of(schedule, "rcp", **RCP_ARGUMENTS), repair=None, budgets=None)
+    plugin = Plugin.for_model(wiped, tiny_llava).eval()
+    assert not list(plugin.pruner(3).parameters()) and list(plugin.pruner(1).parameters())
+    # six layers at 0.4 are 2.4 whole ones, one of which is the first: 0.7 in each of two
+    assert kept(tiny_llava, plugin, inputs)[1] == [schedule.count(0, TOKENS), 0]
+    assert schedule.ratios == pytest.approx((0.7, 0.0))

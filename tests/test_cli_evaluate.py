@@ -94,6 +94,11 @@ REFUSED = {
     "budget above N": ("--pruner random --budget 17 --base {base}", "1 to 16"),
     "infeasible budget": ("--pruner random --budget 4 --layers 2 --base {base}", "out of reach"),
     "layer beyond the model": ("--pruner random --budget 4 --layers 9 --base {base}", "0 to 3"),
+    "layers of a plug-in": ("--plugin {plugins}/first --layers 2", "has its own stages"),
+    "a wipe of a plug-in": ("--plugin {plugins}/first --wiped-from 3", "has its own stages"),
+    "a wipe that leaves too little": (
+        "--pruner random --budget 12 --layers 0 --wiped-from 2 --base {base}", "can hold, 50.00%"
+    ),
     "no base": ("--pruner random --budget 4", "--base"),
     "missing base": ("--pruner random --budget 4 --base {tmp}/none", "cannot be loaded"),
     "missing plug-in": ("--plugin {tmp}/none", "plugin.json"),

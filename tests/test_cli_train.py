@@ -82,6 +82,7 @@ BAD_ARGUMENTS = {
                      "--model.plugin.layers", "[1]"],
     "out of reach": ["--model.plugin.stages", "null", "--model.plugin.budget", "2",
                      "--model.plugin.layers", "[1]"],
+    "plugin.stages says itself what each stage keeps": ["--model.plugin.wiped_from", "3"],
     "Pruning layer 9": ["--model.plugin.stages", "[{{layer: 9, ratio: 0.5}}]"],
     "no pruner called 'magic'": [
         "--model.plugin.stages", "[{{layer: 1, ratio: 0.5, method: magic}}]"

@@ -66,3 +66,36 @@ def test_counts_round_half_up_and_keep_at_least_one():
 def test_an_impossible_budget_is_refused(budget):
     with pytest.raises(UserError, match="1 to 576"):
         ratio_of(budget, 576)
+
+
+def test_what_a_wipe_saves_is_spent_before_it():
+    """A mean of 2 of 8 over 12 layers is 24 token-layers: over the 8 before the wipe 3 each."""
+    assert schedule_for(0.25, (0,), 12, wiped_from=8) == Schedule((0, 8), (0.375, 0.0), 12)
+    two = schedule_for(0.25, (2, 4), 12, decay=0.5, wiped_from=8)
+    # two whole layers leave 1 of 3: 2 a + 4 (a / 2) = 1
+    assert two.layers == (2, 4, 8) and two.ratios == pytest.approx((0.25, 0.125, 0.0))
+    assert two.mean_ratio == pytest.approx(0.25)
+    assert (two.wiped_from, two.decay) == (8, pytest.approx(0.5))
+    assert Schedule((2,), (0.25,), 12).wiped_from is None
+
+
+def test_another_budget_leaves_the_wipe_where_it_is():
+    schedule = Schedule((2, 4, 8, 10), (0.25, 0.125, 0.0, 0.0), 12)
+    other = schedule.at(0.3)
+    assert other.layers == (2, 4, 8, 10)
+    assert other.ratios == pytest.approx((0.4, 0.2, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "mean, layers, at, message",
+    [
+        (0.7, (0,), 8, "more than the 8 layers before all are dropped can hold, 66.67%"),
+        (0.1, (2,), 8, "out of reach"),
+        (0.25, (8,), 8, "must rise"),
+        (0.25, (0,), 12, "outside the model"),
+        (0.25, (), 8, "at least one layer"),
+    ],
+)
+def test_a_wipe_that_cannot_be_is_refused(mean, layers, at, message):
+    with pytest.raises(UserError, match=message):
+        schedule_for(mean, layers, 12, wiped_from=at)

@@ -1,7 +1,7 @@
 """Where tokens go and how many stay: ratios per stage, and their mean over the layers."""
 
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rcp.errors import UserError
 
@@ -61,11 +61,27 @@ class Schedule:
         return at_or_before - 1 if at_or_before else None
 
     @property
+    def wiped_from(self) -> int | None:
+        """The layer from which on no visual token is left; None where some always are."""
+        return next((n for n, ratio in zip(self.layers, self.ratios) if ratio == 0), None)
+
+    @property
     def decay(self) -> float | None:
-        """What each stage keeps of the one before, geometric mean; None where nothing tells."""
-        if len(self.ratios) < 2 or self.ratios[-1] == 0:
+        """What each stage keeps of the one before, geometric mean; None where nothing tells.
+
+        A stage that keeps nothing is none of them.
+        """
+        kept = [ratio for ratio in self.ratios if ratio > 0]
+        if len(kept) < 2:
             return None
-        return (self.ratios[-1] / self.ratios[0]) ** (1 / (len(self.ratios) - 1))
+        return (kept[-1] / kept[0]) ** (1 / (len(kept) - 1))
+
+    def at(self, mean_ratio: float) -> "Schedule":
+        """The same layers with another mean, falling as this one does; see :func:`schedule_for`."""
+        stages = tuple(n for n, ratio in zip(self.layers, self.ratios) if ratio > 0)
+        other = schedule_for(mean_ratio, stages, self.num_layers, self.decay, self.wiped_from)
+        wiped = (0.0,) * (len(self.layers) - len(stages))
+        return replace(self, ratios=(*other.ratios[: len(stages)], *wiped))
 
     def count(self, stage: int, tokens: int) -> int:
         """Tokens of a sample of ``tokens`` alive after ``stage``: max(1, round(ratio * N)).
@@ -126,15 +142,22 @@ def mean_ratio_of(budget: float, tokens: int | None) -> float:
 
 
 def schedule_for(
-    mean_ratio: float, layers: tuple[int, ...], num_layers: int, decay: float | None = None
+    mean_ratio: float,
+    layers: tuple[int, ...],
+    num_layers: int,
+    decay: float | None = None,
+    wiped_from: int | None = None,
 ) -> Schedule:
     """A schedule whose layer-weighted mean is ``mean_ratio``, with stages at ``layers``.
 
-    Each stage keeps ``decay`` times what the one before kept. With ``decay`` None the shares fall
-    geometrically so that the last stage keeps a tenth of the first, which is close to the
-    published 64-token row (16.7 → 1.4 %, RCP [draft]); the shape is our decision [ours].
-    Raises ``UserError`` where the layers before the first stage alone cost more than the budget,
-    for a mean above 1, and for layers that cannot be.
+    With ``wiped_from`` a last stage there drops all visual tokens that are left, and the layers
+    before have what it saves (FinalWipe of TwigVLM, arXiv 2503.14075); ``rcp horizon`` says from
+    which layer on a model reads them no longer. Each stage keeps ``decay`` times what the one
+    before kept. With ``decay`` None the shares fall geometrically so that the last stage keeps a
+    tenth of the first, which is close to the published 64-token row (16.7 → 1.4 %, RCP [draft]);
+    the shape is our decision [ours]. Raises ``UserError`` where the layers before the first stage
+    alone cost more than the budget, for a mean above 1 or above what the layers before
+    ``wiped_from`` can hold, and for layers that cannot be.
     """
     if not layers or not mean_ratio <= 1.0:
         raise UserError(
@@ -142,8 +165,17 @@ def schedule_for(
             f"{list(layers)} is not a schedule. Name at least one layer, and give a share of the "
             f"tokens above 0 and at most 1."
         )
-    spans = Schedule(layers, (0.0,) * len(layers), num_layers).spans  # refuses impossible layers
-    first = layers[0]
+    wiped = () if wiped_from is None else (wiped_from,)
+    stages = (*layers, *wiped)
+    # refuses impossible layers; what lies under a stage that keeps nothing costs nothing
+    spans = Schedule(stages, (0.0,) * len(stages), num_layers).spans[: len(layers) + 1]
+    first, most = layers[0], sum(spans) / num_layers
+    if mean_ratio > most:
+        raise UserError(
+            f"A mean of {mean_ratio:.2%} of the visual tokens is more than the {wiped_from} "
+            f"layers before all are dropped can hold, {most:.2%} of {num_layers} layers. "
+            "Lower the budget, or drop them later."
+        )
     floor = first / num_layers
     if mean_ratio <= floor:
         raise UserError(
@@ -167,4 +199,4 @@ def schedule_for(
             break
         ratios[i] = 1.0
         left -= spans[1 + i]
-    return Schedule(layers, tuple(ratios), num_layers)
+    return Schedule(stages, (*ratios, *(0.0 for _ in wiped)), num_layers)

@@ -41,7 +41,9 @@ def evaluate(options: argparse.Namespace) -> Report:
     first = entrants[0].plugin if entrants else None
     model, processor = load_base_of(first, options.base, options.dtype, device)
     if options.pruner:
-        entrants = training_free(options.pruner, options.budget, options.layers, model)
+        entrants = training_free(
+            options.pruner, options.budget, options.layers, model, options.wiped_from
+        )
     elif options.budget is not None:
         ratio = mean_ratio_of(options.budget, backbone_for(model).visual_tokens)
         entrants = [contestant.at_budget(ratio) for contestant in entrants]

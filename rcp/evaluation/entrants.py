@@ -80,9 +80,15 @@ def refuse_shared_names(
 
 
 def training_free(
-    name: str, budget: float, layers: Sequence[int] | None, model: nn.Module
+    name: str,
+    budget: float,
+    layers: Sequence[int] | None,
+    model: nn.Module,
+    wiped_from: int | None = None,
 ) -> list[Contestant]:
     """The pruner ``name`` at ``layers``, ``budget`` tokens on average over the decoder's layers.
+
+    With ``wiped_from`` none are left from that layer on, and more are before.
 
     A budget below 1 is a share of the visual tokens. Without ``layers`` the pruner's paper says
     where, at the same depth of this model; where it says nothing, before the decoder. Raises
@@ -100,5 +106,5 @@ def training_free(
         published = PRUNERS.get(name).published
         layers = published[0].layers_in(depth) if published else (0,)
     mean_ratio = mean_ratio_of(budget, backbone.visual_tokens)
-    schedule = schedule_for(mean_ratio, tuple(layers), depth)
+    schedule = schedule_for(mean_ratio, tuple(layers), depth, wiped_from=wiped_from)
     return [Contestant(name, untrained(name, schedule, model))]

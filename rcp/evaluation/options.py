@@ -42,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     add("--layers", type=int, nargs="+", metavar="L",
         help="with --pruner: 0-based decoder layers that prune (default: as deep as its paper "
         "says, else 0, before the decoder)")
+    add("--wiped-from", type=int, metavar="L",
+        help="with --pruner: drop all visual tokens that are left at this layer, and spend what "
+        "that saves before it (python -m rcp horizon)")
     add("--compare", nargs="+", default=[], metavar="NAME=DIR",
         help="further exported plug-ins, each NAME a row of its own")
     add("--import", dest="imports", type=Path, action="append", default=[], metavar="FILE",
@@ -86,5 +89,11 @@ def _check(options: argparse.Namespace) -> None:
             "--pruner needs --budget: unlike a plug-in, a pruner by itself has no budget. Give "
             "the visual tokens to keep, mean over layers, or a share of them below 1."
         )
+    for name, option in (("layers", "--layers"), ("wiped_from", "--wiped-from")):
+        if options.plugin and getattr(options, name) is not None:
+            raise UserError(
+                f"{option} says where a --pruner drops tokens, but {options.plugin[0]} has its own "
+                f"stages. Leave {option} out, or give a pruner in place of --plugin."
+            )
     refuse_below_one(options, "limit", "batch_size", "max_new_tokens", "seeds")
     refuse_no_file(options.output, "--output")

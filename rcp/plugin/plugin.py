@@ -9,7 +9,7 @@ from torch import nn
 from rcp.backbones import backbone_for
 from rcp.backbones.before_decoder import refuse_stages_inside
 from rcp.base_model.identity import BaseIdentity
-from rcp.choosing.schedule import Schedule, schedule_for
+from rcp.choosing.schedule import Schedule
 from rcp.choosing.view import LOOKS_BACK
 from rcp.errors import UserError
 from rcp.plugin.lora import Lora
@@ -109,8 +109,7 @@ class Plugin(nn.Module):
             )
         if self.spec.budgets is None:
             return self
-        own = self.schedule
-        schedule = schedule_for(mean_ratio, own.layers, self.num_layers, own.decay)
+        schedule = self.schedule.at(mean_ratio)
         stages = [
             replace(stage, ratio=ratio) for stage, ratio in zip(self.spec.stages, schedule.ratios)
         ]
@@ -172,7 +171,7 @@ class Plugin(nn.Module):
                 f"budgets."
             )
         for mean_ratio in budgets:
-            schedule_for(mean_ratio, self.schedule.layers, self.num_layers)  # or says why not
+            self.schedule.at(mean_ratio)  # or says why not
         self.at_budget(self.mean_ratio)  # its own must be among them
 
     def _check_thresholds(self) -> None:

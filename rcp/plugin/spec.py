@@ -28,10 +28,18 @@ class StageSpec:
     arguments: dict[str, Any] = field(default_factory=dict)
 
 
+OF_NOTHING = "uniform"
+"""The method of a stage that keeps nothing: it needs no weights, and looks at nothing."""
+
+
 def stages_of(schedule: Schedule, method: str, **arguments: Any) -> list[StageSpec]:
-    """One ``method`` with the same ``arguments`` at every stage of ``schedule``."""
+    """One ``method`` with the same ``arguments`` at every stage of ``schedule`` that keeps any.
+
+    Where nothing is kept, nothing is to be chosen: there stands :data:`OF_NOTHING`.
+    """
     return [
-        StageSpec(layer, ratio, method, dict(arguments))
+        StageSpec(layer, ratio, method, dict(arguments)) if ratio
+        else StageSpec(layer, ratio, OF_NOTHING)
         for layer, ratio in zip(schedule.layers, schedule.ratios)
     ]
 

@@ -21,6 +21,8 @@ class PluginOptions:
         stages: the pruning stages one by one, each with its layer and cumulative keep ratio
         budget: visual tokens kept, mean over the decoder's layers; below 1 it is a share of them
         layers: 0-based decoder layers that share the budget, each a pruning stage
+        wiped_from: with a budget, the layer from which on no visual token is left, so that those
+            before have more ("rcp horizon" finds one that costs nothing); null for none
         method: name of the registered pruner used where the budget describes the stages
         arguments: keyword arguments of that pruner
         repair: the repair adapter, or null for none
@@ -36,6 +38,7 @@ class PluginOptions:
     stages: list[StageSpec] | None = None
     budget: float | None = None
     layers: list[int] | None = None
+    wiped_from: int | None = None
     method: str = "rcp"
     arguments: dict[str, Any] = field(default_factory=dict)
     repair: RepairSpec | None = None
@@ -54,6 +57,12 @@ class PluginOptions:
                 "either plugin.stages (layer and ratio of each), or both plugin.budget and "
                 "plugin.layers (at least one layer)."
             )
+        if self.stages is not None and self.wiped_from is not None:
+            raise UserError(
+                f"plugin.wiped_from is {self.wiped_from}, but plugin.stages says itself what each "
+                "stage keeps. Add a stage there with ratio 0, or give plugin.budget and "
+                "plugin.layers."
+            )
         stages = self.stages if self.stages is not None else self._stages_by_budget(backbone)
         budgets = self.budgets and [mean_ratio_of(b, backbone.visual_tokens) for b in self.budgets]
         return PluginSpec(
@@ -68,7 +77,8 @@ class PluginOptions:
     def _stages_by_budget(self, backbone: Backbone) -> list[StageSpec]:
         assert self.budget is not None and self.layers is not None
         layers, depth = tuple(self.layers), len(backbone.layers)
-        schedule = schedule_for(mean_ratio_of(self.budget, backbone.visual_tokens), layers, depth)
+        mean_ratio = mean_ratio_of(self.budget, backbone.visual_tokens)
+        schedule = schedule_for(mean_ratio, layers, depth, wiped_from=self.wiped_from)
         return stages_of(schedule, self.method, **self.arguments)
 
 
