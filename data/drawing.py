@@ -131,12 +131,38 @@ def draw_scene(scene: Scene) -> np.ndarray:
     tiles = canvas.reshape(GRID, CELL, GRID, CELL, 3)
     rows, columns = np.divmod(cells, GRID)
     tiles[rows, :, columns] = tiles[rows, :, columns] * (1 - alpha) + paint * alpha
-    top, left = (part * PATCH for part in divmod(scene.dot_patch, PATCHES))
-    window = canvas[top:top + PATCH, left:left + PATCH]
-    window *= 1 - dot[0][..., None]
-    window += dot[1][..., None] * RGB[scene.dot_colour]
+    if scene.dot_colour >= 0:
+        top, left = (part * PATCH for part in divmod(scene.dot_patch, PATCHES))
+        window = canvas[top:top + PATCH, left:left + PATCH]
+        window *= 1 - dot[0][..., None]
+        window += dot[1][..., None] * RGB[scene.dot_colour]
     canvas += 5 * rng.standard_normal((IMAGE_SIZE, IMAGE_SIZE, 1), dtype=np.float32)
     return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+def box_of(scene: Scene, cell: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of the object in ``cell``: of pixels that are half its own."""
+    down, right = scene.shift[cell] + 2
+    covered = _tables()[0][scene.shape[cell], scene.size[cell], down, right] >= 0.5
+    rows, columns = (np.flatnonzero(covered.any(axis)) for axis in (1, 0))
+    top, left = (CELL * part for part in divmod(cell, GRID))
+    return (left + int(columns[0]), top + int(rows[0]),
+            left + int(columns[-1]) + 1, top + int(rows[-1]) + 1)
+
+
+def draw_sign(image: np.ndarray, cell: int, letters: Sequence[str]) -> np.ndarray:
+    """``image`` with up to five ``letters`` on a plate over ``cell`` and the one to its right."""
+    height, width = 11, 6 * len(letters) + 2
+    plate = np.full((height, width, 3), 246, np.uint8)
+    plate[[0, -1]] = plate[:, [0, -1]] = 0
+    for place, letter in enumerate(letters):
+        bits = np.array([[int(bit) for bit in row] for row in GLYPHS[letter].split()], bool)
+        plate[2:9, 2 + 6 * place:7 + 6 * place][bits] = 0
+    top, left = (CELL * part for part in divmod(cell, GRID))
+    top, left = top + (CELL - height) // 2, left + (2 * CELL - width) // 2
+    drawn = image.copy()
+    drawn[top:top + height, left:left + width] = plate
+    return drawn
 
 
 def draw_scenes(scenes: Sequence[Scene]) -> np.ndarray:

@@ -1,7 +1,8 @@
 """Write scenes and questions as image files plus LLaVA-conversation JSON.
 
 `python -m data.generate --output DIR --split train --n 2000` makes `DIR/train.json` and
-`DIR/images/*.png`. Splits are disjoint by content, whatever the seeds.
+`DIR/images/*.png`. Splits are disjoint by content, whatever the seeds. `--kind NAME` makes another
+kind of questions: signs to read, boxes, captions, several images, clips, large scenes, dialogues.
 """
 
 from __future__ import annotations
@@ -10,15 +11,21 @@ import argparse
 import json
 import os
 import shutil
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Iterator
 
+import numpy as np
 from PIL import Image
 
 from data.drawing import draw_scene
+from data.kinds import KINDS
+from data.kinds.example import Kind
 from data.questions import QUESTION_TYPES, Question, QuestionSampler
 from data.scenes import SPLITS, Scene, sample_scenes
+
+SCENES = "scenes"  # the kind of questions that have one word for an answer, about one scene
 
 
 def asked(split: str, seed: int, per_image: int = 4, types: tuple[str, ...] = tuple(QUESTION_TYPES)
@@ -35,28 +42,53 @@ def conversation(question: Question) -> tuple[str, str]:
     return f"<image>\n{question.text.replace(' ?', '?')}", question.answer
 
 
+@dataclass(frozen=True)
+class Record:
+    """A row to write, and of its images those that are not written yet, by file name."""
+
+    type: str
+    names: list[str]
+    new: dict[str, np.ndarray]
+    turns: tuple[tuple[str, str], ...]
+
+
+def _of_scenes(split: str, seed: int, per_image: int, types: tuple[str, ...]) -> Iterator[Record]:
+    drawn = -1
+    for number, scene, question in asked(split, seed, per_image, types):
+        name = f"images/{split}-{seed}-{number:06d}.png"
+        new = {name: draw_scene(scene)} if number != drawn else {}
+        drawn = number
+        yield Record(question.type, [name], new, (conversation(question),))
+
+
+def _of_kind(kind: Kind, split: str, seed: int) -> Iterator[Record]:
+    for number, example in enumerate(kind.examples(split, seed)):
+        names = [f"images/{split}-{seed}-{number:06d}-{n}.png" for n in range(len(example.images))]
+        yield Record(example.type, names, dict(zip(names, example.images)), example.turns)
+
+
 def generate(output: Path, split: str, n: int, seed: int = 0, per_image: int = 4,
-             types: tuple[str, ...] = tuple(QUESTION_TYPES)) -> Path:
+             types: tuple[str, ...] = tuple(QUESTION_TYPES), kind: str = SCENES) -> Path:
     """Write `n` questions of one split; returns the JSON file inside `output`.
 
-    Everything is written to a temporary folder that is renamed at the end, so that an interrupted
-    run leaves no `output` behind.
+    `per_image` and `types` are of the kind "scenes". Everything is written to a temporary folder
+    that is renamed at the end, so that an interrupted run leaves no `output` behind.
     """
     temporary = output.with_name(output.name + ".writing")
     shutil.rmtree(temporary, ignore_errors=True)
     (temporary / "images").mkdir(parents=True)
     rows: list[dict[str, object]] = []
-    drawn = -1
-    for number, scene, question in islice(asked(split, seed, per_image, types), n):
-        image = f"images/{split}-{seed}-{number:06d}.png"
-        if number != drawn:
-            Image.fromarray(draw_scene(scene)).save(temporary / image)
-            drawn = number
-        human, answer = conversation(question)
+    records = _of_scenes(split, seed, per_image, types) if kind == SCENES else \
+        _of_kind(KINDS[kind], split, seed)
+    for record in islice(records, n):
+        for name, image in record.new.items():
+            Image.fromarray(image).save(temporary / name)
+        said = [{"from": speaker, "value": text}
+                for turn in record.turns for speaker, text in zip(("human", "gpt"), turn)]
+        one, *others = record.names
         rows.append({
-            "id": f"{split}-{seed}-{len(rows):06d}", "image": image,
-            "conversations": [{"from": "human", "value": human}, {"from": "gpt", "value": answer}],
-            "question_type": question.type})
+            "id": f"{split}-{seed}-{len(rows):06d}", "image": record.names if others else one,
+            "conversations": said, "question_type": record.type})
     (temporary / f"{split}.json").write_text(json.dumps(rows, indent=1))
     os.rename(temporary, output)
     return output / f"{split}.json"
@@ -66,12 +98,23 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m data.generate", description=__doc__)
     parser.add_argument("--output", type=Path, required=True, help="new folder to write")
     parser.add_argument("--split", default="train", help=f"one of {', '.join(SPLITS)}")
+    parser.add_argument("--kind", default=SCENES,
+                        help=f"one of {', '.join([SCENES, *KINDS])}; default: {SCENES}")
     parser.add_argument("--n", type=int, default=2000, help="number of questions")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--per-image", type=int, default=4, help="questions that share an image")
-    parser.add_argument("--types", nargs="+", default=list(QUESTION_TYPES), metavar="TYPE",
+    parser.add_argument("--per-image", type=int, help="questions that share an image (4)")
+    parser.add_argument("--types", nargs="+", metavar="TYPE",
                         help=f"of {', '.join(QUESTION_TYPES)}; default: all")
     arguments = parser.parse_args()
+    for name in ("per_image", "types"):
+        if arguments.kind != SCENES and getattr(arguments, name) is not None:
+            parser.error(f"--{name.replace('_', '-')} is of the kind {SCENES}, not of "
+                         f"{arguments.kind}: leave it out.")
+    arguments.per_image = 4 if arguments.per_image is None else arguments.per_image
+    arguments.types = arguments.types or list(QUESTION_TYPES)
+    if arguments.kind not in (SCENES, *KINDS):
+        parser.error(f"--kind is {arguments.kind!r}: it must be one of "
+                     f"{', '.join([SCENES, *KINDS])}. Correct the name.")
     unknown = sorted(set(arguments.types) - set(QUESTION_TYPES))
     if arguments.split not in SPLITS:
         parser.error(f"--split is {arguments.split!r}: it must be one of {', '.join(SPLITS)}. "
@@ -94,7 +137,7 @@ def main() -> None:
     """Command line entry."""
     arguments = _parse()
     path = generate(arguments.output, arguments.split, arguments.n, arguments.seed,
-                    arguments.per_image, tuple(arguments.types))
+                    arguments.per_image, tuple(arguments.types), arguments.kind)
     print(f"Wrote {arguments.n} questions to {path}")
 
 

@@ -13,10 +13,10 @@ from typing import Callable
 
 import numpy as np
 
+from data.even import Even
 from data.scenes import COLOURS, DIRECTIONS, LETTERS, SHAPES, Scene, neighbour
 
 COUNTS = range(5)
-LEAD = 2  # how often an answer may be used more than the mean of its type
 MARGIN = 2  # least difference of two compared counts
 
 
@@ -178,7 +178,7 @@ class QuestionSampler:
     def __init__(self, seed: int, weights: dict[str, float] | None = None) -> None:
         self.weights = weights or {name: kind.weight for name, kind in QUESTION_TYPES.items()}
         self._rng = np.random.default_rng([seed, 1])
-        self._used: dict[str, Counter[str]] = {name: Counter() for name in QUESTION_TYPES}
+        self._even = Even(self._rng)
 
     def sample(self, scene: Scene, count: int) -> list[Question]:
         """`count` different questions on one scene; fewer if the scene allows no more."""
@@ -197,13 +197,5 @@ class QuestionSampler:
 
     def _take(self, name: str, answers: Answers) -> Question | None:
         """A question with the least used answer that is left; the question is used up."""
-        left = [answer for answer, texts in answers.items() if texts]
-        if not left:
-            return None
-        used = self._used[name]
-        answer = min(left, key=lambda word: (used[word], self._rng.random()))
-        if used[answer] > LEAD + sum(used.values()) / max(1, len(used)):
-            return None  # a scene may offer one answer only, and that one has had its share
-        text = answers[answer].pop(int(self._rng.integers(len(answers[answer]))))
-        used[answer] += 1
-        return Question(name, text, answer)
+        chosen = self._even.choose(name, answers)
+        return None if chosen is None else Question(name, chosen[1], chosen[0])

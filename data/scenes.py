@@ -28,7 +28,7 @@ DIRECTIONS = ("left", "right", "above", "below")
 
 SPLITS = {"train": range(2, 10), "val": range(1, 2), "test": range(0, 1)}
 SINGLE_SHAPES = 4  # shapes that occur exactly once, so that "the star" has one meaning
-MIN_OBJECTS, MAX_OBJECTS = 20, 24
+OBJECTS = range(20, 25)  # how many a scene may have
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scene:
     shift: np.ndarray  # (36, 2) pixels, (down, right)
     odd_cell: int  # the one object whose fill style differs from all others
     dot_patch: int  # index among the 144 patches; always inside an empty cell
-    dot_colour: int
+    dot_colour: int  # -1: there is no dot
     noise_seed: int  # seeds background, clutter and colour jitter
 
     @property
@@ -95,9 +95,9 @@ def _sample_shapes(rng: np.random.Generator, count: int) -> np.ndarray:
     return rng.permutation(shapes)
 
 
-def _sample_scene(rng: np.random.Generator) -> Scene:
+def _sample_scene(rng: np.random.Generator, objects: range) -> Scene:
     cells = GRID * GRID
-    count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
+    count = int(rng.integers(objects.start, objects.stop))
     places = rng.permutation(cells)
     filled, empty = places[:count], places[count:]
     arrays = {name: np.full(cells, -1) for name in ("shape", "colour", "size", "letter")}
@@ -123,12 +123,12 @@ def _sample_scene(rng: np.random.Generator) -> Scene:
                  noise_seed=int(rng.integers(2**31)))
 
 
-def sample_scenes(split: str, seed: int) -> Iterator[Scene]:
-    """An endless, reproducible stream of scenes of one split."""
+def sample_scenes(split: str, seed: int, objects: range = OBJECTS) -> Iterator[Scene]:
+    """An endless, reproducible stream of scenes of one split, with so many ``objects`` each."""
     if split not in SPLITS:
         raise ValueError(f"Unknown split {split!r}: use one of {', '.join(SPLITS)}.")
     rng = np.random.default_rng([seed, list(SPLITS).index(split)])
     while True:
-        scene = _sample_scene(rng)
+        scene = _sample_scene(rng, objects)
         if split_of(scene) == split:
             yield scene

@@ -22,8 +22,7 @@ from data.scenes import (
     COLOURS,
     GRID,
     LETTERS,
-    MAX_OBJECTS,
-    MIN_OBJECTS,
+    OBJECTS,
     PATCH,
     PATCHES,
     SHAPES,
@@ -122,7 +121,7 @@ def test_objects_cover_the_image_and_exceed_the_harsh_budget() -> None:
         assert all(len(labels) == PATCHES ** 2 for labels in shown.values())
         assert all(shown[name].max() < PATCH_CLASSES[name] for name in shown)
         assert np.mean(shown["shape"] > 0) >= 0.3
-        assert PATCHES ** 2 / 9 < MIN_OBJECTS <= len(scene.occupied) <= MAX_OBJECTS
+        assert PATCHES ** 2 / 9 < OBJECTS.start and len(scene.occupied) in OBJECTS
 
 
 def test_labels_agree_with_the_pixels() -> None:
