@@ -19,7 +19,7 @@ from rcp.backbones import backbone_for
 from rcp.choosing.tokens import predicting
 from rcp.choosing.view import LOOKS_BACK
 from rcp.evaluation.metrics.dominance import TextDominance
-from rcp.evaluation.metrics.occupancy import Occupancy
+from rcp.evaluation.metrics.occupancy import occupancies
 from rcp.evaluation.studies.attention_trend import attention_trends
 from rcp.evaluation.studies.diagnosis import diagnose
 from rcp.evaluation.studies.horizon import information_by_layer
@@ -145,7 +145,7 @@ def variants(dtype: torch.dtype, device: str) -> None:
             case.model(**inputs)
     soft(case.model, plugin, inputs, plan=trace.plan)
     cache = drop(case, plugin, inputs, plan=trace.plan)
-    Occupancy.of(backbone_for(case.model), inputs, cache)
+    occupancies(backbone_for(case.model), inputs, cache, plugin.schedule.layers)
 
 
 def loss_terms(dtype: torch.dtype, device: str) -> None:

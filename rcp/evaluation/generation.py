@@ -1,6 +1,7 @@
 """Answers by greedy ``generate``, and what the cache held when the prefill ended."""
 
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -14,20 +15,26 @@ from rcp.backbones import Backbone
 from rcp.base_model.answering import greedy_answers
 from rcp.base_model.sizes import decoder_sizes
 from rcp.conversations import Batch, ConversationDataset, LoadedSample
+from rcp.conversations.sample import Unreadable
 from rcp.conversations.unreadable import first_rows, read
 from rcp.errors import UserError
-from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.metrics.occupancy import Occupancy
+from rcp.evaluation.answers import Answer, AnsweredBatch, Places
+from rcp.evaluation.contestants import FULL, Contestant
+from rcp.evaluation.keeping import InMemory, Keeping
+from rcp.evaluation.metrics.occupancy import occupancies
 from rcp.evaluation.metrics.tally import Tally
+from rcp.evaluation.places import places_of
+from rcp.evaluation.prefill import synchronise
 from rcp.evaluation.preparation import Preparation
+from rcp.evaluation.scoring import ExactMatchScoring, Scoring
 from rcp.quoting import quoted
 
 
 class Questions:
-    """The first ``limit`` rows of a data set, answered batch by batch.
+    """The first ``limit`` rows of a data set, answered batch by batch, as ``scoring`` judges them.
 
     ``unreadable`` are those that cannot be: of rows from the start, of images and of what the
-    processor refuses as soon as their batch is reached.
+    processor refuses as soon as somebody has been asked them.
     """
 
     def __init__(
@@ -39,6 +46,7 @@ class Questions:
         limit: int | None = None,
         batch_size: int = 32,
         max_new_tokens: int = 16,
+        scoring: Scoring | None = None,
     ) -> None:
         self.backbone = backbone
         self.processor = processor
@@ -47,62 +55,96 @@ class Questions:
         self.count = len(self.asked)
         self.batch_size = batch_size
         self.max_new_tokens = max_new_tokens
+        self.scoring = scoring or ExactMatchScoring()
         self.prepare = Preparation(backbone.model, processor)
-        self.types = sorted({dataset.samples[n].question_type for n in self.asked})
 
     def first(self, count: int) -> list[LoadedSample]:
         """The first samples that can be read, at most ``count``."""
         found: list[LoadedSample] = []
-        for start in range(0, len(self.asked), count):
+        for start in range(0, self.count, count):
             if len(found) < count:
-                found += self._read(self.asked[start : start + count])
+                numbers = self.asked[start : start + count]
+                found += read(self.dataset, numbers, self.prepare.collate).items
         return found[:count]
 
     def answer(self, contestants: Sequence[Contestant]) -> list[Tally]:
-        """Let every contestant answer every question, side by side on each batch."""
-        facts = decoder_sizes(self.backbone)
-        tallies = [Tally(facts, self.types) for _ in contestants]
-        plugins = [contestant.plugin for contestant in contestants if contestant.plugin]
-        seen = {fact for plugin in plugins for fact in entry_facts(self.backbone, plugin)}
-        for samples in self.batches(f"{len(contestants)} contestants"):
-            with watching(self.backbone.model, seen):
-                shared = self.prepare(samples)
-            for contestant, tally in zip(contestants, tallies):
-                with contestant.attached(self.backbone.model):
-                    own = contestant.prepare
-                    batch = shared if own is None else own(samples)
-                    self.answer_batch(batch, tally, pruned=contestant.plugin is not None)
-        return tallies
+        """Let every contestant answer every question, side by side on each batch.
 
-    def batches(self, what: str) -> Iterator[list[LoadedSample]]:
-        """All questions in order, under a progress bar that says ``what`` is done.
-
-        Raises ``UserError`` at the end if none of them could be read.
+        Raises ``UserError`` if none of the questions can be read.
         """
-        readable = False
-        for start in tqdm(range(0, len(self.asked), self.batch_size), desc=what, unit="batch"):
-            items = self._read(self.asked[start : start + self.batch_size])
-            if items:
-                readable = True
-                yield items
-        if not readable:
+        kept = InMemory()
+        self.answer_missing(contestants, kept)
+        return self.tallies(contestants, kept)
+
+    def answer_missing(self, contestants: Sequence[Contestant], kept: Keeping) -> None:
+        """Likewise those batches that ``kept`` lacks; each goes there as soon as it is answered."""
+        for number in tqdm(
+            kept.missing(self._batches), desc=f"{len(contestants)} contestants", unit="batch"
+        ):
+            numbers = self.asked[number * self.batch_size :][: self.batch_size]
+            kept.add(number, self._answered(numbers, contestants, kept.wants_places))
+
+    def tallies(self, contestants: Sequence[Contestant], kept: Keeping) -> list[Tally]:
+        """What ``kept`` has of each contestant; raises ``UserError`` as :meth:`answer`."""
+        answers: list[list[Answer]] = [[] for _ in contestants]
+        for batch in kept.all(self._batches):
+            self._note(batch.faults)
+            for found, more in zip(answers, batch.answers):
+                found += more
+        if not answers[0]:
             raise UserError(
                 f"None of {len(self.unreadable)} questions of {quoted(self.dataset.path)} can be "
                 f"read. {self.unreadable[0]}"
             )
+        facts, samples = decoder_sizes(self.backbone), self.dataset.samples
+        return [
+            Tally(facts, self.scoring, [samples[answer.index] for answer in found], found)
+            for found in answers
+        ]
 
-    def _read(self, numbers: Sequence[int]) -> list[LoadedSample]:
-        """The samples that can be read; the others are noted, once."""
-        found = read(self.dataset, numbers, self.prepare.collate)
+    @property
+    def _batches(self) -> int:
+        return -(-self.count // self.batch_size)
+
+    def _note(self, faults: Iterable[Unreadable]) -> None:
         known = set(map(str, self.unreadable))
-        self.unreadable += [fault for fault in found.faults if str(fault) not in known]
-        return found.items
+        self.unreadable += [fault for fault in faults if str(fault) not in known]
 
-    def answer_batch(self, batch: Batch, tally: Tally, pruned: bool) -> None:
-        """Answer ``batch`` with the model as it is now; ``pruned`` says a plug-in is attached."""
-        model, inputs = self.backbone.model, batch["inputs"]
+    def _answered(
+        self, numbers: Sequence[int], contestants: Sequence[Contestant], with_places: bool
+    ) -> AnsweredBatch:
+        """What everybody answers to the samples ``numbers`` that can be read."""
+        found = read(self.dataset, numbers, self.prepare.collate)
+        answers: list[list[Answer]] = [[] for _ in contestants]
+        if found.items:
+            by_id = {self.dataset.samples[number].id: number for number in numbers}
+            read_numbers = [by_id[item.sample.id] for item in found.items]
+            with watching(self.backbone.model, self._watched(contestants)):
+                shared = self.prepare(found.items)
+            for contestant, own in zip(contestants, answers):
+                with contestant.attached(self.backbone.model):
+                    prepare = contestant.prepare
+                    batch = shared if prepare is None else prepare(found.items)
+                    own += self._answers(contestant, read_numbers, batch, with_places)
+        return AnsweredBatch(answers, found.faults)
+
+    def _watched(self, contestants: Sequence[Contestant]) -> set[str]:
+        """What their plug-ins read of images while these are encoded."""
+        plugins = [contestant.plugin for contestant in contestants if contestant.plugin]
+        return {fact for plugin in plugins for fact in entry_facts(self.backbone, plugin)}
+
+    def _answers(
+        self, contestant: Contestant, numbers: Sequence[int], batch: Batch, with_places: bool
+    ) -> list[Answer]:
+        """What ``contestant``, who is attached, answers to the samples ``numbers`` in ``batch``."""
+        model, inputs, plugin = self.backbone.model, batch["inputs"], contestant.plugin
+        places: list[Places] | list[None] = [None] * len(numbers)
+        if with_places and contestant.method == FULL:
+            places = places_of(self.backbone, inputs)
         cache = DynamicCache(config=model.config)
         end_of_prefill = EndOfPrefill(cache)
+        synchronise(model.device)
+        start = time.perf_counter()
         said = greedy_answers(
             model,
             self.processor,
@@ -111,9 +153,15 @@ class Questions:
             logits_processor=[end_of_prefill],
             **{cache_name(model): cache},
         )
-        occupancy = Occupancy.of(self.backbone, inputs, cache if pruned else None)
-        tally.add(occupancy, end_of_prefill.kv_bytes)
-        tally.metric.update(said, batch["answers"], batch["question_types"])
+        synchronise(model.device)
+        taken = 1000 * (time.perf_counter() - start)
+        layers = () if plugin is None else plugin.schedule.layers
+        tokens = occupancies(self.backbone, inputs, cache, layers)
+        shares = end_of_prefill.kv_bytes / len(numbers), taken / len(numbers)
+        return [
+            Answer(number, text, held, *shares, placed)
+            for number, text, held, placed in zip(numbers, said, tokens, places)
+        ]
 
 
 class EndOfPrefill(LogitsProcessor):

@@ -17,7 +17,7 @@ from rcp.base_model.cost import prefill_flops
 from rcp.base_model.sizes import decoder_sizes
 from rcp.conversations import LoadedSample
 from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.metrics.occupancy import Occupancy
+from rcp.evaluation.metrics.occupancy import occupancies
 from rcp.evaluation.preparation import Preparation
 
 WARM_UP = 2
@@ -89,8 +89,10 @@ def extra_flops(
     inputs = _inputs(preparation, contestant, [sample])
     with contestant.attached(backbone.model), _flop_counter() as counter:
         cache = _prefill(backbone.model, inputs)
-    occupancy = Occupancy.of(backbone, inputs, cache if contestant.plugin is not None else None)
-    return counter.get_total_flops() - prefill_flops(decoder_sizes(backbone), occupancy.rows[0])
+    layers = () if contestant.plugin is None else contestant.plugin.schedule.layers
+    sizes = decoder_sizes(backbone)
+    (tokens,) = occupancies(backbone, inputs, cache, layers)
+    return counter.get_total_flops() - prefill_flops(sizes, tokens.rows(sizes.layers))
 
 
 def encoder_flops(preparation: Preparation, sample: LoadedSample) -> int:
@@ -119,13 +121,14 @@ def _prefill(model: Any, inputs: dict[str, Any]) -> Any:
 
 
 def _seconds(model: Any, inputs: dict[str, Any]) -> float:
-    _synchronise(model.device)
+    synchronise(model.device)
     start = time.perf_counter()
     _prefill(model, inputs)
-    _synchronise(model.device)
+    synchronise(model.device)
     return time.perf_counter() - start
 
 
-def _synchronise(device: torch.device) -> None:
+def synchronise(device: torch.device) -> None:
+    """Wait until ``device`` has done what it was asked to do."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

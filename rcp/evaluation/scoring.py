@@ -5,17 +5,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from rcp.conversations import Sample
-from rcp.objectives.exact_match import ExactMatch
+from rcp.objectives.exact_match import ExactMatch, is_right
 from rcp.refusals import refuse_unequal
 
 
 class Scoring(ABC):
     """The rule of one set of questions.
 
-    ``primary``: which of the ``figures`` a table calls accuracy.
+    ``primary``: which of the ``figures`` a table calls accuracy; ``percent``: whether that is a
+    share, which tables print in percent, or has a unit of its own.
     """
 
     primary: str
+    percent: bool = True
 
     @abstractmethod
     def score(self, answer: str, sample: Sample) -> float:
@@ -44,7 +46,7 @@ class ExactMatchScoring(Scoring):
     primary = "accuracy"
 
     def score(self, answer: str, sample: Sample) -> float:
-        return self.figures([answer], [sample])[self.primary]
+        return float(is_right(answer, sample.answer))
 
     def figures(self, answers: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
         types = [sample.question_type for sample in samples]

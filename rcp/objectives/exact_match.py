@@ -46,7 +46,7 @@ class ExactMatch(Metric):
         for prediction, answer, kind in zip(predictions, answers, question_types):
             column = self.question_types.index(kind)
             self.total[column] += 1
-            self.correct[column] += prediction.strip().lower() == answer.strip().lower()
+            self.correct[column] += is_right(prediction, answer)
 
     def compute(self) -> dict[str, Tensor]:
         """``accuracy`` over all questions and ``accuracy_<type>`` for each type.
@@ -56,3 +56,8 @@ class ExactMatch(Metric):
         by_type = self.correct / self.total
         named = {f"accuracy_{kind}": by_type[i] for i, kind in enumerate(self.question_types)}
         return {"accuracy": self.correct.sum() / self.total.sum(), **named}
+
+
+def is_right(prediction: str, answer: str) -> bool:
+    """Whether the two are equal, up to case and surrounding space."""
+    return prediction.strip().lower() == answer.strip().lower()

@@ -1,75 +1,84 @@
-"""What is counted for one contestant while it answers."""
+"""What is counted of one contestant's answers."""
 
+import statistics
 from collections.abc import Sequence
-
-import torch
+from functools import cached_property
 
 from rcp.base_model.cost import DecoderSizes, paper_prefill_flops, prefill_flops
-from rcp.evaluation.metrics.occupancy import Occupancy
-from rcp.objectives.exact_match import ExactMatch
+from rcp.conversations import Sample
+from rcp.evaluation.answers import Answer
+from rcp.evaluation.scoring import Scoring, mean_by_type
 
 
 class Tally:
-    """Sums over the samples of one contestant, read as means per sample."""
+    """The ``answers`` of one contestant to ``asked``, in parallel, read as means per sample."""
 
-    def __init__(self, facts: DecoderSizes, question_types: Sequence[str]) -> None:
+    def __init__(
+        self,
+        facts: DecoderSizes,
+        scoring: Scoring,
+        asked: Sequence[Sample],
+        answers: Sequence[Answer],
+    ) -> None:
         self.facts = facts
-        self.metric = ExactMatch(question_types)
-        self._samples = 0
-        self._visual = torch.zeros(facts.layers)
-        self._flops = self._paper_flops = self._kv_bytes = 0
-
-    def add(self, occupancy: Occupancy, kv_bytes: int) -> None:
-        """Count one batch's prefill, for which ``kv_bytes`` of cache were allocated."""
-        self._samples += len(occupancy.text)
-        self._visual += occupancy.visual.sum(1)
-        self._kv_bytes += kv_bytes
-        sizes = self.facts.hidden, self.facts.intermediate
-        for rows in occupancy.rows:
-            self._flops += prefill_flops(self.facts, rows)
-            self._paper_flops += paper_prefill_flops(*sizes, rows)
+        self.scoring = scoring
+        self.asked = asked
+        self.answers = answers
 
     @property
     def samples(self) -> int:
-        return self._samples
+        return len(self.answers)
+
+    @cached_property
+    def scores(self) -> list[float]:
+        """What each answer is worth by itself, from 0 to 1."""
+        return [
+            self.scoring.score(answer.said, sample)
+            for answer, sample in zip(self.answers, self.asked)
+        ]
+
+    @cached_property
+    def figures(self) -> dict[str, float]:
+        """The official figures of all answers together, by name."""
+        return self.scoring.figures([answer.said for answer in self.answers], self.asked)
 
     @property
     def accuracy(self) -> float:
-        """Share of exact matches."""
-        return self.metric.compute()["accuracy"].item()
+        """The primary one of the figures."""
+        return self.figures[self.scoring.primary]
 
     @property
     def by_type(self) -> dict[str, float]:
-        """Share of exact matches of each question type of which any could be answered."""
-        found = self.metric.compute()
-        answered = self.metric.total.tolist()
-        return {
-            kind: found[f"accuracy_{kind}"].item()
-            for kind, number in zip(self.metric.question_types, answered)
-            if number
-        }
+        """The mean score of each question type of which any could be answered."""
+        return mean_by_type(self.scores, self.asked)
 
-    @property
+    @cached_property
     def visual(self) -> list[float]:
         """Visual tokens in each layer."""
-        return (self._visual / self._samples).tolist()
+        rows = [answer.tokens.visual_rows(self.facts.layers) for answer in self.answers]
+        return [statistics.fmean(layer) for layer in zip(*rows)]
 
     @property
     def mean_tokens(self) -> float:
         """Visual tokens, mean over layers."""
         return sum(self.visual) / self.facts.layers
 
-    @property
+    @cached_property
     def flops(self) -> float:
         """Predicted FLOPs of the decoder's prefill, plug-in excluded."""
-        return self._flops / self._samples
+        return sum(prefill_flops(self.facts, rows) for rows in self._rows) / self.samples
 
     @property
     def paper_flops(self) -> float:
         """The same by the formula that papers print."""
-        return self._paper_flops / self._samples
+        sizes = self.facts.hidden, self.facts.intermediate
+        return sum(paper_prefill_flops(*sizes, rows) for rows in self._rows) / self.samples
 
     @property
     def kv_bytes(self) -> float:
         """Cache bytes allocated when the prefill ended, padding of the batch included."""
-        return self._kv_bytes / self._samples
+        return statistics.fmean(answer.kv_bytes for answer in self.answers)
+
+    @property
+    def _rows(self) -> list[list[int]]:
+        return [answer.tokens.rows(self.facts.layers) for answer in self.answers]
