@@ -1,8 +1,9 @@
 """Timing, pooling over seeds, and what is written."""
 
 import json
+import math
 import os
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.report import rows, tables
 from rcp.evaluation.report.rows import ResultRow
+from rcp.evaluation.scoring import ExactMatchScoring
 from rcp.objectives.exact_match import ExactMatch
 from tests.full_disk import full_disk
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised
@@ -38,6 +40,11 @@ SCHEMA = [
     "seeds",
     "n",
     "unreadable",
+    "interval",
+    "mcnemar_p",
+    "figures",
+    "metric",
+    "percent",
 ]
 ROW = ResultRow("rcp", 0.5, 0.1, {"counting": 0.25}, 0.8, 8.5, 16.0, 2e9, 1024, 1.5, 3, 40)
 
@@ -56,11 +63,15 @@ def rcp_plugin(model, seed=3, layers=(1, 3), ratios=(0.5, 0.125)):
     return randomised(rcp.Plugin.for_model(spec, model), seed)
 
 
-class Metric:
-    """Stands in for a tally."""
+class Counted:
+    """Stands in for a tally of forty answers, of which the first ones are right."""
 
-    def __init__(self, accuracy, **values):
+    scoring = ExactMatchScoring()
+
+    def __init__(self, accuracy):
         self.accuracy = accuracy
+        self.scores = [1.0] * round(40 * accuracy) + [0.0] * round(40 * (1 - accuracy))
+        self.figures = {"accuracy": accuracy, "accuracy_never": math.nan}
         self.by_type = {"counting": accuracy / 2}
         self.samples = 40
         self.visual = [16.0, 4.0]
@@ -70,16 +81,36 @@ class Metric:
 
 
 def test_seeds_are_pooled():
-    full = Metric(0.8)
-    row = rows.pooled("rcp", [Metric(0.6), Metric(0.7), Metric(0.5)], full, 50.0, 2.0)
+    full = Counted(0.8)
+    row = rows.pooled("rcp", [Counted(0.6), Counted(0.7), Counted(0.5)], full, 50.0, 2.0)
     assert (row.accuracy, row.accuracy_std) == (0.6, 0.1)  # the sample's deviation
     assert row.retained == 0.75 and row.by_type == {"counting": 0.3}
     assert (row.entering_tokens, row.mean_tokens, row.flops) == (16.0, 10.0, 1050)
     assert (row.seeds, row.n, row.prefill_speedup) == (3, 40, 2.0)
+    assert row.figures == {"accuracy": 0.6, "accuracy_never": None} and row.metric == "accuracy"
 
 
-def test_one_seed_has_no_spread():
-    assert rows.pooled("full", [Metric(0.8)], Metric(0.8), 0.0, 1.0).accuracy_std == 0.0
+def test_a_row_is_paired_with_the_full_models():
+    """Over the seeds 24 of 40 have a mean score of at least a half, 32 of the full model's."""
+    full = Counted(0.8)
+    row = rows.pooled("rcp", [Counted(0.6), Counted(0.7), Counted(0.5)], full, 50.0, 2.0)
+    assert row.mcnemar_p == float(f"{2 / 2**8:.4g}")  # eight lost, none gained
+    low, high = row.interval
+    assert low < -0.2 < high < 0  # about the difference of the mean scores
+    assert Counted.scoring.percent and row.percent
+
+
+def test_the_full_model_is_not_paired_with_itself():
+    full = Counted(0.8)
+    row = rows.pooled("full", [full], full, 0.0, 1.0)
+    assert row.accuracy_std == 0.0 and row.interval is None and row.mcnemar_p is None
+
+
+def test_what_one_question_says_has_no_interval():
+    full, other = Counted(0.8), Counted(0.8)
+    full.scores, other.scores = [1.0], [0.0]
+    row = rows.pooled("rcp", [other], full, 0.0, 1.0)
+    assert row.interval is None and row.mcnemar_p == 1.0
 
 
 def test_rows_have_the_promised_fields_in_order(tmp_path):
@@ -219,6 +250,19 @@ def test_the_text_table_is_aligned():
     lines = tables.text(tables.summary([ROW, ROW])).splitlines()
     assert "50.0 ± 10.0" in lines[2] and "1.50x" in lines[2] and "2.000" in lines[2]
     assert len({len(line) for line in lines}) == 1
+
+
+def test_a_figure_with_a_unit_of_its_own_is_not_made_a_percentage():
+    mme = replace(ROW, metric="perception", percent=False, accuracy=1510.7, seeds=1)
+    header, line = tables.summary([mme])
+    assert header[1] == "perception" and line[1] == "1510.7" and line[2] == "80.0"
+
+
+def test_the_difference_and_its_p_stand_in_the_table():
+    against = replace(ROW, interval=[-0.0512, 0.0049], mcnemar_p=0.03515625)
+    header, full, line = tables.summary([ROW, against])
+    assert header[3:5] == ["95 % interval", "McNemar p"]
+    assert full[3:5] == ["", ""] and line[3:5] == ["-5.1 to +0.5", "0.035"]
 
 
 def test_the_markdown_table_has_as_many_cells_everywhere():

@@ -1,7 +1,8 @@
 """A plug-in beside the full model and its controls: one call, one row a method."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 
 from rcp.choosing.schedule import Schedule
 from rcp.evaluation.contestants import (
@@ -13,10 +14,13 @@ from rcp.evaluation.contestants import (
 )
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.images import blank_image, downsampled_input
+from rcp.evaluation.keeping import InMemory, Keeping
 from rcp.evaluation.metrics.tally import Tally
+from rcp.evaluation.paired import over_seeds
 from rcp.evaluation.prefill import encoder_flops, extra_flops, speedups
 from rcp.evaluation.report import notes
 from rcp.evaluation.report.rows import ResultRow, pooled
+from rcp.evaluation.report.samples import Answered
 
 
 @dataclass(frozen=True)
@@ -29,10 +33,26 @@ class Timing:
 
 @dataclass(frozen=True)
 class Report:
-    """``rows``, the full model's first; ``notes``: sentences that belong under the table."""
+    """``rows``, the full model's first; ``notes``: sentences that belong under the table;
+    ``answered``: what each contestant answered, in the order of the rows."""
 
     rows: list[ResultRow]
     notes: list[str]
+    answered: list[Answered] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Round:
+    """Contestants who answer side by side, and where their answers are."""
+
+    questions: Questions
+    contestants: list[Contestant]
+    kept: Keeping
+
+    @cached_property
+    def tallies(self) -> list[Tally]:
+        """One for each; where several processes answer, when the last of them has."""
+        return self.questions.tallies(self.contestants, self.kept)
 
 
 def compare(
@@ -43,20 +63,41 @@ def compare(
     controls: bool = True,
     seeds: int = 3,
     timing: Timing = Timing(),
+    keeping: Callable[[str], Keeping] = lambda name: InMemory(),
 ) -> Report:
     """Answer ``questions`` with the full model, ``entrants``, ``others`` and the controls.
 
     ``entrants`` are the seeds of one method, ``others`` further plug-ins to set beside it. With
     ``controls`` come the blank image, and at the entrants' schedule and at their mean number of
     tokens what :mod:`rcp.evaluation.contestants` and :mod:`rcp.evaluation.images` describe.
+    ``keeping`` says where the answers of a round of that name go.
     """
-    contestants = [Contestant(FULL), *entrants, *others]
-    tallies = questions.answer(contestants)
-    if controls:
-        more = _controls(questions, entrants, tallies[0], tallies[1], seeds)
-        tallies += questions.answer(more)
-        contestants += more
+    rounds = answer(questions, entrants, others, controls, seeds, keeping)
+    contestants = [contestant for each in rounds for contestant in each.contestants]
+    tallies = [tally for each in rounds for tally in each.tallies]
     return _report(questions, contestants, tallies, timing)
+
+
+def answer(
+    questions: Questions,
+    entrants: Sequence[Contestant],
+    others: Sequence[Contestant],
+    controls: bool,
+    seeds: int,
+    keeping: Callable[[str], Keeping],
+) -> list[Round]:
+    """Have everybody's answers kept, those of this process's share; as :func:`compare`.
+
+    What the controls are depends on what the entrants kept: they answer in a round of their own.
+    """
+    rounds = [Round(questions, [Contestant(FULL), *entrants, *others], keeping("methods"))]
+    questions.answer_missing(rounds[0].contestants, rounds[0].kept)
+    if controls:
+        full, first, *_ = rounds[0].tallies
+        more = _controls(questions, entrants, full, first, seeds)
+        rounds.append(Round(questions, more, keeping("controls")))
+        questions.answer_missing(more, rounds[1].kept)
+    return rounds
 
 
 def _controls(
@@ -93,6 +134,10 @@ def _report(
     groups: dict[str, list[int]] = {}
     for index, contestant in enumerate(contestants):
         groups.setdefault(contestant.method, []).append(index)
+    scores = {
+        method: over_seeds([tallies[index].scores for index in indices])
+        for method, indices in groups.items()
+    }
     prepare, samples = questions.prepare, questions.first(timing.batch_size)
     leaders = [contestants[indices[0]] for indices in groups.values()]
     extra = [extra_flops(prepare, leader, questions.backbone, samples[0]) for leader in leaders]
@@ -110,8 +155,16 @@ def _report(
         [
             notes.about_answers(rows[0], questions.batch_size),
             *notes.about_unreadable(rows[0], questions.unreadable),
+            notes.about_pairs(),
+            *notes.about_random(rows, scores),
+            *notes.about_blank(rows),
             notes.about_flops(rows[1], own[1], encoder),
             notes.about_savings(rows[0], rows[1], encoder, by_paper),
             notes.about_timing(questions.backbone, len(samples), timing.rounds),
+        ],
+        [
+            Answered(method, seed, tallies[index])
+            for method, indices in groups.items()
+            for seed, index in enumerate(indices)
         ],
     )

@@ -14,9 +14,11 @@ from rcp.plugin import Plugin, PluginSpec, stages_of
 
 FULL = "full"
 BLANK_IMAGE = "blank_image"
-CONTROLS = (BLANK_IMAGE, "random", "uniform", "question_attention", "random_input",
-            "uniform_input", "downsampled_input")
-"""What the controls' rows are called, beside the plug-in with its question zeroed."""
+RANDOM = ("random", "random_input")
+CONTROLS = (BLANK_IMAGE, *RANDOM, "uniform", "question_attention", "uniform_input",
+            "downsampled_input")
+"""What the controls' rows are called, beside the plug-in with its question zeroed; ``RANDOM`` are
+those that draw, at the entrants' schedule and at their mean number of tokens."""
 
 Prepare = Callable[[Sequence[LoadedSample]], Batch]
 

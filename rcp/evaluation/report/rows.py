@@ -1,6 +1,7 @@
 """One line of the result for each method."""
 
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,19 +9,26 @@ from pathlib import Path
 
 from rcp.atomic_write import atomic
 from rcp.evaluation.metrics.tally import Tally
+from rcp.evaluation.paired import over_seeds, paired
 
 
 @dataclass(frozen=True)
 class ResultRow:
     """A method's accuracy and cost, mean over its seeds and over samples.
 
-    ``accuracy``: share of exact matches; ``accuracy_std``: sample standard deviation over seeds,
-    0 where there is one. ``by_type``: accuracy of each question type. ``retained``: accuracy over
-    the full model's. ``mean_tokens``: visual tokens, mean over decoder layers; ``entering_tokens``:
-    those that enter the first layer. ``flops``: one prefill of the decoder, its head and the
-    plug-in. ``kv_bytes``: cache allocated at the end of prefill. ``prefill_speedup``: the full
-    model's time over the method's. ``seeds``: how many; ``n``: questions that were answered.
-    ``unreadable``: ids of those that could not be read, and so are in no score.
+    ``accuracy``: the figure called ``metric``, of exact match the share that is right;
+    ``accuracy_std``: sample standard deviation over seeds, 0 where there is one. ``by_type``: mean
+    score of each question type. ``retained``: accuracy over the full model's. ``mean_tokens``:
+    visual tokens, mean over decoder layers; ``entering_tokens``: those that enter the first layer.
+    ``flops``: one prefill of the decoder, its head and the plug-in. ``kv_bytes``: cache allocated
+    at the end of prefill. ``prefill_speedup``: the full model's time over the method's. ``seeds``:
+    how many; ``n``: questions that were answered. ``unreadable``: ids of those that could not be
+    read, and so are in no score.
+
+    ``interval`` and ``mcnemar_p``: the mean score against the full model's, paired by question
+    (:mod:`rcp.evaluation.paired`); None of the full model, and of too few questions. ``figures``:
+    all that the metric gives, in its own unit; None where it has no value. ``percent``: whether
+    accuracy is a share.
     """
 
     method: str
@@ -36,6 +44,11 @@ class ResultRow:
     seeds: int
     n: int
     unreadable: list[str] = field(default_factory=list)
+    interval: list[float] | None = None
+    mcnemar_p: float | None = None
+    figures: dict[str, float | None] = field(default_factory=dict)
+    metric: str = "accuracy"
+    percent: bool = True
 
 
 def pooled(
@@ -46,10 +59,13 @@ def pooled(
     speedup: float,
     unreadable: Sequence[str] = (),
 ) -> ResultRow:
-    """The row of ``method``: one tally for each of its seeds."""
+    """The row of ``method``: one tally for each of its seeds, beside the one of the full model."""
     accuracies = [tally.accuracy for tally in tallies]
     accuracy = statistics.fmean(accuracies)
     by_type = [tally.by_type for tally in tallies]
+    against = None
+    if full is not tallies[0]:
+        against = paired(over_seeds([tally.scores for tally in tallies]), over_seeds([full.scores]))
     return ResultRow(
         method=method,
         accuracy=round(accuracy, 6),
@@ -67,7 +83,22 @@ def pooled(
         seeds=len(tallies),
         n=tallies[0].samples,
         unreadable=list(unreadable),
+        interval=_rounded(against.interval) if against else None,
+        mcnemar_p=float(f"{against.p:.4g}") if against else None,
+        figures=_means([tally.figures for tally in tallies]),
+        metric=tallies[0].scoring.primary,
+        percent=tallies[0].scoring.percent,
     )
+
+
+def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
+    return None if interval is None else [round(bound, 6) for bound in interval]
+
+
+def _means(figures: Sequence[dict[str, float]]) -> dict[str, float | None]:
+    """Over seeds; JSON has no NaN."""
+    found = {name: statistics.fmean(each[name] for each in figures) for name in figures[0]}
+    return {name: round(mean, 6) if math.isfinite(mean) else None for name, mean in found.items()}
 
 
 def write_rows(rows: Sequence[ResultRow], path: Path) -> None:

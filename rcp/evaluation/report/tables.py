@@ -8,28 +8,33 @@ Cells = list[list[str]]
 """The header first; column 0 is text, the others are numbers."""
 
 
-HEADER = [
-    "method",
-    "accuracy %",
-    "retained %",
-    "mean tokens",
-    "entering",
-    "GFLOPs",
-    "FLOPs ratio",
-    "prefill speed-up",
-    "KV KiB",
-    "seeds",
-]
-
-
 def summary(rows: Sequence[ResultRow]) -> Cells:
-    """Accuracy and cost of each method; the first row is what speed-ups refer to."""
+    """Accuracy and cost of each method; the first row is what all is compared with.
+
+    The interval is of the difference, in points of the mean score.
+    """
     full = rows[0]
-    return [HEADER] + [
+    header = [
+        "method",
+        f"{full.metric} %" if full.percent else full.metric,
+        "retained %",
+        "95 % interval",
+        "McNemar p",
+        "mean tokens",
+        "entering",
+        "GFLOPs",
+        "FLOPs ratio",
+        "prefill speed-up",
+        "KV KiB",
+        "seeds",
+    ]
+    return [header] + [
         [
             row.method,
             _accuracy(row),
             f"{100 * row.retained:.1f}",
+            _interval(row),
+            "" if row.mcnemar_p is None else f"{row.mcnemar_p:.2g}",
             f"{row.mean_tokens:.1f}",
             f"{row.entering_tokens:.1f}",
             f"{row.flops / 1e9:.3f}",
@@ -43,7 +48,7 @@ def summary(rows: Sequence[ResultRow]) -> Cells:
 
 
 def by_type(rows: Sequence[ResultRow]) -> Cells:
-    """Accuracy of each method on each question type, in percent."""
+    """The mean score of each method on each question type, in percent."""
     types = list(rows[0].by_type)
     lines = [[row.method, *(f"{100 * row.by_type[kind]:.1f}" for kind in types)] for row in rows]
     return [["accuracy %", *types], *lines]
@@ -63,8 +68,16 @@ def markdown(cells: Cells) -> str:
 
 
 def _accuracy(row: ResultRow) -> str:
-    spread = f" ± {100 * row.accuracy_std:.1f}" if row.seeds > 1 else ""
-    return f"{100 * row.accuracy:.1f}{spread}"
+    unit = 100 if row.percent else 1
+    spread = f" ± {unit * row.accuracy_std:.1f}" if row.seeds > 1 else ""
+    return f"{unit * row.accuracy:.1f}{spread}"
+
+
+def _interval(row: ResultRow) -> str:
+    if row.interval is None:
+        return ""
+    low, high = (100 * bound for bound in row.interval)
+    return f"{low:+.1f} to {high:+.1f}"
 
 
 def _widths(cells: Cells) -> list[int]:
