@@ -45,6 +45,8 @@ SCHEMA = [
     "figures",
     "metric",
     "percent",
+    "tokens_per_layer",
+    "kv_bytes_per_layer",
 ]
 ROW = ResultRow("rcp", 0.5, 0.1, {"counting": 0.25}, 0.8, 8.5, 16.0, 2e9, 1024, 1.5, 3, 40)
 
@@ -78,6 +80,7 @@ class Counted:
         self.mean_tokens = 10.0
         self.flops = 1000.0
         self.kv_bytes = 64.0
+        self.kv_bytes_per_layer = [48.0, 16.0 * accuracy]
 
 
 def test_seeds_are_pooled():
@@ -88,6 +91,7 @@ def test_seeds_are_pooled():
     assert (row.entering_tokens, row.mean_tokens, row.flops) == (16.0, 10.0, 1050)
     assert (row.seeds, row.n, row.prefill_speedup) == (3, 40, 2.0)
     assert row.figures == {"accuracy": 0.6, "accuracy_never": None} and row.metric == "accuracy"
+    assert row.tokens_per_layer == [16.0, 4.0] and row.kv_bytes_per_layer == [48.0, 9.6]
 
 
 def test_a_row_is_paired_with_the_full_models():

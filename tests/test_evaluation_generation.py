@@ -124,9 +124,18 @@ def test_tokens_and_bytes_are_those_of_the_schedule(model, processor, plugin, tm
     facts = decoder_sizes(backbone_for(model))
     text = len(processor.tokenizer(prompt("what is the red ?"))["input_ids"]) - 1
     held = per_layer((1, 2, 1), [text + kept for kept in (16, 8, 2)])
-    assert pruned.kv_bytes == sum(kv_bytes(facts, held, value_bytes=4))
+    by_layer = kv_bytes(facts, held, value_bytes=4)
+    assert pruned.kv_bytes == sum(by_layer)
+    assert pruned.kv_bytes_per_layer == pytest.approx(by_layer)
     assert pruned.flops == prefill_flops(facts, held)
     assert pruned.paper_flops == paper_prefill_flops(facts.hidden, facts.intermediate, held)
+
+
+def test_padding_is_shared_out_over_the_layers(model, processor, conversations, plugin):
+    (found,) = questions(model, processor, conversations).answer([Contestant("rcp", plugin)])
+    by_layer = found.kv_bytes_per_layer
+    assert sum(by_layer) == pytest.approx(found.kv_bytes) and by_layer[1] == by_layer[2]
+    assert by_layer[0] > by_layer[1] > by_layer[3] > 0
 
 
 def test_a_threshold_plugin_is_measured_not_assumed(model, processor, conversations, plugin):

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from functools import cached_property
 
-from rcp.base_model.cost import DecoderSizes, paper_prefill_flops, prefill_flops
+from rcp.base_model.cost import DecoderSizes, kv_bytes, paper_prefill_flops, prefill_flops
 from rcp.conversations import Sample
 from rcp.evaluation.answers import Answer
 from rcp.evaluation.scoring import Scoring, mean_by_type
@@ -78,6 +78,13 @@ class Tally:
     def kv_bytes(self) -> float:
         """Cache bytes allocated when the prefill ended, padding of the batch included."""
         return statistics.fmean(answer.kv_bytes for answer in self.answers)
+
+    @property
+    def kv_bytes_per_layer(self) -> list[float]:
+        """The same of each layer: shared out as the tokens without padding need it."""
+        needed = [kv_bytes(self.facts, rows, value_bytes=1) for rows in self._rows]
+        layers = [sum(layer) for layer in zip(*needed)]
+        return [self.kv_bytes * layer / sum(layers) for layer in layers]
 
     @property
     def _rows(self) -> list[list[int]]:

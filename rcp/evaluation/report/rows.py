@@ -8,8 +8,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from rcp.atomic_write import atomic
+from rcp.errors import UserError
 from rcp.evaluation.metrics.tally import Tally
 from rcp.evaluation.paired import over_seeds, paired
+from rcp.quoting import plain, quoted
+from rcp.typed_values import from_plain
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,8 @@ class ResultRow:
     ``interval`` and ``mcnemar_p``: the mean score against the full model's, paired by question
     (:mod:`rcp.evaluation.paired`); None of the full model, and of too few questions. ``figures``:
     all that the metric gives, in its own unit; None where it has no value. ``percent``: whether
-    accuracy is a share.
+    accuracy is a share. ``tokens_per_layer`` and ``kv_bytes_per_layer``: what ``mean_tokens`` is
+    the mean of, and ``kv_bytes`` the sum.
     """
 
     method: str
@@ -49,6 +53,8 @@ class ResultRow:
     figures: dict[str, float | None] = field(default_factory=dict)
     metric: str = "accuracy"
     percent: bool = True
+    tokens_per_layer: list[float] = field(default_factory=list)
+    kv_bytes_per_layer: list[float] = field(default_factory=list)
 
 
 def pooled(
@@ -88,7 +94,14 @@ def pooled(
         figures=_means([tally.figures for tally in tallies]),
         metric=tallies[0].scoring.primary,
         percent=tallies[0].scoring.percent,
+        tokens_per_layer=_per_layer([tally.visual for tally in tallies], 4),
+        kv_bytes_per_layer=_per_layer([tally.kv_bytes_per_layer for tally in tallies], 1),
     )
+
+
+def _per_layer(values: Sequence[Sequence[float]], digits: int) -> list[float]:
+    """Over seeds."""
+    return [round(statistics.fmean(layer), digits) for layer in zip(*values)]
 
 
 def _rounded(interval: tuple[float, float] | None) -> list[float] | None:
@@ -105,3 +118,27 @@ def write_rows(rows: Sequence[ResultRow], path: Path) -> None:
     """Write ``rows`` as a JSON list; the file appears whole or not at all."""
     with atomic(path) as unfinished:
         unfinished.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def read_rows(path: Path) -> list[ResultRow]:
+    """What :func:`write_rows` wrote, today or when rows had fewer fields.
+
+    Raises ``UserError`` for what cannot be read and for whatever else it is.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(values, ensure_ascii=False).encode()  # JSON can write half a surrogate pair
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{quoted(path)} cannot be read as rows ({plain(error)}). Name the file that "
+            "evaluate.py wrote with --output."
+        ) from error
+    if not isinstance(values, list) or not values:
+        raise UserError(
+            f"{quoted(path)} holds {quoted(values)}, but rows are a list that is not empty. Name "
+            "the file that evaluate.py wrote with --output."
+        )
+    try:
+        return [from_plain(ResultRow, value) for value in values]
+    except UserError as error:
+        raise UserError(f"{quoted(path)}: {error}") from error
