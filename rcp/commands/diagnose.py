@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Iterator
-from typing import Any
 
 from tqdm import tqdm
 
@@ -11,7 +10,7 @@ from rcp.atomic_write import atomic
 from rcp.commands import _plugin_on_data
 from rcp.conversations import Batch, on_device
 from rcp.evaluation.preparation import conversation_batches
-from rcp.evaluation.report import tables
+from rcp.evaluation.report import shift, tables
 from rcp.evaluation.studies.diagnosis import diagnose
 from rcp.refusals import refuse_below_one
 
@@ -29,8 +28,8 @@ def run(options: argparse.Namespace) -> None:
     refuse_below_one(options, "limit", "batch_size")
     found = _plugin_on_data.subject(options)
     values = diagnose(found.model, found.plugin, _batches(found, options), options.sinks)
-    print(tables.text(_by_layer(values)), end="\n\n")
-    print(tables.text(_by_stage(values)))
+    print(tables.text(shift.by_layer(values)), end="\n\n")
+    print(tables.text(shift.by_stage(values)))
     with atomic(options.output) as unfinished:
         unfinished.write_text(json.dumps(values, indent=2) + "\n")
     print(f"\n{values['samples']} samples. Written to {options.output}")
@@ -43,27 +42,3 @@ def _batches(found: _plugin_on_data.Subject, options: argparse.Namespace) -> Ite
     count = min(options.limit, len(found.dataset))
     for batch in tqdm(batches, total=-(-count // options.batch_size), unit="batch"):
         yield on_device(batch, found.model.device)
-
-
-def _by_layer(values: dict[str, Any]) -> tables.Cells:
-    gaps = ("mean_gap", "variance_gap", "w2")
-    header = ["layer", *gaps, *(f"{gap} repaired" for gap in gaps), "correlation with loss"]
-    return [header] + [
-        [
-            str(line["layer"]),
-            *(f"{line[when][gap]:.4f}" for when in ("before", "after") for gap in gaps),
-            f"{line['correlation_with_loss']:.2f}",
-        ]
-        for line in values["layers"]
-    ]
-
-
-def _by_stage(values: dict[str, Any]) -> tables.Cells:
-    return [["stage at layer", "survivors that are sinks %", "sinks that survive %"]] + [
-        [
-            str(line["layer"]),
-            f"{100 * line['survivors_that_are_sinks']:.1f}",
-            f"{100 * line['sinks_that_survive']:.1f}",
-        ]
-        for line in values["stages"]
-    ]
