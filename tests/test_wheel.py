@@ -13,7 +13,7 @@ from tests.documents import ROOT
 pytest.importorskip("setuptools", minversion="70.1")  # the first that builds wheels by itself
 
 
-def test_it_holds_every_module_and_the_mark_of_types(tmp_path):
+def test_it_holds_every_module_the_parts_of_reports_and_the_mark_of_types(tmp_path):
     """Of a copy: building leaves folders beside the source."""
     source = tmp_path / "source"
     shutil.copytree(ROOT / "rcp", source / "rcp", ignore=shutil.ignore_patterns("__pycache__"))
@@ -25,4 +25,7 @@ def test_it_holds_every_module_and_the_mark_of_types(tmp_path):
     with zipfile.ZipFile(tmp_path / f"rcp-{__version__}-py3-none-any.whl") as wheel:
         held = {name for name in wheel.namelist() if name.startswith("rcp/")}
     modules = {str(file.relative_to(ROOT)) for file in (ROOT / "rcp").rglob("*.py")}
-    assert held == modules | {"rcp/py.typed"}
+    page = ROOT / "rcp" / "evaluation" / "report"
+    parts = {file for folder in ("assets", "templates") for file in (page / folder).iterdir()}
+    parts = {str(file.relative_to(ROOT)) for file in parts}
+    assert len(parts) > 9 and held == modules | parts | {"rcp/py.typed"}

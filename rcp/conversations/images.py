@@ -45,6 +45,13 @@ def as_rgb(image: Image.Image) -> Image.Image:
     return upright.convert("RGB")
 
 
+def middle_square(image: Image.Image) -> Image.Image:
+    """What a processor that crops to the centre lets a model see of ``image``."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    return image.crop((left, top, left + side, top + side))
+
+
 def _grey(image: Image.Image) -> Image.Image:
     """An image of one channel with more than 8 bits, which Pillow would cut off at white."""
     values = np.asarray(image, dtype=np.float64)

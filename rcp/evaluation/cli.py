@@ -19,6 +19,7 @@ from rcp.evaluation.entrants import (
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.options import parse
 from rcp.evaluation.report import tables
+from rcp.evaluation.report.page.page import write_report
 from rcp.evaluation.report.rows import write_rows
 from rcp.extensions import import_files
 
@@ -66,4 +67,6 @@ def evaluate(options: argparse.Namespace) -> Report:
     print("\n".join(report.notes))
     write_rows(report.rows, options.output)
     print(f"Rows written to {options.output}")
+    if options.report is not None:
+        print(f"Report written to {write_report([options.output], options.report)}")
     return report

@@ -9,6 +9,8 @@ from rcp.errors import UserError
 from rcp.extensions import IMPORT_HELP
 from rcp.refusals import refuse_below_one, refuse_no_file
 
+REPORT = "report.html"
+
 
 class Parser(argparse.ArgumentParser):
     """Reports bad arguments like any other bad input: one paragraph, no usage dump."""
@@ -63,6 +65,8 @@ def parser() -> argparse.ArgumentParser:
     add("--device", help="where it runs (default: cuda where there is one, else cpu)")
     add("--output", type=Path, default=Path("evaluation.json"), metavar="JSON",
         help="where the rows go (default: %(default)s)")
+    add("--report", type=Path, metavar="DIR",
+        help=f"also write {REPORT} in this folder: figures, charts, and what survives of images")
     return found
 
 
@@ -97,3 +101,5 @@ def _check(options: argparse.Namespace) -> None:
             )
     refuse_below_one(options, "limit", "batch_size", "max_new_tokens", "seeds")
     refuse_no_file(options.output, "--output")
+    if options.report is not None:
+        refuse_no_file(options.report / REPORT, "--report")

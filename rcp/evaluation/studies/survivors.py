@@ -10,6 +10,7 @@ from torch import Tensor
 from rcp.attaching.attach import attach
 from rcp.base_model.answering import greedy_answers
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, on_device
+from rcp.conversations.images import middle_square
 from rcp.errors import UserError
 from rcp.evaluation.preparation import NO_LIMIT
 from rcp.plugin import Plugin
@@ -77,6 +78,4 @@ def _as_seen(image: Image.Image, processor: Any) -> Image.Image:
     """The middle square where the processor crops to it, else the whole image."""
     if not getattr(processor.image_processor, "do_center_crop", False):
         return image
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+    return middle_square(image)

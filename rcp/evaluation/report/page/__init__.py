@@ -1,0 +1,1 @@
+"""Evaluations as one web page that asks nothing of any network."""
