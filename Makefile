@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN := runs/quickstart
 
-.PHONY: quickstart test test-all mutate lint benchmark data gpu gpu-bundle
+.PHONY: quickstart test test-all test-browser mutate lint benchmark data gpu gpu-bundle
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,7 +32,7 @@ quickstart: $(READY) data
 	OMP_NUM_THREADS=1 $(BIN)/python train.py --config quickstart.yaml --run_folder $(RUN)
 	$(BIN)/python export.py --checkpoint $(RUN)/best.ckpt --output $(RUN)/plugin
 	$(BIN)/python evaluate.py --plugin $(RUN)/plugin --data runs/data/test --limit 300 \
-		--output $(RUN)/rows.json
+		--output $(RUN)/rows.json --report $(RUN)
 
 # Two files of tests at a time, each on a core of its own.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile
@@ -43,6 +43,10 @@ test: $(READY)
 # The slow ones too: every method on every family, compilation, training to the end.
 test-all: $(READY)
 	$(TESTS) -m "not gpu"
+
+# A report in a real browser, which has to be there: apt-get install chromium.
+test-browser: $(READY)
+	PYTHON=$(BIN)/python sh tests/browser_env.sh
 
 # Would the tests notice? Errors put into the package one by one; goes on where it was stopped.
 # Some rooms only: make mutate ROOMS="rcp/repair rcp/folder"
