@@ -1,25 +1,19 @@
 """Train a plug-in: `python train.py --config rcp_tiny.yaml`.
 
 Every field of the configuration can be overridden, as in `--model.plugin.budget 32`; `--help`
-explains them all.
+explains them all. `rcp train` is the same, but for the data `generated`, which are not installed.
 """
 
 import sys
 from collections.abc import Sequence
 
 import data.endless  # noqa: F401  what data.train calls "generated"
-from rcp.errors import UserError
-from rcp.training.run.cli import run
+from rcp import commands
 
 
 def main(arguments: Sequence[str]) -> int:
     """Exit status: 0, or 2 for input that is at fault."""
-    try:
-        run(arguments)
-    except UserError as error:
-        print(f"train.py: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return commands.call("train", arguments, "train.py")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,20 @@
 """What is given, options of commands most of all, refused before any work is done for it."""
 
 import os
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from collections.abc import Iterable, Sized
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NoReturn
 
 from rcp.errors import UserError
+
+
+class Parser(ArgumentParser):
+    """Tells bad arguments like any other bad input: in one paragraph, with no usage dumped."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}. See {self.prog} --help.\n")
 
 
 def refuse_below_one(options: Namespace, *names: str) -> None:

@@ -1,4 +1,4 @@
-"""`python -m rcp`: every file of rcp/commands is a subcommand that explains itself."""
+"""`rcp` and `python -m rcp`: every file of rcp/commands is a subcommand that explains itself."""
 
 import inspect
 import json
@@ -8,9 +8,14 @@ import sys
 
 import pytest
 
+import evaluate
+import export
+import train
 from rcp import UserError, commands
-from rcp.__main__ import main
+from rcp.__main__ import console, main
 from rcp.pruners import PRUNERS
+
+SCRIPTS = {"train": train.main, "export": export.main, "evaluate": evaluate.main}
 
 
 @pytest.mark.parametrize("name", commands.names())
@@ -95,7 +100,10 @@ def test_only_a_command_with_overrides_takes_what_it_does_not_know(
 ):
     with pytest.raises(SystemExit):
         main(["backbones", "--model.base", "x"])
-    assert "unrecognized arguments: --model.base x" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "python -m rcp backbones: unrecognized arguments: --model.base x. "
+        "See python -m rcp backbones --help.\n"
+    )
 
 
 def test_one_command_does_not_import_the_others():
@@ -119,3 +127,64 @@ def test_a_former_name_still_works_and_says_the_present_one(
     told = capsys.readouterr()
     assert told.err == f"python -m rcp {former} is called {name} now.\n"
     assert f"python -m rcp {name} " in told.out
+
+
+def calls(name):
+    """The ways to call a command, each with what a user has typed for it."""
+    yield (lambda *line: main([name, *line])), f"python -m rcp {name}"
+    yield (lambda *line: main([name, *line], "rcp")), f"rcp {name}"
+    if name in SCRIPTS:
+        yield (lambda *line: SCRIPTS[name](line)), f"{name}.py"
+
+
+def outcome(call, line, capsys):
+    """Exit status, and what was said."""
+    try:
+        status = call(*line)
+    except SystemExit as end:
+        status = end.code
+    return status or 0, capsys.readouterr()
+
+
+@pytest.mark.parametrize("name", commands.names())
+def test_help_and_refusals_name_what_was_typed(name: str, capsys: pytest.CaptureFixture[str]):
+    helps = set()
+    for call, typed in calls(name):
+        status, said = outcome(call, ["--help"], capsys)
+        assert status == 0 and said.out.startswith(f"usage: {typed} [")
+        helps.add(" ".join(said.out.split()).replace(typed, "TYPED"))
+        status, said = outcome(call, ["--no.such.option"], capsys)
+        assert status == 2 and said.err.startswith(f"{typed}: ")
+    assert len(helps) == 1
+
+
+@pytest.mark.parametrize("former", commands.FORMER)
+def test_a_former_name_is_known_to_the_console_script(
+    former: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/rcp", former, "--help"])
+    status, said = outcome(console, [], capsys)
+    assert status == 0 and said.err == f"rcp {former} is called {commands.FORMER[former]} now.\n"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_and_its_command_refuse_the_same_thing(
+    name: str, tmp_path, capsys: pytest.CaptureFixture[str]
+):
+    nowhere = str(tmp_path / "nothing")
+    line = {
+        "train": ["--config", nowhere],
+        "export": ["--checkpoint", nowhere, "--output", str(tmp_path / "plugin")],
+        "evaluate": ["--plugin", nowhere, "--data", nowhere],
+    }[name]
+    told = [(outcome(call, line, capsys), typed) for call, typed in calls(name)]
+    said = {(status, said.err.removeprefix(f"{typed}: ")) for (status, said), typed in told}
+    ((status, paragraph),) = said
+    assert status == 2 and nowhere in paragraph and len(paragraph.splitlines()) == 1
+
+
+def test_without_a_command_the_commands_are_named(capsys: pytest.CaptureFixture[str]):
+    status, said = outcome(main, [[], "rcp"], capsys)
+    assert status == 2 and said.err == (
+        "rcp: the following arguments are required: COMMAND. See rcp --help.\n"
+    )

@@ -35,7 +35,7 @@ def in_blocks(document):
 
 def in_prose(document):
     found = INLINE.findall(prose(document))
-    return [code for code in found if re.match(r"(python|make|sbatch|git) ", code)]
+    return [code for code in found if re.match(r"(python|make|sbatch|git|rcp) ", code)]
 
 
 LINES = [(name, line) for name in DOCUMENTS for line in in_blocks(name) + in_prose(name)]
@@ -75,10 +75,8 @@ def python(words, monkeypatch):
             evaluate.main(arguments)
         case ["export.py", *arguments]:
             export.main(arguments)
-        case ["-m", "rcp", name]:  # a name alone, without what it needs
-            assert name in commands.names()
         case ["-m", "rcp", *arguments]:
-            assert STANDS_FOR & set(arguments) or main(arguments) == 0
+            ours(arguments)
         case ["-m", "pip", "install", *arguments]:
             pip(arguments)
         case ["-m", "pytest" | "mypy", *arguments]:
@@ -91,6 +89,14 @@ def python(words, monkeypatch):
                 runpy.run_module(module, run_name="__main__")
         case _:
             pytest.fail(f"python {words}: not a script of this repository")
+
+
+def ours(arguments):
+    """What follows `rcp`; a name may stand alone, without what it needs."""
+    if len(arguments) == 1:
+        assert arguments[0] in commands.names()
+    else:
+        assert STANDS_FOR & set(arguments) or main(arguments) == 0
 
 
 def pip(arguments):
@@ -117,6 +123,8 @@ def test_a_command_is_taken_by_its_own_parser(document, line, parsing_only, monk
         match program:
             case "python":
                 python(words, monkeypatch)
+            case "rcp":
+                ours(words)
             case "make":
                 make(words)
             case "sbatch" | "bash":

@@ -4,7 +4,7 @@ Each --stage is LAYER:METHOD:KEEP or LAYER:METHOD:KEEP:NAME=VALUE,... with KEEP 
 alive from that layer on: above 1 a number of tokens, else a share, 0 for none. For example, on a
 model of 576 tokens:
 
-    python -m rcp compose --base MODEL --output my-plugin \\
+    %(prog)s --base MODEL --output my-plugin \\
         --stage 0:divprune:192 --stage 20:random:64:seed=1 --stage 28:random:0
 """
 

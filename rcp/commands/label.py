@@ -5,7 +5,7 @@ many processes as there are GPUs, on any number of machines, may fill one folder
 see: each is told its number and makes its own files, whole or not at all. One that was cut off
 goes on with the same command. Trainings with the same base, data and precision then read them.
 
-    srun python -m rcp label --config rcp_llava.yaml --model.teacher_cache /shared/labels \\
+    srun %(prog)s --config rcp_llava.yaml --model.teacher_cache /shared/labels \\
         --process '$SLURM_PROCID' --processes '$SLURM_NTASKS'
 """
 

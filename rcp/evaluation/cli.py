@@ -1,4 +1,4 @@
-"""One evaluation: what evaluate.py does once its options are read."""
+"""One evaluation: what is done once its options are read."""
 
 import argparse
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from rcp.extensions import import_files
 
 
 def run(arguments: Sequence[str]) -> Report:
-    """Evaluate as the ``arguments`` of evaluate.py say, print the table and write the rows.
+    """Evaluate as the ``arguments`` say, print the table and write the rows.
 
     Raises ``UserError`` for what cannot be; then nothing is written.
     """
@@ -33,7 +33,7 @@ def run(arguments: Sequence[str]) -> Report:
 
 
 def evaluate(options: argparse.Namespace) -> Report:
-    """As :func:`run`, of arguments that have been parsed."""
+    """As :func:`run`, of options that have been checked."""
     import_files(options.imports)
     dataset = open_conversations(options.data, options.image_folder)
     entrants = exported(options.plugin) if options.plugin else []

@@ -1,39 +1,28 @@
-"""The options of evaluate.py; apart from what they lead to, because torch takes seconds to load."""
+"""The options of an evaluation; apart from what they lead to: torch takes seconds to load."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rcp.errors import UserError
 from rcp.extensions import IMPORT_HELP
-from rcp.refusals import refuse_below_one, refuse_no_file
+from rcp.refusals import Parser, refuse_below_one, refuse_no_file
 
 REPORT = "report.html"
 
 
-class Parser(argparse.ArgumentParser):
-    """Reports bad arguments like any other bad input: one paragraph, no usage dump."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message[0].upper()}{message[1:]}. See evaluate.py --help.")
-
-
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """What ``arguments`` say; raises ``UserError`` for what cannot be."""
-    options = parser().parse_args(arguments)
-    _check(options)
+    parser = Parser(prog="evaluate.py")
+    configure(parser)
+    options = parser.parse_args(arguments)
+    check(options)
     return options
 
 
-def parser() -> argparse.ArgumentParser:
+def configure(parser: argparse.ArgumentParser) -> None:
     """All options, each explained."""
-    found = Parser(
-        prog="evaluate.py",
-        description="Answer questions with the tokens physically dropped: a plug-in, the full "
-        "model, and controls at the same cost.",
-    )
-    add = found.add_argument
+    add = parser.add_argument
     add("--plugin", type=Path, nargs="+", metavar="DIR",
         help="exported plug-in; several are seeds of one method and share a row")
     add("--pruner", metavar="NAME",
@@ -53,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
         help=IMPORT_HELP)
     add("--base", metavar="MODEL",
         help="folder or hub id of the frozen model (default: the one the plug-in names)")
-    add_data(found)
+    add_data(parser)
     add("--limit", type=int, metavar="N", help="only the first N questions")
     add("--batch-size", type=int, default=32, metavar="B")
     add("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
@@ -67,7 +56,6 @@ def parser() -> argparse.ArgumentParser:
         help="where the rows go (default: %(default)s)")
     add("--report", type=Path, metavar="DIR",
         help=f"also write {REPORT} in this folder: figures, charts, and what survives of images")
-    return found
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +69,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         help="folder that image paths are relative to (default: the data file's)")
 
 
-def _check(options: argparse.Namespace) -> None:
+def check(options: argparse.Namespace) -> None:
+    """Raise ``UserError`` for options that contradict each other or can be nothing's."""
     if bool(options.plugin) == bool(options.pruner):
         given = "both --plugin and --pruner are" if options.plugin else "neither is"
         raise UserError(

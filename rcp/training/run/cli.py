@@ -1,4 +1,4 @@
-"""The command line of train.py: LightningCLI with its one subcommand, `fit`, implied."""
+"""The command line of a training: LightningCLI with its one subcommand, `fit`, implied."""
 
 import os
 import warnings
@@ -48,6 +48,10 @@ class TrainingCLI(LightningCLI):
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
         return {"fit": LightningCLI.subcommands()["fit"] | {"weights_only"}}
+
+    def setup_parser(self, *arguments: Any) -> None:
+        super().setup_parser(*arguments)
+        self._subcommand_parsers["fit"].prog = self.parser.prog  # what was typed: `fit` was not
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         parser.add_argument(
@@ -137,7 +141,7 @@ class TrainingCLI(LightningCLI):
         except (MisconfigurationException, ModuleNotFoundError, TypeError, ValueError) as error:
             raise UserError(
                 f"The trainer cannot be made: {' '.join(str(error).split())} Correct the fields of "
-                f"trainer; 'python train.py --help' lists them."
+                f"trainer; 'rcp train --help' lists them."
             ) from error
 
     def before_fit(self) -> None:
@@ -230,15 +234,20 @@ def read_configuration(arguments: Sequence[str]) -> Namespace:
     return _parsed(ReadingCLI, arguments).config.fit
 
 
-def run(arguments: Sequence[str]) -> None:
-    """Train as ``arguments`` say; raises ``UserError`` for what cannot be."""
+def run(arguments: Sequence[str], prog: str = "rcp train") -> None:
+    """Train as ``arguments`` say; raises ``UserError`` for what cannot be.
+
+    ``prog`` is what the usage line begins with.
+    """
     # the frozen model is meant to be in evaluation mode
     warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
-    _parsed(TrainingCLI, arguments)
+    _parsed(TrainingCLI, arguments, prog)
 
 
-def _parsed(cli: type[TrainingCLI], arguments: Sequence[str]) -> TrainingCLI:
-    parser = {"exit_on_error": False}
+def _parsed(
+    cli: type[TrainingCLI], arguments: Sequence[str], prog: str | None = None
+) -> TrainingCLI:
+    parser = {"exit_on_error": False, "prog": prog}
     only_our_classes()
     try:
         return cli(
@@ -278,5 +287,5 @@ def _paragraph(error: Exception) -> str:
     complaint = complaint.replace(ADVICE, "Classes of pytorch_lightning may be named").rstrip(".")
     return (
         f"{complaint}. Correct it in the configuration or on the command line; "
-        "'python train.py --help' lists every field with its type."
+        "'rcp train --help' lists every field with its type."
     )

@@ -24,13 +24,13 @@ def refuse_bare_parts(config: Any) -> None:
     """Refuse a value in place of the fields of ``trainer`` or ``model.plugin``."""
     if not isinstance(config.trainer, Namespace):
         raise UserError(
-            f"trainer is {config.trainer}: give its fields, such as max_steps; 'python train.py "
+            f"trainer is {config.trainer}: give its fields, such as max_steps; 'rcp train "
             f"--help' lists them."
         )
     if not isinstance(config.model.plugin, Namespace):
         raise UserError(
             f"model.plugin is {config.model.plugin}: give its fields, such as stages, or budget "
-            f"and layers; 'python train.py --help' lists them."
+            f"and layers; 'rcp train --help' lists them."
         )
 
 
