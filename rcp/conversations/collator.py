@@ -9,6 +9,7 @@ from transformers import ProcessorMixin
 
 from rcp.choosing.tokens import IGNORED
 from rcp.conversations.padding import name_padding_token
+from rcp.conversations.prompting import adds_special_tokens, model_inputs, refuse_no_template
 from rcp.conversations.reserved import ReservedTokens
 from rcp.conversations.sample import (
     PLACEHOLDER,
@@ -70,12 +71,7 @@ class ConversationCollator:
     def __init__(
         self, processor: ProcessorMixin, max_length: int = 1024, with_answers: bool = True
     ) -> None:
-        if processor.chat_template is None:
-            raise UserError(
-                f"{type(processor).__name__} has no chat template, so that it is unknown how this "
-                "model is asked a question. Put one into the folder of the base, as "
-                "chat_template.jinja."
-            )
+        refuse_no_template(processor)
         name_padding_token(processor.tokenizer)
         if with_answers and processor.tokenizer.eos_token is None:
             raise UserError(
@@ -125,18 +121,7 @@ class ConversationCollator:
         self, items: Sequence[LoadedSample], turns: Sequence[Turn]
     ) -> dict[str, Tensor]:
         texts = [turn.prompt + turn.continuation for turn in turns]
-        # sample by sample: of a flat list, some processors take all images for the first text's
-        images = [list(item.images) for item in items]
-        encoded = self.processor(
-            text=texts,
-            images=images if any(images) else None,
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=self._adds_special_tokens(texts[0]),
-        )
-        # PaliGemma writes labels, all ignored, in which a prompt to go on from has no end
-        return {name: value for name, value in encoded.items() if name != "labels"}
+        return model_inputs(self.processor, texts, [item.images for item in items])
 
     def _labels(
         self, input_ids: Tensor, samples: Sequence[Sample], turns: Sequence[Turn]
@@ -166,7 +151,7 @@ class ConversationCollator:
         """Token ids after the prompt: what the answer adds, provided it changes no prompt token."""
         tokens = [
             self.processor.tokenizer(
-                text, add_special_tokens=self._adds_special_tokens(text)
+                text, add_special_tokens=adds_special_tokens(self.processor, text)
             ).input_ids
             for text in (turn.prompt, turn.prompt + turn.continuation)
         ]
@@ -214,11 +199,6 @@ class ConversationCollator:
             answer = [{"type": "text", "text": sample.answer}]
             messages.append({"role": "assistant", "content": answer})
         return self.processor.apply_chat_template(messages, add_generation_prompt=not answered)
-
-    def _adds_special_tokens(self, text: str) -> bool:
-        """Chat templates may write the begin-of-sequence token themselves; never have it twice."""
-        begin = self.processor.tokenizer.bos_token
-        return begin is None or not text.startswith(begin)
 
     def _refuse_too_long(self, samples: Sequence[Sample], lengths: Sequence[int]) -> None:
         faults: dict[int, Unreadable] = {
