@@ -1,8 +1,7 @@
 """A model that goes on with conversations, or says how probable it is that it would."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,18 +12,11 @@ from rcp.conversations.padding import name_padding_token
 from rcp.conversations.prompting import adds_special_tokens, model_inputs, refuse_no_template
 from rcp.errors import UserError
 from rcp.harness.asked import Asked
+from rcp.harness.likelihood import Likelihood, likelihoods
 from rcp.harness.settings import Settings
 from rcp.quoting import plain
 
 Said = TypeVar("Said")
-
-
-class Likelihood(NamedTuple):
-    """``log_probability`` (nats) of a continuation, summed over its tokens; ``greedy``: whether
-    the model itself would go on with it."""
-
-    log_probability: float
-    greedy: bool
 
 
 class Answerer:
@@ -66,23 +58,9 @@ class Answerer:
                 for number, one, prompt in zip(numbers, those, prompts)
             ]
             lengths = [self._new_tokens(*pair) for pair in zip(prompts, texts)]
-            return self._weighed(self._inputs(those, texts), lengths)
+            return likelihoods(self.model, self.handle, self._inputs(those, texts), lengths)
 
         return _with_and_without_images(asked, weighed)
-
-    def _weighed(self, inputs: dict[str, Tensor], lengths: Sequence[int]) -> list[Likelihood]:
-        """Likelihoods of the last ``lengths`` columns of the rows of ``inputs``."""
-        ids = inputs["input_ids"]
-        ends = ids.shape[1] - torch.tensor(lengths, device=ids.device)
-        with nullcontext() if self.handle is None else self.handle.prompt(ends):
-            logits = self.model(**inputs, use_cache=False, logits_to_keep=max(lengths) + 1).logits
-        found = []
-        for row, length in enumerate(lengths):
-            predicted = logits[row, -1 - length : -1].float().log_softmax(-1)
-            said = ids[row, ids.shape[1] - length :].to(predicted.device)
-            value = predicted.gather(1, said[:, None]).sum().item()
-            found.append(Likelihood(value, torch.equal(predicted.argmax(-1), said)))
-        return found
 
     def _prompt(self, asked: Asked) -> str:
         try:
