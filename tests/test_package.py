@@ -13,7 +13,8 @@ from tests.tiny import attention_spec
 
 
 def test_importing_rcp_stays_light():
-    heavy = ("transformers", "pytorch_lightning", "lightning", "deepspeed", "datasets", "peft")
+    heavy = ("transformers", "huggingface_hub", "pytorch_lightning", "lightning", "deepspeed",
+             "datasets", "peft")
     code = f"import sys, rcp; print([m for m in {heavy} if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

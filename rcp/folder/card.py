@@ -3,9 +3,19 @@
 import json
 from typing import Any
 
+from huggingface_hub import ModelCardData
 
-def model_card(description: dict[str, Any]) -> str:
-    """Markdown for people who find the folder: what it is, what it fits, how to attach it."""
+from rcp.folder.hub import is_hub_id
+from rcp.folder.measured import Measured, table
+
+
+def model_card(
+    description: dict[str, Any], name: str = "this/folder", measured: list[Measured] | None = None
+) -> str:
+    """Markdown for people who find the folder: what it is, what it fits, how to attach it.
+
+    ``name``: what it is loaded by; ``measured``: the rows of its evaluation.
+    """
     base = description["base"] or {"name_or_path": "any model of these sizes", "architecture": "-"}
     spec = description["plugin"]
     stages = "\n".join(
@@ -18,8 +28,7 @@ def model_card(description: dict[str, Any]) -> str:
     adapted = f"rank {lora['rank']} on {', '.join(lora['targets'])}" if lora else "none"
     training = json.dumps(description["training"], indent=2)
     return f"""---
-library_name: rcp
-tags: [visual-token-pruning]
+{_metadata(description, base['name_or_path'])}
 ---
 # Visual-token pruning plug-in
 
@@ -38,13 +47,35 @@ low-rank adapters: {adapted}{", in `lora/` also as a stock PEFT adapter" if lora
 
 ```python
 import rcp
-model, processor = rcp.load("this/folder")           # base model with the plug-in attached
-# or, on a model you have: rcp.attach(model, rcp.load_plugin("this/folder"), "drop")
+model, processor = rcp.load("{name}")  # base model with the plug-in attached
+# or, on a model you have: rcp.attach(model, rcp.load_plugin("{name}"), "drop")
 ```
-
+{_results(measured or [])}
 Training:
 
 ```json
 {training}
 ```
+"""
+
+
+def _metadata(description: dict[str, Any], base: str) -> str:
+    """What the hub reads: YAML, without a base that no repository can be called."""
+    methods = {stage["method"] for stage in description["plugin"]["stages"]}
+    return ModelCardData(
+        base_model=base if is_hub_id(base) else None,
+        library_name="rcp",
+        pipeline_tag="image-text-to-text",
+        tags=["visual-token-pruning", *sorted(methods)],
+    ).to_yaml()
+
+
+def _results(measured: list[Measured]) -> str:
+    if not measured:
+        return ""
+    return f"""
+Measured by `evaluate.py` on {measured[0].n} questions, the tokens physically dropped; mean tokens
+are over the decoder's layers, entering those that enter its first one:
+
+{table(measured)}
 """

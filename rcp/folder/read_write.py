@@ -1,7 +1,8 @@
-"""The exported folder: ``plugin.safetensors``, ``plugin.json`` and a model card."""
+"""The exported folder, ``plugin.safetensors``, ``plugin.json`` and a card: here, or of the hub."""
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,21 @@ from rcp.atomic_write import standing, whole_folder
 from rcp.errors import UserError
 from rcp.folder.card import model_card
 from rcp.folder.description import describe, read_description
+from rcp.folder.files import (
+    ADAPTERS,
+    CARD,
+    DESCRIPTION,
+    EVALUATION,
+    WEIGHTS,
+    refuse_too_large,
+)
+from rcp.folder.hub import ACCESS, fetched, is_hub_id
+from rcp.folder.measured import read_measured
 from rcp.folder.peft import save_peft_folder
 from rcp.folder.weights import filled
 from rcp.plugin import Plugin
 from rcp.quoting import plain, quoted
 
-WEIGHTS = "plugin.safetensors"
-DESCRIPTION = "plugin.json"
 AGAIN = "Export the plug-in again."
 
 
@@ -35,28 +44,39 @@ def save_plugin(plugin: Plugin, path: str | Path) -> None:
         write_files(plugin, unfinished)
 
 
-def write_files(plugin: Plugin, folder: Path) -> None:
-    """Write ``plugin`` into the empty ``folder``; raises ``OSError`` where there is no room."""
+def write_files(
+    plugin: Plugin, folder: Path, name: str = "this/folder", evaluation: str | Path | None = None
+) -> None:
+    """Write ``plugin`` into the empty ``folder``; raises ``OSError`` where there is no room.
+
+    The model card says that it is loaded by ``name``, and what ``evaluation``, the rows that
+    evaluate.py wrote, found; these are then among the files. Raises ``UserError`` for other ones.
+    """
     description = describe(plugin)
+    measured = [] if evaluation is None else read_measured(Path(evaluation))
     weights = {name: value.contiguous().cpu() for name, value in plugin.state_dict().items()}
     try:
         save_file(weights, str(folder / WEIGHTS))
         if plugin.lora is not None:
             base = plugin.base.name_or_path if plugin.base is not None else ""
-            save_peft_folder(plugin.lora, base, folder / "lora")
+            save_peft_folder(plugin.lora, base, folder / ADAPTERS)
     except SafetensorError as error:
         raise OSError(str(error)) from error
     (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-    (folder / "README.md").write_text(model_card(description))
+    (folder / CARD).write_text(model_card(description, name, measured))
+    if evaluation is not None:
+        shutil.copyfile(evaluation, folder / EVALUATION)
 
 
-def load_plugin(path: str | Path) -> Plugin:
+def load_plugin(path: str | Path, *, revision: str | None = None, **access: Any) -> Plugin:
     """Read what :func:`save_plugin` wrote; the plug-in refuses other bases than its own.
 
-    Unknown fields and tensors are named in a warning; missing or truncated ones raise
-    ``UserError``.
+    ``path``: a folder, or where there is none of that name a repository of the hub, "org/name", at
+    ``revision`` (branch, tag or commit); ``access``: token, cache_dir, force_download and
+    local_files_only, as ``from_pretrained`` of Hugging Face takes them. Unknown fields and tensors
+    are named in a warning; missing or truncated ones raise ``UserError``, as does what is neither.
     """
-    path = standing(Path(path))
+    path = _found(path, revision, access)
     source, weights = f"'{path / DESCRIPTION}'", path / WEIGHTS
     read = read_description(_description(path), source, AGAIN)
     tensors = _read_weights(weights)
@@ -71,19 +91,22 @@ def load(
     *,
     base: str | None = None,
     budget: float | None = None,
+    revision: str | None = None,
     **model_arguments: Any,
 ) -> tuple[nn.Module, Any]:
     """Model and processor named in the folder, with the plug-in attached for good.
 
-    ``base``: folder or hub id of the model, where it is no longer under that name; ``budget`` as in
-    :func:`rcp.attach`; ``model_arguments`` go to ``from_pretrained`` of the model
-    (dtype, device_map, ...). Raises ``UserError`` for a folder that holds no plug-in or names no
-    base, and for a base that cannot be loaded or is another one.
+    ``path`` and ``revision`` are the plug-in's, as in :func:`load_plugin`. ``base``: folder or hub
+    id of the model, where it is no longer under that name; ``budget`` as in :func:`rcp.attach`;
+    ``model_arguments`` go to ``from_pretrained`` of the model (dtype, device_map, ...), those that
+    say how the hub is reached (token, ...) to both. Raises ``UserError`` for what holds no plug-in
+    or names no base, and for a base that cannot be loaded or is another one.
     """
     from rcp.attaching.attach import attach
     from rcp.base_model.loading import pretrained
 
-    plugin = load_plugin(path)
+    access = {name: model_arguments[name] for name in ACCESS if name in model_arguments}
+    plugin = load_plugin(path, revision=revision, **access)
     named = plugin.base.name_or_path if plugin.base is not None else ""
     if not (base or named):
         raise UserError(
@@ -103,6 +126,22 @@ def load(
     return model, processor
 
 
+def _found(path: str | Path, revision: str | None, access: dict[str, Any]) -> Path:
+    """The folder to read: the one here, or else the one fetched from the hub."""
+    if strange := sorted(set(access).difference(ACCESS)):
+        raise TypeError(f"load_plugin() got an unexpected keyword argument '{strange[0]}'")
+    folder = standing(Path(path))
+    if not os.path.lexists(folder) and is_hub_id(str(path)):
+        return fetched(str(path), revision, **access)
+    if revision is not None:
+        raise UserError(
+            f"revision={quoted(revision)} is one of a repository on the hub, and '{path}' is a "
+            f"folder or no name of such a repository. Leave it out; of a base model, load that "
+            f"yourself at its revision, and call rcp.attach."
+        )
+    return folder
+
+
 def _description(path: Path) -> Any:
     """The contents of ``plugin.json``, whatever they are."""
     for name in (DESCRIPTION, WEIGHTS):
@@ -111,6 +150,7 @@ def _description(path: Path) -> Any:
                 f"'{path}' is no exported plug-in: {name} is missing. Expected are {DESCRIPTION} "
                 f"and {WEIGHTS}, as export.py writes them."
             )
+        refuse_too_large(name, os.path.getsize(path / name), f"'{path}'")
     try:
         text = (path / DESCRIPTION).read_text(encoding="utf-8")
         return json.loads(text, object_pairs_hook=_named_once)

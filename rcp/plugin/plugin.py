@@ -13,6 +13,7 @@ from rcp.choosing.schedule import Schedule
 from rcp.choosing.view import LOOKS_BACK
 from rcp.errors import UserError
 from rcp.plugin.lora import Lora
+from rcp.plugin.on_hub import OnHub
 from rcp.plugin.spec import PluginSpec
 from rcp.pruners import PRUNERS, Pruner
 from rcp.quoting import plain, quoted
@@ -23,7 +24,7 @@ SAME_BUDGET = 0.005
 """Relative: two budgets that differ by less are one, written with few digits."""
 
 
-class Plugin(nn.Module):
+class Plugin(OnHub, nn.Module):
     """Pruners, repair adapter and schedule for one base model; knows nothing of Hugging Face.
 
     ``hidden_size`` is the decoder's width D, ``num_layers`` its depth. ``base`` identifies the

@@ -14,7 +14,8 @@ from rcp.attaching.attach import attach
 from rcp.base_model.loading import load_trained_on
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, Sample
 from rcp.errors import UserError
-from rcp.folder.read_write import DESCRIPTION, load_plugin, write_files
+from rcp.folder.files import DESCRIPTION
+from rcp.folder.read_write import load_plugin, write_files
 from rcp.plugin import Plugin
 from rcp.refusals import refuse_unwritable
 from rcp.training.checkpoint import (
