@@ -28,9 +28,10 @@ def attach(
     ``mode``: "drop" infers with the tokens physically gone, "soft" trains with them masked,
     "record" only observes. ``plan`` replays a recorded choice instead of making one;
     ``relaxation`` softens and perturbs the choice while training. ``budget`` is for plug-ins
-    trained for a range of them: visual tokens, mean over layers; below 1 a share of them. The
-    plug-in's parts move to the devices of the layers they act on, and in "drop" mode to the
-    model's dtype and out of training mode.
+    trained for a range of them, or not trained at all: visual tokens, mean over layers; below 1 a
+    share of them. In "drop" mode ``model.generate(..., visual_budget=...)`` takes another one for
+    that call, or a list or 1-D tensor of one a row. The plug-in's parts move to the devices of the
+    layers they act on, and in "drop" mode to the model's dtype and out of training mode.
 
     Use the returned handle as a context manager, or call its ``remove``: afterwards the model
     is bit for bit what it was. Raises ``UserError`` for an unknown mode or family, another base

@@ -1,11 +1,14 @@
 """What ``generate`` may be asked for while tokens are dropped, checked where it is asked."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rcp.attaching.forwards.forward import Setup
 from rcp.attaching.hooks import OfThread
 from rcp.attaching.stand_in import StandIn
+from rcp.attaching.visual_budget import schedules_for
+from rcp.choosing.schedule import Schedule
 from rcp.errors import UserError
 
 
@@ -13,13 +16,13 @@ class Guard:
     """Stands in for ``model.generate`` and refuses what dropping cannot serve.
 
     A chunk of a prompt cannot be told from a new turn once it reaches a forward, so the request
-    itself is checked. ``fixed_length``: caches that are allocated for a length can be served.
+    itself is checked. It also takes ``visual_budget``, of which `generate` knows nothing.
     """
 
-    def __init__(self, model: Any, fixed_length: bool) -> None:
+    def __init__(self, model: Any, setup: Setup) -> None:
         self.model = model
-        self.fixed_length = fixed_length
-        self._local = OfThread()  # whether this thread generates
+        self.setup = setup
+        self._local = OfThread()  # whether this thread generates, and within which budgets
         self._stand_in = StandIn(model, "generate", self._generate)
 
     @property
@@ -27,17 +30,29 @@ class Guard:
         """Whether the forward now running is one of ``generate``."""
         return getattr(self._local, "generating", False)
 
+    @property
+    def budgets(self) -> Sequence[Schedule]:
+        """Those of the running ``generate``: one schedule, or one a row; none without."""
+        return getattr(self._local, "budgets", ())
+
     def remove(self) -> None:
         """Give the model its own ``generate`` back."""
         self._stand_in.undo()
 
-    def _generate(self, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        _check_request(self.model, args, kwargs, self.fixed_length)
-        outer, self._local.generating = self.generating, True
+    def _generate(
+        self, before: Callable[..., Any], *args: Any, visual_budget: Any = None, **kwargs: Any
+    ) -> Any:
+        call = _arguments(self.model, args, kwargs)
+        _check_request(self.model, call, self.setup.before_decoder)
+        outer = self.generating, self.budgets
+        budgets = self.budgets  # of the `generate` that drafts with this one, if there is one
+        if visual_budget is not None:
+            budgets = schedules_for(visual_budget, self.setup, _rows(call))
+        self._local.generating, self._local.budgets = True, budgets
         try:
             return before(*args, **kwargs)
         finally:
-            self._local.generating = outer
+            self._local.generating, self._local.budgets = outer
 
 
 class NoContinuousBatching:
@@ -63,12 +78,21 @@ def refuse_pages(cache: Any) -> None:
         raise continuous_batching()
 
 
-def _check_request(
-    model: Any, args: tuple[Any, ...], kwargs: dict[str, Any], fixed_length: bool
-) -> None:
+def _arguments(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """By name, what ``generate`` was called with."""
     generate = type(model).generate
     call = inspect.signature(generate).bind_partial(model, *args, **kwargs).arguments
-    call |= call.pop("kwargs", {})
+    return call | call.pop("kwargs", {})
+
+
+def _rows(call: dict[str, Any]) -> int | None:
+    """How many prompts a ``call`` of ``generate`` has; None where none is given."""
+    prompts = (call.get(name) for name in ("inputs", "input_ids", "inputs_embeds"))
+    return next((len(rows) for rows in prompts if rows is not None), None)
+
+
+def _check_request(model: Any, call: dict[str, Any], fixed_length: bool) -> None:
+    """``fixed_length``: caches that are allocated for a length can be served."""
     config = call.get("generation_config") or model.generation_config
     chunk = call.get("prefill_chunk_size", getattr(config, "prefill_chunk_size", None))
     if chunk is not None:

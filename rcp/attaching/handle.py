@@ -127,7 +127,7 @@ class Handle:
             if hasattr(model, "init_continuous_batching"):
                 self._hooks.append(NoContinuousBatching(model))
             if self.mode == "drop" and hasattr(model, "generate"):
-                relay.guard = Guard(model, fixed_length=self.setup.before_decoder)
+                relay.guard = Guard(model, self.setup)
             _forget_compiled()
         except BaseException:
             self.remove()

@@ -45,8 +45,9 @@ class Relay:
         arguments = self._signature.bind_partial(*args, **kwargs).arguments
         arguments |= arguments.pop("kwargs", {})
         trace, prompt = (getattr(self.local, name, None) for name in ("trace", "prompt"))
-        generating = self.guard is not None and self.guard.generating
-        call = Call.of(arguments, prompt, generating)
+        guard = self.guard
+        generating = guard is not None and guard.generating
+        call = Call.of(arguments, prompt, generating, guard.budgets if guard is not None else ())
         refuse_pages(call.cache)
         self.local.forward = open_forward(self.setup, self.mode, call, trace)
         self.local.forward.entry.encoded = carried(arguments.get("mm_encoder_outputs"))

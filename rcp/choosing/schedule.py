@@ -1,6 +1,7 @@
 """Where tokens go and how many stay: ratios per stage, and their mean over the layers."""
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from rcp.errors import UserError
@@ -92,6 +93,20 @@ class Schedule:
         if ratio == 0 or tokens == 0:
             return 0
         return max(1, int(ratio * tokens + 0.5))
+
+
+def by_row(schedules: Sequence[Schedule], rows: int) -> list[Schedule]:
+    """One of ``schedules`` for each of ``rows`` rows: equally many, one after the other.
+
+    Beams and several answers repeat each row. Raises ``UserError`` where they do not come out even.
+    """
+    each, left = divmod(rows, len(schedules))
+    if left:
+        raise UserError(
+            f"visual_budget has {len(schedules)} numbers, but a forward has {rows} rows, which no "
+            f"repetition of them gives. Give one number for all rows."
+        )
+    return [schedule for schedule in schedules for _ in range(each)]
 
 
 @dataclass(frozen=True)

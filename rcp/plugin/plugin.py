@@ -54,6 +54,7 @@ class Plugin(OnHub, nn.Module):
                 f"the first stage must be at layer 0; the stages here are at "
                 f"{list(self.schedule.layers)}. Move the first one, or use position_policy 'keep'."
             )
+        self.made_with = self.schedule  # tells how shares fall, whatever is chosen later
         self.pruners = nn.ModuleDict(
             {
                 str(stage.layer): _build(PRUNERS, stage.method, (hidden_size,), stage.arguments)
@@ -91,12 +92,15 @@ class Plugin(OnHub, nn.Module):
         """Kept share of the visual tokens, mean over layers."""
         return self.schedule.mean_ratio
 
-    def at_budget(self, mean_ratio: float) -> "Plugin":
-        """The same weights, keeping the share ``mean_ratio`` of the visual tokens, layer mean.
+    def schedule_at(self, mean_ratio: float) -> Schedule:
+        """The schedule that keeps the share ``mean_ratio`` of the visual tokens, layer mean.
 
         The shares of the stages are those of :func:`rcp.choosing.schedule.schedule_for`, falling as
-        its own do. Raises ``UserError`` outside the range the plug-in was trained for. [ours]
+        its own do. Raises ``UserError`` outside the range the plug-in was trained for; one in which
+        nothing is trained has any. [ours]
         """
+        if next(self.parameters(), None) is None:
+            return self.made_with.at(mean_ratio)
         low, high = self.spec.budgets or (self.mean_ratio, self.mean_ratio)
         if not low * (1 - SAME_BUDGET) <= mean_ratio <= high * (1 + SAME_BUDGET):
             trained = (
@@ -109,8 +113,14 @@ class Plugin(OnHub, nn.Module):
                 f"or train another with plugin.budgets around it."
             )
         if self.spec.budgets is None:
+            return self.schedule
+        return self.made_with.at(mean_ratio)
+
+    def at_budget(self, mean_ratio: float) -> "Plugin":
+        """The same weights under :meth:`schedule_at`, which says what is raised."""
+        schedule = self.schedule_at(mean_ratio)
+        if schedule == self.schedule:
             return self
-        schedule = self.schedule.at(mean_ratio)
         stages = [
             replace(stage, ratio=ratio) for stage, ratio in zip(self.spec.stages, schedule.ratios)
         ]

@@ -1,5 +1,6 @@
 """One call of a model, as far as pruning reads it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from rcp.attaching.cache_names import cache_in
 from rcp.attaching.generation_state import has_fixed_length
+from rcp.choosing.schedule import Schedule
 from rcp.errors import UserError
 
 IMAGES = ("pixel_values", "pixel_values_images", "pixel_values_videos", "mm_encoder_outputs")
@@ -22,6 +24,7 @@ class Call:
     ``has_images``: whether pixels or encoded images came along. ``prompt`` is where the prompt
     ends, an int or (B,) long, None if the caller has not said so; ``predicting``: how many of the
     last columns `generate` asks predictions of, 0 outside it and where it asks for chosen ones.
+    ``budgets``: schedules that `generate` was asked for, none where it was not.
     """
 
     ids: Tensor | None
@@ -33,10 +36,15 @@ class Call:
     has_images: bool
     prompt: int | Tensor | None
     predicting: int
+    budgets: Sequence[Schedule]
 
     @classmethod
     def of(
-        cls, arguments: dict[str, Any], prompt: int | Tensor | None, generating: bool
+        cls,
+        arguments: dict[str, Any],
+        prompt: int | Tensor | None,
+        generating: bool,
+        budgets: Sequence[Schedule],
     ) -> "Call":
         """From the model's ``arguments`` by name; ``generating`` says that `generate` calls."""
         asked = arguments.get("logits_to_keep") if generating else None
@@ -52,6 +60,7 @@ class Call:
             ),
             prompt=prompt,
             predicting=asked if isinstance(asked, int) else 0,
+            budgets=budgets,
         )
 
     @property

@@ -1,6 +1,6 @@
 """The inference forward: dropped rows are really gone, and so are their keys in the cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from rcp.attaching.masks import causal, forbid_keys, gather_mask, render
 from rcp.attaching.trace import Trace
 from rcp.choosing.keep_plan import KeepPlan
 from rcp.choosing.positions import Positions, take_rows
+from rcp.choosing.schedule import Schedule
 from rcp.choosing.tokens import TokenMap
 
 
@@ -42,8 +43,9 @@ class DropForward(Forward):
         trace: Trace | None,
         past: GenerationState | None,
         padding: Tensor | None,
+        budgets: Sequence[Schedule] = (),
     ) -> None:
-        super().__init__(setup, tokens, trace)
+        super().__init__(setup, tokens, trace, budgets)
         self.owner = id(setup.plugin)
         self.past = past
         self.past_length = past.length if past is not None else 0

@@ -1,6 +1,6 @@
 """What all modes share: from a place in the decoder to a choice. One instance, one forward."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from rcp.backbones.base import Rope
 from rcp.choosing.keep_plan import KeepPlan
 from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
+from rcp.choosing.schedule import Schedule
 from rcp.choosing.tokens import TokenMap
 from rcp.choosing.view import View
 from rcp.plugin import Plugin
@@ -57,10 +58,16 @@ class Forward:
 
     What changes while it runs has other owners: ``survivors``, ``repairing``, ``inputs`` and
     ``entry``. Here, :meth:`enter` gives ``tokens`` their places, and starts ``survivors`` with
-    them, and ``seen`` gathers what the hooks before a stage leave for it.
+    them, and ``seen`` gathers what the hooks before a stage leave for it. ``budgets``: see there.
     """
 
-    def __init__(self, setup: Setup, tokens: TokenMap, trace: Trace | None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        tokens: TokenMap,
+        trace: Trace | None,
+        budgets: Sequence[Schedule] = (),
+    ) -> None:
         self.setup = setup
         self.backbone = setup.backbone
         self.plugin = setup.plugin
@@ -71,7 +78,8 @@ class Forward:
         self.tokens = tokens
         self.trace = trace
         self.schedule = setup.plugin.schedule
-        self.survivors = Survivors(tokens, self.schedule)
+        self.budgets = budgets
+        self.survivors = Survivors(tokens, self.schedule, budgets)
         spec = setup.plugin.spec.repair
         all_text = spec is not None and spec.rows == "text"
         self.repairing = Repairing(setup.plugin.repair, tokens, all_text)
@@ -97,7 +105,7 @@ class Forward:
             places = self.backbone.places(self.tokens.image, embeds, positions)
             if places is not None:
                 self.tokens = self.tokens.placed(places.index, places.grid)
-                self.survivors = Survivors(self.tokens, self.schedule)
+                self.survivors = Survivors(self.tokens, self.schedule, self.budgets)
         if self.tokens.has_images:
             self.entry.enter(self.tokens, embeds)
         return arguments

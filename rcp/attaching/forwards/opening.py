@@ -36,7 +36,7 @@ def _dropping(setup: Setup, call: Call, trace: Trace | None) -> DropForward:
             "dropped. Pass input_ids, or pixel_values beside embedded image placeholders."
         )
     _refuse_unknown_end(setup, call)
-    return kind(setup, _tokens(setup, call, valid), trace, past, padding)
+    return kind(setup, _tokens(setup, call, valid), trace, past, padding, call.budgets)
 
 
 def _whole(setup: Setup, mode: str, call: Call, trace: Trace | None) -> Forward:

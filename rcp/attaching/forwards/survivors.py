@@ -1,11 +1,13 @@
 """Which visual tokens are left after each stage: bookkeeping in plain tensors."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from rcp.attaching.forwards.slots import Slots
 from rcp.choosing.keep_plan import KeepPlan
-from rcp.choosing.schedule import Schedule
+from rcp.choosing.schedule import Schedule, by_row
 from rcp.choosing.tokens import TokenMap
 
 
@@ -16,14 +18,19 @@ class Survivors:
     integers by stage and sample: what the schedule keeps, or what :meth:`counted` has found.
     ``merges``: by stage, weights (B, K, N) of what was folded into the kept tokens. What is alive
     among all slots a sample began with is worked out when it is asked for: mostly it is not.
+    ``budgets``: schedules of single rows in place of ``schedule``, with stages at the same layers.
     """
 
-    def __init__(self, tokens: TokenMap, schedule: Schedule) -> None:
+    def __init__(
+        self, tokens: TokenMap, schedule: Schedule, budgets: Sequence[Schedule] = ()
+    ) -> None:
         self.tokens = tokens
         self.schedule = schedule
         self.slots = Slots.of(tokens)
+        visual = tokens.host.visual_counts
+        rows = by_row(budgets or [schedule], len(visual))
         self.counts = [
-            [schedule.count(stage, n) for n in tokens.host.visual_counts]
+            [own.count(stage, n) for own, n in zip(rows, visual)]
             for stage in range(len(schedule.layers))
         ]
         self.merges: dict[int, Tensor] = {}
