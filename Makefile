@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN := runs/quickstart
 
-.PHONY: quickstart test test-all test-browser mutate lint benchmark data gpu gpu-bundle
+.PHONY: quickstart tiny-plugin test test-all test-browser mutate lint benchmark data gpu gpu-bundle
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,16 @@ quickstart: $(READY) data
 	$(BIN)/python export.py --checkpoint $(RUN)/best.ckpt --output $(RUN)/plugin
 	$(BIN)/python evaluate.py --plugin $(RUN)/plugin --data runs/data/test --limit 300 \
 		--output $(RUN)/rows.json --report $(RUN)
+
+# The plug-in that lies in the repository, made anew: configs/rcp_tiny.yaml in full, then measured.
+tiny-plugin: $(READY) data
+	rm -rf runs/tiny-plugin
+	$(BIN)/python train.py --config rcp_tiny.yaml --run_folder runs/tiny-plugin
+	$(BIN)/python export.py --checkpoint runs/tiny-plugin/best.ckpt --output runs/tiny-plugin/plugin
+	$(BIN)/python evaluate.py --plugin runs/tiny-plugin/plugin --data runs/data/test --limit 300 \
+		--output runs/tiny-plugin/rows.json
+	$(BIN)/python export.py --checkpoint runs/tiny-plugin/best.ckpt --output data/tiny-plugin \
+		--evaluation runs/tiny-plugin/rows.json --overwrite
 
 # Two files of tests at a time, each on a core of its own.
 TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q --numprocesses 2 --dist loadfile

@@ -54,6 +54,12 @@ def test_train_resume_and_export(config: Path, tmp_path: Path, capsys: pytest.Ca
     (tmp_path / "plugin").rename(predecessor(tmp_path / "plugin"))  # as a kill may leave it
     assert export.main(to_plugin) == 2
     assert export.main([*to_plugin, "--overwrite"]) == 0
+    assert export.main([*to_plugin, "--overwrite", "--evaluation", str(run / "run.json")]) == 2
+    assert "run.json' is no evaluation" in capsys.readouterr().err
+    assert "Measured" not in (tmp_path / "plugin" / "README.md").read_text()
+    measured = ROOT / "data" / "tiny-plugin" / "evaluation.json"
+    assert export.main([*to_plugin, "--overwrite", "--evaluation", str(measured)]) == 0
+    assert "| rcp | 92.0 |" in (tmp_path / "plugin" / "README.md").read_text()
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
 
 

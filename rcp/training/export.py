@@ -28,17 +28,22 @@ from rcp.training.checkpoint import (
 
 
 def export_checkpoint(
-    checkpoint: Path, output: Path, overwrite: bool = False, base: str | None = None
+    checkpoint: Path,
+    output: Path,
+    overwrite: bool = False,
+    base: str | None = None,
+    evaluation: Path | None = None,
 ) -> Plugin:
     """Write the plug-in of ``checkpoint`` as the folder ``output`` and return it.
 
     ``base``: folder or hub id of its base model, where that is no longer under the name it had in
-    training; the folder will name this one.
+    training; the folder will name this one. ``evaluation``: the rows that evaluate.py wrote, which
+    go into the folder, and as a table onto its model card.
 
     The folder appears only after what was written has been read back and gives the same logits
     on the base model; a kill leaves it, or the one it replaces, where ``load_plugin`` finds it.
     Raises ``UserError`` for an existing ``output`` (unless with ``overwrite`` it is a plug-in), a
-    checkpoint that cannot be read, or a base model that cannot be loaded or is another one.
+    checkpoint or ``evaluation`` that cannot be read, or a base model that cannot be loaded or is another one.
     """
     refuse_unwritable(output, "--output")
     there = os.path.lexists(standing(output))
@@ -61,7 +66,7 @@ def export_checkpoint(
     plugin.base = replace(named, name_or_path=base or named.name_or_path)
     inputs = _check_inputs(processor)
     with whole_folder(output) as unfinished:
-        write_files(plugin, unfinished)
+        write_files(plugin, unfinished, evaluation=evaluation)
         _verify(model, inputs, plugin, load_plugin(unfinished))
     return plugin
 
