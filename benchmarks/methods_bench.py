@@ -14,7 +14,7 @@ from rcp.choosing.schedule import Schedule, schedule_for
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.contestants import FULL, Contestant
 from rcp.evaluation.generation import Questions
-from rcp.evaluation.prefill import extra_flops, selection_seconds, speedups
+from rcp.evaluation.prefill import plugin_flops, selection_seconds, speedups
 from rcp.evaluation.preparation import conversation_batches
 from rcp.evaluation.report.rows import ResultRow, pooled
 from rcp.evaluation.studies.attention_trend import attention_trends
@@ -107,14 +107,12 @@ class Bench:
                 return Entry(**found | {"row": ResultRow(**found["row"])})
         tallies = self.questions.answer(contestants)
         first, full, prepare = contestants[0], Contestant(FULL), self.questions.prepare
-        own, common = (
-            extra_flops(prepare, each, self.backbone, self.samples[0]) for each in (first, full)
-        )
+        own = plugin_flops(prepare, first, self.samples[0])
         _, speedup = speedups(prepare, [full, first], self.samples, self.rounds)
         selection = None
         if first.plugin is not None:
             selection = selection_seconds(prepare, first, self.samples, self.rounds)
-        row = pooled(method, tallies, tallies[0], own - common, speedup)
+        row = pooled(method, tallies, tallies[0], own, speedup)
         entry = Entry(method, row, selection, REMARKS.get(method, ""))
         self._write(path, asdict(entry))
         return entry

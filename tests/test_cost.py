@@ -32,7 +32,7 @@ from rcp.base_model.cost import (
 )
 from rcp.base_model.sizes import decoder_sizes
 from rcp.evaluation.generation import allocated_bytes
-from tests.families import FAMILIES, Sample
+from tests.families import ENTRY_FAMILIES, FAMILIES, Sample
 from tests.tiny import IMAGE, TOKENS, rcp_spec, tiny_inputs
 
 SIZES = {
@@ -76,15 +76,15 @@ def model(request: pytest.FixtureRequest) -> nn.Module:
     return llava(DECODERS[request.param])
 
 
-def counted(call, *modules: str) -> int:
-    """FLOPs that torch counts in ``call``, all, or those of the named modules."""
+def counted(call, *modules: str, owner: str = "LlavaForConditionalGeneration") -> int:
+    """FLOPs that torch counts in ``call``, all, or those of the named modules of ``owner``."""
     with sdpa_kernel(SDPBackend.MATH), torch.no_grad():
         with FlopCounterMode(display=False) as counter:
             call()
     if not modules:
         return counter.get_total_flops()
     found = counter.get_flop_counts()
-    return sum(sum(found[f"LlavaForConditionalGeneration.{name}"].values()) for name in modules)
+    return sum(sum(found[f"{owner}.{name}"].values()) for name in modules)
 
 
 def spec(method: str, layers: tuple[int, ...], ratios: tuple[float, ...]) -> rcp.PluginSpec:
@@ -145,6 +145,73 @@ def test_every_family_is_counted_right(family: str) -> None:
         found -= 2 * facts.hidden * facts.vocab * (rows[0] - 1)  # it predicts after every token
     assert prefill_flops(facts, rows) == pytest.approx(found, rel=0.01)
     assert kv_bytes(facts, rows, value_bytes=4) == allocated_bytes(cache)
+
+
+def recurrent(model: nn.Module) -> int:
+    """FLOPs a row of the running states, which torch's kernels count in blocks of rows."""
+    layers = backbone_for(model).layers
+    mixers = [layer.linear_attn for layer in layers if hasattr(layer, "linear_attn")]
+    return sum(6 * one.num_v_heads * one.head_k_dim * one.head_v_dim for one in mixers)
+
+
+@pytest.mark.parametrize("family", ENTRY_FAMILIES)
+def test_families_that_lose_tokens_before_their_decoder_are_counted_right(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the recurrence itself taken out."""
+    case = ENTRY_FAMILIES[family]()
+    facts = decoder_sizes(backbone_for(case.model))
+    if facts.experts:
+        case.model.set_experts_implementation("eager")
+    inputs = case.inputs([Sample(images=0, question=20)])
+    count = inputs["input_ids"].shape[1]
+    cache = None
+
+    def call() -> None:
+        nonlocal cache
+        cache = prefill(case.model, inputs).past_key_values
+
+    for layer in backbone_for(case.model).layers:
+        if hasattr(layer, "linear_attn"):
+            rule = inspect.getmodule(type(layer.linear_attn))
+            monkeypatch.setattr(rule, "torch_chunk_gated_delta_rule", without_products)
+    names = {module: name for name, module in case.model.named_modules()}
+    parts = names[backbone_for(case.model).decoder], names[case.model.get_output_embeddings()]
+    found = counted(call, *parts, owner=type(case.model).__name__)
+    if "logits_to_keep" not in inspect.signature(case.model.forward).parameters:
+        found -= 2 * facts.hidden * facts.vocab * (count - 1)  # it predicts after every token
+    if family == "llama4":  # it multiplies every row by each of four experts, and three by zero
+        found -= count * 3 * 3 * (2 * facts.hidden * 96 * 3)
+    expected = prefill_flops(facts, [count] * facts.layers) - count * recurrent(case.model)
+    assert expected == pytest.approx(found, rel=0.01)
+    assert kv_bytes(facts, [count] * facts.layers, value_bytes=4) == allocated_bytes(cache)
+
+
+def without_products(query, key, value, **_):
+    """Of the right shapes, and free."""
+    state = value.new_zeros(len(value), value.shape[2], key.shape[-1], value.shape[-1])
+    return value, state
+
+
+def test_a_running_state_costs_what_its_recurrence_multiplies() -> None:
+    """Qwen3.5 by hand: width 48, 4 value and 2 key heads of 8, a kernel of 4, 5 rows."""
+    facts = decoder_sizes(backbone_for(ENTRY_FAMILIES["qwen3_5"]().model))
+    channels = 2 * 16 + 32
+    projections = 2 * 48 * (channels + 32 + 4 + 4 + 32)
+    recurrence, convolution = 3 * 2 * 4 * 8 * 8, 2 * channels * 4
+    mlp = 2 * 48 * 96 * 3
+    assert layer_flops(facts, 5, 0) == 5 * (projections + recurrence + convolution + mlp)
+    assert kv_bytes(facts, [5] * 6, value_bytes=2)[0] == (4 * 8 * 8 + channels * 4) * 2
+    assert kv_bytes(facts, [9] * 6, value_bytes=2)[0] == kv_bytes(facts, [5] * 6, 2)[0]
+    keys = kv_bytes(facts, [9] * 6, value_bytes=2)[2]
+    assert keys == 2 * 2 * 16 * 9 * 2, "two heads of 16, keys and values"
+
+
+def test_a_short_convolution_costs_its_kernel() -> None:
+    """LFM2-VL by hand: width 48, a kernel of 3, 5 rows."""
+    facts = decoder_sizes(backbone_for(ENTRY_FAMILIES["lfm2_vl"]().model))
+    assert layer_flops(facts, 5, 0) == 5 * (2 * 48 * 4 * 48 + 2 * 48 * 3 + 2 * 48 * 96 * 3)
+    assert kv_bytes(facts, [5] * 6, value_bytes=4)[0] == 48 * 3 * 4
 
 
 @pytest.mark.parametrize("layers, ratios", SCHEDULES)

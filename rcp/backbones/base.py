@@ -172,6 +172,15 @@ class Backbone:
         """Whether ``layer`` has an attention, of which :meth:`qk` makes queries and keys."""
         return hasattr(self.layers[layer], "self_attn")
 
+    @property
+    def cached(self) -> tuple[int | None, ...]:
+        """Of every layer, beyond how many tokens its cache grows no longer: None for never."""
+        return self.windows
+
+    def flops_beside(self, layer: int) -> int:
+        """FLOPs a row that ``layer`` takes beside its two :meth:`blocks`."""
+        return 0
+
     def blocks(self, layer: int) -> tuple[nn.Module, nn.Module]:
         """The two modules of ``layer`` whose outputs are added to the residual stream."""
         decoder_layer: Any = self.layers[layer]

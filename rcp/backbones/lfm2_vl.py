@@ -2,7 +2,7 @@
 
 from typing import Any, ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rcp.backbones.before_decoder import NO_PADDING_LATER, BeforeDecoder
 from rcp.backbones.refused import RUNNING_STATE
@@ -14,6 +14,11 @@ class Lfm2VL(BeforeDecoder, Unplaced):
     title = "LFM2-VL"
     only_before = RUNNING_STATE
     limits = f"{NO_WIDTH}; {NO_PADDING_LATER}"
+
+    def blocks(self, layer: int) -> tuple[nn.Module, nn.Module]:
+        decoder_layer: Any = self.layers[layer]
+        mixer = getattr(decoder_layer, "self_attn", None) or decoder_layer.conv
+        return mixer, decoder_layer.feed_forward
 
     def norm(self, layer: int) -> Any:
         decoder_layer: Any = self.layers[layer]

@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rcp.backbones.base import Rope
 from rcp.backbones.before_decoder import BeforeDecoder
@@ -28,6 +28,17 @@ class Llama4(BeforeDecoder):
         """The model names its language model with the head."""
         found = self.model.get_decoder()
         return found if hasattr(found, "layers") else found.model
+
+    @property
+    def cached(self) -> tuple[int | None, ...]:
+        """Of a layer with chunks, the rows of the last one."""
+        size = self.text_config.attention_chunk_size
+        kinds = self.text_config.layer_types
+        return tuple(size if kind == "chunked_attention" else None for kind in kinds)
+
+    def blocks(self, layer: int) -> tuple[nn.Module, nn.Module]:
+        decoder_layer: Any = self.layers[layer]
+        return decoder_layer.self_attn, decoder_layer.feed_forward
 
     def rope(self, hidden: Tensor, positions: Tensor) -> Rope:
         turn = self.decoder.rotary_emb(hidden, positions)

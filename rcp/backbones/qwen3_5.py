@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from rcp.backbones.before_decoder import BeforeDecoder
 from rcp.backbones.qwen_vl import MRope
@@ -11,6 +11,11 @@ from rcp.backbones.refused import RUNNING_STATE
 
 class Qwen3_5Decoder(BeforeDecoder):
     only_before = RUNNING_STATE
+
+    def blocks(self, layer: int) -> tuple[nn.Module, nn.Module]:
+        decoder_layer: Any = self.layers[layer]
+        mixer = decoder_layer.self_attn if self.attends(layer) else decoder_layer.linear_attn
+        return mixer, decoder_layer.mlp
 
     def _heads(self, attention: Any, which: str, rows: Tensor) -> Tensor:
         """Each head's queries are projected together with its output gate."""

@@ -2,7 +2,8 @@
 
 One multiply-add counts as two operations. Counted are matrix products, as torch's
 ``FlopCounterMode`` counts them: projections, attention, MLP and output head. Norms, activations
-and rotary embeddings are left out; they are well below one percent.
+and rotary embeddings are left out; they are well below one percent. Of a running state what its
+recurrence multiplies is counted: kernels that take many rows at once multiply more.
 """
 
 from collections.abc import Sequence
@@ -11,13 +12,20 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class AttentionSizes:
-    """Sizes of one layer's attention. ``projections``: columns of all its linear maps together,
-    each of which is as long as the decoder is wide."""
+    """Sizes of one layer's attention, or of what stands in its place.
+
+    ``projections``: columns of all its linear maps together, each of which is as long as the
+    decoder is wide; ``beside``: FLOPs a row of all else but the attention itself. A layer without
+    keys of its own has no ``kv_heads``; one that carries a running state has no ``heads``, and
+    caches ``state`` values, however many rows there are.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
     projections: int
+    beside: int = 0
+    state: int = 0
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ def layer_flops(facts: DecoderSizes, rows: int, layer: int = 0) -> int:
     compute it and as torch counts it for those that skip half of it.
     """
     sizes = facts.attention(layer)
-    projections = 2 * rows * facts.hidden * sizes.projections
+    projections = rows * (2 * facts.hidden * sizes.projections + sizes.beside)
     attention = 2 * 2 * rows * rows * sizes.heads * sizes.head_dim
     matrices = 3 if facts.gated else 2
     width, experts = facts.mlp(layer)
@@ -88,7 +96,7 @@ def prefill_flops(facts: DecoderSizes, rows: Sequence[int]) -> int:
 
 
 def kv_bytes(facts: DecoderSizes, rows: Sequence[int], value_bytes: int) -> list[int]:
-    """Bytes of keys and values that each layer caches after a prefill over ``rows`` tokens.
+    """Bytes that each layer caches after a prefill over ``rows`` tokens: keys, values, or a state.
 
     ``value_bytes``: bytes of one number, 4 in fp32 and 2 in bf16. A layer with a sliding window
     caches all but one of its tokens at most: the newest query brings its own key.
@@ -99,7 +107,7 @@ def kv_bytes(facts: DecoderSizes, rows: Sequence[int], value_bytes: int) -> list
     ]
     sizes = [facts.attention(layer) for layer in range(facts.layers)]
     return [
-        2 * size.kv_heads * size.head_dim * count * value_bytes
+        (2 * size.kv_heads * size.head_dim * count + size.state) * value_bytes
         for size, count in zip(sizes, held, strict=True)
     ]
 

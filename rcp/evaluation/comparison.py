@@ -17,7 +17,7 @@ from rcp.evaluation.images import blank_image, downsampled_input
 from rcp.evaluation.keeping import InMemory, Keeping
 from rcp.evaluation.metrics.tally import Tally
 from rcp.evaluation.paired import over_seeds
-from rcp.evaluation.prefill import encoder_flops, extra_flops, speedups
+from rcp.evaluation.prefill import encoder_flops, plugin_flops, speedups
 from rcp.evaluation.report import notes
 from rcp.evaluation.report.rows import ResultRow, pooled
 from rcp.evaluation.report.samples import Answered
@@ -140,8 +140,7 @@ def _report(
     }
     prepare, samples = questions.prepare, questions.first(timing.batch_size)
     leaders = [contestants[indices[0]] for indices in groups.values()]
-    extra = [extra_flops(prepare, leader, questions.backbone, samples[0]) for leader in leaders]
-    own = [flops - extra[0] for flops in extra]
+    own = [plugin_flops(prepare, leader, samples[0]) for leader in leaders]
     ratios = speedups(prepare, leaders, samples, timing.rounds)
     unreadable = [fault.id for fault in questions.unreadable]
     rows = [

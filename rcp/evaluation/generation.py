@@ -178,5 +178,13 @@ class EndOfPrefill(LogitsProcessor):
 
 
 def allocated_bytes(cache: Any) -> list[int]:
-    """Bytes of keys and values in each layer of a filled ``cache``."""
-    return [layer.keys.nbytes + layer.values.nbytes for layer in cache.layers]
+    """Bytes of keys and values, or of a running state, in each layer of a filled ``cache``."""
+    return [sum(tensor.nbytes for tensor in _held(layer)) for layer in cache.layers]
+
+
+def _held(layer: Any) -> list[Tensor]:
+    """What a layer of a cache holds; one that reuses another's keys holds nothing."""
+    states = [getattr(layer, name, None) for name in ("conv_states", "recurrent_states")]
+    found = [getattr(layer, "keys", None), getattr(layer, "values", None)]
+    found += [one for state in states for one in (state.values() if state else ())]
+    return [tensor for tensor in found if tensor is not None]

@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,13 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rcp.attaching.attach import attach
 from rcp.attaching.cache_names import cache_in
-from rcp.backbones import Backbone
-from rcp.base_model.cost import prefill_flops
-from rcp.base_model.sizes import decoder_sizes
 from rcp.conversations import LoadedSample
 from rcp.evaluation.contestants import Contestant
-from rcp.evaluation.metrics.occupancy import occupancies
 from rcp.evaluation.preparation import Preparation
+from rcp.plugin import Plugin, PluginSpec, StageSpec
 
 WARM_UP = 2
 
@@ -78,21 +76,25 @@ def selection_seconds(
 
 
 @torch.no_grad()
-def extra_flops(
-    preparation: Preparation, contestant: Contestant, backbone: Backbone, sample: LoadedSample
-) -> int:
-    """FLOPs that torch counts in a prefill of ``sample`` beyond those of the decoder and its head.
+def plugin_flops(preparation: Preparation, contestant: Contestant, sample: LoadedSample) -> int:
+    """FLOPs that torch counts of the contestant's plug-in in a prefill of ``sample``.
 
-    For a contestant with a plug-in that is the plug-in's own work, and the vision tower's where
-    the model encodes images during the prefill.
+    Those of the prefill less those of one from which the same tokens go by a recorded plan, and to
+    which nothing is added. 0 without a plug-in.
     """
-    inputs = _inputs(preparation, contestant, [sample])
-    with contestant.attached(backbone.model), _flop_counter() as counter:
-        cache = _prefill(backbone.model, inputs)
-    layers = () if contestant.plugin is None else contestant.plugin.schedule.layers
-    sizes = decoder_sizes(backbone)
-    (tokens,) = occupancies(backbone, inputs, cache, layers)
-    return counter.get_total_flops() - prefill_flops(sizes, tokens.rows(sizes.layers))
+    plugin = contestant.plugin
+    if plugin is None:
+        return 0
+    model, inputs = preparation.model, _inputs(preparation, contestant, [sample])
+    with attach(model, plugin, "drop") as handle, handle.trace() as trace:
+        with _flop_counter() as chosen:
+            _prefill(model, inputs)
+    assert trace.plan is not None
+    stages = [StageSpec(stage.layer, stage.ratio, "uniform") for stage in plugin.spec.stages]
+    bare = Plugin(PluginSpec(stages), plugin.hidden_size, plugin.num_layers)
+    with attach(model, bare, "drop", plan=replace(trace.plan, merges={})), _flop_counter() as given:
+        _prefill(model, inputs)
+    return chosen.get_total_flops() - given.get_total_flops()
 
 
 def encoder_flops(preparation: Preparation, sample: LoadedSample) -> int:
