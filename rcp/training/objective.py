@@ -1,11 +1,13 @@
 """From the forwards of student and teacher to the named terms of the loss."""
 
+import inspect
 from collections.abc import Container
 
 import torch
 from torch import Tensor, nn
 
 from rcp.attaching.trace import Trace
+from rcp.backbones import unwrapped
 from rcp.choosing.tokens import IGNORED
 from rcp.conversations import Batch
 from rcp.objectives import losses
@@ -52,22 +54,28 @@ def answer_logits(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     """Logits (B, C, V) of the last C columns and labels (B, C) of the same columns.
 
     C is that of :func:`answer_columns`: all other rows would cost vocabulary-sized memory for
-    nothing.
+    nothing, and are left out where the model can.
     """
     labels = batch["labels"]
     columns = answer_columns(labels)
-    window = labels[:, -columns:]
+    asked = {"logits_to_keep": columns} if _takes_logits_to_keep(model) else {}
     # The model needs the labels of all columns to know where the prompt ends, and would compute
     # its own loss from them; `shift_labels` keeps that to the columns there are logits for.
-    shifted = nn.functional.pad(window, (0, 1), value=IGNORED)[:, 1:]
+    shifted = nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    shifted = shifted[:, -columns:] if asked else shifted
     output = model(
         **batch["inputs"],
         labels=labels,
         shift_labels=shifted.contiguous(),
-        logits_to_keep=columns,
         use_cache=False,
+        **asked,
     )
-    return output.logits, window
+    return output.logits[:, -columns:], labels[:, -columns:]
+
+
+def _takes_logits_to_keep(model: nn.Module) -> bool:
+    """MiniCPM-V 4.6, for one, does not: it predicts after every token."""
+    return "logits_to_keep" in inspect.signature(unwrapped(model).forward).parameters
 
 
 def loss_terms(
