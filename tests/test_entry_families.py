@@ -10,9 +10,8 @@ from torch import Tensor
 import rcp
 from rcp import Plugin, PluginSpec, RepairSpec, StageSpec, UserError, attach
 from rcp.attaching.forwards.repacking import closed
-from rcp.backbones import backbone_for, refuse_untrainable
+from rcp.backbones import backbone_for
 from rcp.backbones.base import BACKBONES
-from rcp.base_model.sizes import decoder_sizes
 from tests.decoding import TOKEN_TYPES, dropped, error, family, generated, plugin_for, prompt_ends
 from tests.families import ENTRY_FAMILIES, Case, Sample, upstream
 from tests.families.batches import BATCHES, batches_of
@@ -251,8 +250,11 @@ def refused(case: Case, spec: PluginSpec, mode: str, match: str) -> None:
 @OF_ALL
 def test_what_works_inside_is_refused_by_name(name):
     case = family(name)
-    refused(case, ENTRY, "soft", "mode 'soft'.*Attach in \"drop\" mode")
-    refused(case, ENTRY, "record", "mode 'record'.*Attach in \"drop\" mode")
+    with attach(case.model, plugin_for(case, ENTRY), "record") as handle:
+        for asked in ({"attention": [2]}, {"biases": range(6)}, {"views": [0, 2]}):
+            with pytest.raises(UserError, match="layer [02] attends to is not recorded"):
+                with handle.trace(**asked):
+                    pass
     oracle = PluginSpec([StageSpec(0, 0.4, "oracle")])
     refused(case, oracle, "drop", "'oracle' needs 'full_attention'.*python -m rcp pruners")
     inside = PluginSpec([StageSpec(at, 0.5 / (at + 1), "divprune") for at in (0, 2)])
@@ -358,19 +360,6 @@ def test_flash_attention_is_refused(name, monkeypatch):
     case = family(name)
     monkeypatch.setattr(type(backbone_for(case.model)), "attention", "flash_attention_2")
     refused(case, ENTRY, "drop", "'flash_attention_2'.*attn_implementation=\"sdpa\"")
-
-
-@OF_ALL
-def test_what_it_costs_is_not_guessed_at(name):
-    with pytest.raises(UserError, match="what such layers cost is not known.*by rcp.attach"):
-        decoder_sizes(backbone_for(family(name).model))
-
-
-@OF_ALL
-def test_what_cannot_be_trained_is_attached(name):
-    model_type = family(name).model.config.model_type
-    with pytest.raises(UserError, match="MyModel: it loses .*need no training.*by rcp.attach"):
-        refuse_untrainable(model_type, "MyModel")
 
 
 def test_the_reason_is_of_these_families_alone():

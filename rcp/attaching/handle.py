@@ -53,15 +53,19 @@ class Handle:
         views: Sequence[int] = (),
         answers: Sequence[int] | None = None,
         biases: Sequence[int] = (),
+        enters: bool = False,
     ) -> Iterator[Trace]:
         """Observe the forwards inside the ``with`` block; the last one is what the trace holds.
 
         ``answers``: the layers whose answer rows are kept, by default the repair layers. In record
         mode also the question's attention to the visual tokens at the layers ``attention``, and
         what the stages at the layers ``views`` would see; ``biases``: layers whose attention
-        logits get a leaf of zeros for :func:`rcp.objectives.relevance.relevance`. Raises
-        ``UserError`` for answer rows that "drop" mode does not have.
+        logits get a leaf of zeros for :func:`rcp.objectives.relevance.relevance`; ``enters``: the
+        decoder's input becomes a leaf for :func:`rcp.objectives.relevance.entry_relevance`. Raises
+        ``UserError`` for answer rows that "drop" mode does not have, and for what lies inside a
+        decoder that can be looked at from before it alone.
         """
+        self._refuse_looking_inside([*attention, *biases, *(layer for layer in views if layer)])
         repair = self.setup.plugin.repair
         repaired = repair.layers if repair is not None else []
         if self.mode == "drop" and not set(answers or ()).issubset(repaired):
@@ -70,7 +74,7 @@ class Handle:
                 f'of {list(answers or ())}. Ask for these, or attach in "soft" or "record" mode.'
             )
         answers = repaired if answers is None else answers
-        trace = Trace(tuple(attention), tuple(views), tuple(answers), tuple(biases))
+        trace = Trace(tuple(attention), tuple(views), tuple(answers), tuple(biases), enters)
         self._relay.local.trace = trace
         try:
             yield trace
@@ -88,6 +92,14 @@ class Handle:
             yield
         finally:
             self._relay.local.prompt = None
+
+    def _refuse_looking_inside(self, layers: Sequence[int]) -> None:
+        backbone = self.setup.backbone
+        if layers and self.mode == "record" and self.setup.before_decoder:
+            raise UserError(
+                f"{type(backbone.model).__name__} {backbone.only_before}, so that what its layer "
+                f"{layers[0]} attends to is not recorded. Choose a model of another family."
+            )
 
     # -- hooks ---------------------------------------------------------------------------------
 

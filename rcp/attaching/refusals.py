@@ -26,7 +26,7 @@ def refuse_impossible(model: nn.Module, plugin: Plugin, mode: str, plan: KeepPla
     refuse_stages_inside(backbone, plugin.schedule.layers)
     _refuse_other_base(backbone, plugin)
     if backbone.only_before:
-        _refuse_work_inside(backbone, plugin, mode)
+        _refuse_work_inside(backbone, plugin)
         if plan is None:
             _refuse_missing_attention(backbone, plugin)
     if mode == "soft":
@@ -87,14 +87,9 @@ def _refuse_other_base(backbone: Backbone, plugin: Plugin) -> None:
         )
 
 
-def _refuse_work_inside(backbone: Backbone, plugin: Plugin, mode: str) -> None:
+def _refuse_work_inside(backbone: Backbone, plugin: Plugin) -> None:
     """Where nothing inside the decoder can be masked, it can only be given a shorter prompt."""
     name = type(backbone.model).__name__
-    if mode != "drop":
-        raise UserError(
-            f"{name} {backbone.only_before}, so that mode '{mode}', which works inside its "
-            f'decoder, has no meaning. Attach in "drop" mode: stages before the decoder are served.'
-        )
     if plugin.repair is not None and not backbone.repairable:
         raise UserError(
             f"{name} {backbone.only_before}: repair at layers {list(plugin.repair.layers)} has no "

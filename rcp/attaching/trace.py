@@ -23,13 +23,15 @@ class Trace:
     token, mean over heads and rows, (B, N) fp32. ``views``: for each of ``view_layers``, what the
     stage there would see if nothing were dropped; a batch without images has one dead slot then.
     ``biases``: for each of ``bias_layers`` a leaf (B, 1, T, T) of zeros that was added to its
-    attention logits; ``visual_columns`` (B, N) long.
+    attention logits; ``visual_columns`` (B, N) long. ``entered``, if ``enters`` says so: the
+    decoder's input (B, T, D) as a leaf that wants a gradient.
     """
 
     attention_layers: tuple[int, ...] = ()
     view_layers: tuple[int, ...] = ()
     answer_layers: tuple[int, ...] = ()
     bias_layers: tuple[int, ...] = ()
+    enters: bool = False
     plan: KeepPlan | None = None
     kept: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
@@ -39,6 +41,7 @@ class Trace:
     views: dict[int, View] = field(default_factory=dict)
     biases: dict[int, Tensor] = field(default_factory=dict)
     visual_columns: Tensor | None = None
+    entered: Tensor | None = None
 
     def restart(self) -> None:
         """Forget the forward before."""
@@ -47,4 +50,5 @@ class Trace:
             self.view_layers,
             self.answer_layers,
             self.bias_layers,
+            self.enters,
         )

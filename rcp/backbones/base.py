@@ -303,9 +303,8 @@ def refuse_untrainable(model_type: Any, name: str) -> None:
     refuse_family(model_type, name)
     family = BACKBONES.get(model_type)
     if reason := family.untrainable:
-        by = "rcp.attach" if family.only_before else "evaluate.py --pruner"
         others = [other for other in BACKBONES.names() if not BACKBONES.get(other).untrainable]
         raise UserError(
             f"No plug-in can be trained on {name}: it {reason}. Methods that need no training work "
-            f"on it, by {by}. Families to train on: {', '.join(others)}."
+            f"on it, by evaluate.py --pruner. Families to train on: {', '.join(others)}."
         )

@@ -1,7 +1,6 @@
 """Families that can lose tokens before their decoder, and nowhere inside it."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from rcp.backbones.base import Backbone
 from rcp.errors import UserError
@@ -16,10 +15,6 @@ class BeforeDecoder(Backbone):
     gone: those left stand at their own positions, and whatever else counts rows (a running state,
     a chunk, a window) counts these. ``only_before`` says why, to follow the model's name.
     """
-
-    untrainable: ClassVar[str] = (
-        "loses tokens before its decoder alone, while training masks them inside: not yet"
-    )
 
     @property
     def takes_shorter_prompts(self) -> bool:

@@ -95,9 +95,10 @@ _SUPPORTED = [
 _BEFORE = [
     "## Supported before the decoder",
     "",
-    "One stage, at layer 0, in inference: nothing can be dropped inside these decoders, but they",
-    "can be given a shorter prompt. Tried likewise: the answer equals to 1e-5 what the decoder",
-    "alone computes of the rows left, at their own positions. A chunk or window counts these rows.",
+    "One stage, at layer 0: nothing can be dropped inside these decoders, but they can be given a",
+    "shorter prompt. Tried likewise: the answer equals to 1e-5 what the decoder alone computes of",
+    "the rows left, at their own positions. A chunk or window counts these rows. Training masks",
+    "nothing: a guide teaches the pruner by gradients of the embeddings, adapters learn behind it.",
     "",
     *_HEADER,
 ]

@@ -46,6 +46,7 @@ from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
 from rcp.training.phases import GuideOptions, Moment, RetentionOptions, guide_options, moment
 from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.sharded import is_sharded
+from rcp.training.short_prompts import refuse_masked_training
 from rcp.training.taught import take_pruners
 from rcp.training.teacher.passes import Answers
 from rcp.training.teacher.teacher import Teacher
@@ -59,8 +60,8 @@ class PluginTraining(ValidatedTraining):
     """Trains a plug-in of pruners and a repair adapter; the model around it stays frozen.
 
     Each step runs the frozen model twice: as it is (the teacher, without gradient) and with the
-    plug-in masking tokens softly (the student). Validation generates with the tokens really
-    dropped, as inference does.
+    plug-in masking tokens softly (the student), or without them where a family loses tokens before
+    its decoder alone. Validation generates with the tokens really dropped, as inference does.
 
     Args:
         base: folder or hub id of the frozen vision-language model
@@ -128,6 +129,9 @@ class PluginTraining(ValidatedTraining):
                 "pruner."
             )
         guide = guide_options(guide)
+        refuse_masked_training(
+            backbone_for(self.model), self.plugin, guide, optimizer, retention, margin
+        )
         if optimizer.pruners == 0 and (guide is None or guide.share < 1):
             _check_others_train(self.plugin)
         if pruners_from is not None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from rcp.attaching.forwards.call import Call
 from rcp.attaching.forwards.drop import DropForward
 from rcp.attaching.forwards.forward import Forward, Setup
-from rcp.attaching.forwards.record import RecordForward
+from rcp.attaching.forwards.record import EntryRecord, RecordForward
 from rcp.attaching.forwards.short_prompt import ShortPrompt
 from rcp.attaching.forwards.soft import SoftForward
 from rcp.attaching.generate_guard import static_cache
@@ -41,7 +41,8 @@ def _dropping(setup: Setup, call: Call, trace: Trace | None) -> DropForward:
 
 def _whole(setup: Setup, mode: str, call: Call, trace: Trace | None) -> Forward:
     """A forward over a whole sequence, in "soft" or "record" mode."""
-    valid = _valid(call, call.padding(0))
+    padding = call.padding(0)
+    valid = _valid(call, padding)
     if mode == "soft":
         _refuse_unknown_end(setup, call)
     tokens = _tokens(setup, call, valid)
@@ -50,8 +51,11 @@ def _whole(setup: Setup, mode: str, call: Call, trace: Trace | None) -> Forward:
             f'"{mode}" mode sees whole sequences, but this forward continues a cache of '
             f'{call.cache.get_seq_length()} tokens. Pass use_cache=False, or attach in "drop" mode.'
         )
-    kind = SoftForward if mode == "soft" else RecordForward
-    return kind(setup, tokens, trace)
+    if mode == "record":
+        return (EntryRecord if setup.before_decoder else RecordForward)(setup, tokens, trace)
+    if setup.before_decoder:
+        return ShortPrompt(setup, tokens, trace, None, padding)
+    return SoftForward(setup, tokens, trace)
 
 
 def _continuation(call: Call, padding: Tensor | None) -> TokenMap:

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from rcp.attaching.cache_names import cache_in
+from rcp.attaching.forwards.at_entry import entry_rope, with_positions
 from rcp.attaching.forwards.drop import DropForward
 from rcp.attaching.forwards.forward import Arguments
 from rcp.attaching.generation_state import has_fixed_length
@@ -27,7 +28,7 @@ class ShortPrompt(DropForward):
         arguments = super().enter(arguments)
         self.cache = cache_in(arguments)
         if self.tokens.has_images:
-            arguments = arguments | {"position_ids": self._positions(arguments)}
+            arguments = with_positions(arguments, self.past_length)
             given = arguments | {"attention_mask": None}  # padding is known, the rest is causal
             hidden = self._begin_stage(0, 0, arguments["inputs_embeds"], given)
             self._refuse_fillers_behind_a_state()
@@ -39,14 +40,12 @@ class ShortPrompt(DropForward):
         else:
             self.segments[0] = self._segment(0)
             if has_fixed_length(self.cache):
-                arguments = arguments | {"position_ids": self._positions(arguments)}
+                arguments = with_positions(arguments, self.past_length)
         mask = self._mask_2d(arguments)
         return arguments if mask is None else arguments | {"attention_mask": mask}
 
     def rope_maker(self, arguments: Arguments) -> Callable[[], Rope]:
-        hidden, positions = arguments["inputs_embeds"], arguments["position_ids"]
-        axes = positions[-3:] if positions.dim() == 3 else positions
-        return lambda: self.backbone.rope(hidden, axes)
+        return entry_rope(self.backbone, arguments)
 
     def _refuse_fillers_behind_a_state(self) -> None:
         """A state begins behind fillers that stand first; one that is there they would change."""
@@ -57,14 +56,6 @@ class ShortPrompt(DropForward):
             f"{self.survivors.counts[0]} visual tokens would be kept of the samples of this later "
             f"turn, whose texts or images differ in length. Continue each of them by itself."
         )
-
-    def _positions(self, arguments: Arguments) -> Tensor:
-        """Positions (B or 1, T), or (axes, B, T), which a decoder would count by its cache."""
-        positions = arguments.get("position_ids")
-        if positions is not None:
-            return positions
-        columns = torch.arange(self.inputs.rows.length, device=arguments["inputs_embeds"].device)
-        return (self.past_length + columns)[None]
 
     def _left(self, arguments: Arguments) -> Tensor:
         """The positions of the rows left."""

@@ -49,14 +49,16 @@ def plan(options: argparse.Namespace) -> list[str]:
     base = [] if options.base is None else ["--model.base", options.base]
     config = read_configuration(["--config", str(options.config), *options.overrides, *base])
     model, plugin = on_meta(config)
-    facts = decoder_sizes(backbone_for(model))
-    visual = options.visual_tokens or backbone_for(model).visual_tokens
+    backbone = backbone_for(model)
+    facts = decoder_sizes(backbone)
+    visual = options.visual_tokens or backbone.visual_tokens
     if visual is None:
         raise UserError(
             "The number of visual tokens of this model varies with the image. Say what to plan "
             "for with --visual-tokens."
         )
-    rows = rows_by_layer(plugin, visual, options.text_tokens, config.model.margin)
+    margin = 1.0 if backbone.only_before else config.model.margin  # what it drops is gone at once
+    rows = rows_by_layer(plugin, visual, options.text_tokens, margin)
     step = _step(options, config, model, plugin, facts, rows)
     lines = [
         *_costs(facts, rows, plugin, visual, step.value_bytes),

@@ -206,7 +206,9 @@ def kept_answers(batch: Batch, logits: Tensor, trace: Trace) -> dict[str, Tensor
     """
     rows = predicting(batch["labels"][:, -logits.shape[1]:])
     counts = rows.sum(1).tolist()
-    states = torch.stack([trace.answer_states[layer] for layer in trace.answer_layers])
+    none = logits.new_zeros(0, sum(counts), 0)
+    found_states = [trace.answer_states[layer] for layer in trace.answer_layers]
+    states = torch.stack(found_states) if found_states else none
     found: dict[str, Tensor] = {}
     for name, state, row in zip(
         batch["ids"], states.split(counts, dim=1), logits[rows].split(counts)

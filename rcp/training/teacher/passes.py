@@ -14,7 +14,7 @@ from rcp.backbones import backbone_for
 from rcp.choosing.view import AttentionBlocks, View
 from rcp.conversations import Batch
 from rcp.objectives.losses import task_loss
-from rcp.objectives.relevance import relevance
+from rcp.objectives.relevance import entry_relevance, relevance
 from rcp.plugin import Plugin
 from rcp.training.objective import answer_logits
 
@@ -74,15 +74,19 @@ def relevant(
     answers: Sequence[int] | None = None,
 ) -> Lesson:
     """Each visual token's relevance to the answer, which costs a backward pass, and whatever else
-    that one pass is asked for; see :func:`rcp.objectives.relevance.relevance`."""
-    first = min(views, default=0)
-    biases = range(first, plugin.num_layers)
+    that one pass is asked for; see :mod:`rcp.objectives.relevance`: from every layer, or where
+    nothing can be masked inside the decoder from its input."""
+    first, at_entry = min(views, default=0), bool(backbone_for(model).only_before)
+    asked: dict[str, Any] = (
+        {"enters": True} if at_entry else {"biases": range(first, plugin.num_layers)}
+    )
     with torch.enable_grad(), attach(model, plugin, "record") as handle:
-        with handle.trace(views=views, answers=answers or (), biases=biases) as trace:
+        with handle.trace(views=views, answers=answers or (), **asked) as trace:
             logits, labels = answer_logits(model, batch)
-        found = relevance(trace, -task_loss(logits, labels))
+        found = (entry_relevance if at_entry else relevance)(trace, -task_loss(logits, labels))
     # the graph is gone: nothing may lead back into it
     trace.biases.clear()
+    trace.entered = None
     trace.views = {layer: detached(view) for layer, view in trace.views.items()}
     states = trace.answer_states.items()
     trace.answer_states = {layer: rows.detach() for layer, rows in states}

@@ -192,6 +192,8 @@ class Teacher:
         return kept_relevance(batch, lesson.relevance, valid.sum(1).tolist())
 
     def _kept_answers(self, batch: Batch) -> dict[str, Tensor]:
-        layers = range(self.plugin.num_layers)
+        # of all layers, where a layer's output is one row a token: what repair compares
+        repairable = backbone_for(self.model).repairable
+        layers = range(self.plugin.num_layers if repairable else 0)
         with given_images(self.model, self.images(batch, "images")):
             return kept_answers(batch, *answers_of(self.model, self.plugin, batch, layers))
