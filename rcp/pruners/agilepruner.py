@@ -25,6 +25,7 @@ class AgilePruner(Pruner):
     name = "agilepruner"
     paper = "arXiv 2603.01236"
     needs = frozenset({"vision_cls_attention", "encoder_tokens"})
+    reads_question = False
 
     def __init__(self, hidden_size: int, *, average_erank: float = 92.0) -> None:
         super().__init__(hidden_size)

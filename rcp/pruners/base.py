@@ -25,7 +25,9 @@ class Pruner(nn.Module):
     ``may_drop_all`` marks a method that may keep nothing of a sample instead of its count.
     ``published`` are schedules of its paper, the usual one first. ``can_be_blind`` marks a method
     with an argument ``blind``, which hides the question from weights that were trained with it;
-    ``draws`` one whose choice depends on a draw, which its argument ``seed`` numbers. ``wraps``
+    ``draws`` one whose choice depends on a draw, which its argument ``seed`` numbers.
+    ``reads_question`` False promises that the choice is the same whatever text surrounds an image,
+    so that an engine may keep it for other questions. ``wraps``
     marks one around another method, which its argument ``method`` names: when it is made, the
     other's ``needs`` and ``uses`` are added to its own.
     """
@@ -39,6 +41,7 @@ class Pruner(nn.Module):
     published: ClassVar[tuple[Published, ...]] = ()
     can_be_blind: ClassVar[bool] = False
     draws: ClassVar[bool] = False
+    reads_question: ClassVar[bool] = True
     wraps: ClassVar[bool] = False
 
     def __init_subclass__(cls) -> None:

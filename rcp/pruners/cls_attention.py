@@ -18,6 +18,7 @@ class ClsAttentionPruner(Pruner):
     name = "cls_attention"
     paper = "text dominance, arXiv 2508.10552"
     needs = frozenset({"vision_cls_attention"})
+    reads_question = False
 
     def forward(self, view: View) -> Tensor:
         return view.given("vision_cls_attention")

@@ -18,6 +18,7 @@ class DivPrunePruner(Pruner):
     name = "divprune"
     paper = "arXiv 2503.02175"
     needs = frozenset({"projected"})
+    reads_question = False
 
     def select(self, view: View, counts: Tensor) -> Tensor:
         distance = cosines(view.given("projected")).neg_()  # but for a constant

@@ -19,6 +19,7 @@ class EViTPruner(Pruner):
     name = "evit"
     paper = "arXiv 2202.07800"
     needs = frozenset({"vision_cls_attention"})
+    reads_question = False
 
     def forward(self, view: View) -> Tensor:
         return view.given("vision_cls_attention")

@@ -26,6 +26,7 @@ class HoloVPruner(Pruner):
     name = "holov"
     paper = "arXiv 2510.02912"
     needs = frozenset({"vision_cls_attention", "projected"})
+    reads_question = False
 
     def __init__(
         self,

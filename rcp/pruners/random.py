@@ -24,6 +24,7 @@ class RandomPruner(Pruner):
     name = "random"
     paper = "control"
     draws = True
+    reads_question = False
 
     def __init__(self, hidden_size: int, *, seed: int = 0) -> None:
         super().__init__(hidden_size)

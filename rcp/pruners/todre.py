@@ -28,6 +28,7 @@ class ToDREPruner(Pruner):
     needs = frozenset({"encoder_tokens"})
     uses = frozenset({"vision_cls_attention"})
     draws = True
+    reads_question = False
 
     def __init__(self, hidden_size: int, *, seed: int = 0) -> None:
         super().__init__(hidden_size)

@@ -20,6 +20,7 @@ class UniformPruner(Pruner):
 
     name = "uniform"
     paper = "control"
+    reads_question = False
 
     def select(self, view: View, counts: Tensor) -> Tensor:
         facts = [view.grid.float(), view.image_index[..., None], view.alive[..., None]]

@@ -21,6 +21,7 @@ class VisionDropEncoderPruner(Pruner):
     name = "visiondrop_encoder"
     paper = "arXiv 2506.22283"
     needs = frozenset({"vision_cls_attention", "encoder_keys"})
+    reads_question = False
 
     def __init__(self, hidden_size: int, *, contextual: float = 0.125) -> None:
         super().__init__(hidden_size)

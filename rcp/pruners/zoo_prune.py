@@ -31,6 +31,7 @@ class ZooPrunePruner(Pruner):
     paper = "arXiv 2509.24837"
     needs = frozenset({"encoder_tokens", "projector", "projected"})
     draws = True
+    reads_question = False
 
     def __init__(
         self, hidden_size: int, *, directions: int = 32, step: float = 0.1, seed: int = 0

@@ -1,0 +1,26 @@
+"""Plug-ins with a stage before the decoder in vLLM, which finds :func:`register` by an entry point.
+
+What is imported here and in the modules beside it knows no vLLM, but for ``processor``, ``pruned``
+and the families', which vLLM imports by name.
+"""
+
+ARCHITECTURES = {"LlavaForConditionalGeneration": "llava:PrunedLlava"}
+"""Those of models that are served, and the module and class here that serve them."""
+
+
+def served_name(architecture: str) -> str:
+    """What vLLM calls ``architecture`` where it prunes."""
+    return f"Rcp{architecture}"
+
+
+def register() -> None:
+    """Make the pruned architectures known; vLLM calls it in each of its processes.
+
+    They are registered by name, so that nothing is imported unless a config asks for one.
+    """
+    from vllm import ModelRegistry
+
+    known = ModelRegistry.get_supported_archs()
+    for architecture, place in ARCHITECTURES.items():
+        if served_name(architecture) not in known:
+            ModelRegistry.register_model(served_name(architecture), f"{__name__}.{place}")

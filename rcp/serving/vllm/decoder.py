@@ -1,0 +1,94 @@
+"""An engine's modules as a family: what a stage before the decoder asks of its first layer.
+
+Modules of vLLM compute queries, keys and values in one, and take positions where those of
+transformers take (cos, sin). A rope is therefore (ones, positions), each (B, R, 1): turned by an
+angle of zero, which is how a method leaves positions out, the second becomes zero.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcp.backbones.base import Backbone, Rope
+from rcp.backbones.tower import Tower
+
+
+class FusedTower(Tower):
+    """The vision side of a model of vLLM, which is built up to the layer that is projected."""
+
+    @property
+    def projector(self) -> Any:
+        return self.model.multi_modal_projector
+
+    @property
+    def encoder(self) -> Any:
+        return self.model.vision_tower.vision_model
+
+    @property
+    def attention(self) -> Any:
+        return self.encoder.encoder.layers[-1].self_attn
+
+    def _heads(self, which: str, hidden: Tensor) -> Tensor:
+        attention = self.attention
+        part = attention.qkv_proj(hidden)[0].chunk(3, dim=-1)["qkv".index(which)]
+        return part.unflatten(-1, (attention.num_heads_per_partition, -1)).transpose(1, 2)
+
+
+class FusedDecoder(Backbone):
+    """The first layer of a model of vLLM."""
+
+    @property
+    def decoder(self) -> Any:
+        return self.model.language_model.model
+
+    @property
+    def attention(self) -> str:
+        return "sdpa"  # the plain causal attention over a prompt
+
+    @property
+    def tower(self) -> Tower:
+        return FusedTower(
+            self.model, crops=self.config.vision_feature_select_strategy == "default"
+        )
+
+    @property
+    def visual_tokens(self) -> int:
+        vision = self.config.vision_config
+        side = vision.image_size // vision.patch_size
+        return side * side + (self.config.vision_feature_select_strategy == "full")
+
+    def rope(self, hidden: Tensor, positions: Tensor) -> Rope:
+        positions = positions[..., None].expand(*hidden.shape[:2], 1)
+        return torch.ones_like(positions), positions
+
+    def qk(
+        self, layer: int, question: Tensor, rows: Tensor, question_rope: Rope, rows_rope: Rope
+    ) -> tuple[Tensor, Tensor]:
+        query, _ = self._both(layer, question, question_rope[1])
+        return query, self._both(layer, rows, rows_rope[1])[1]
+
+    def qk_of_run(
+        self, layer: int, run: range, rows: Tensor, rope: Rope
+    ) -> tuple[Tensor, Tensor]:
+        query, key = self._both(layer, rows, rope[1])
+        return query[:, :, run.start : run.stop], key
+
+    def _both(self, layer: int, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotated queries and keys of the normed ``rows`` (B, R, D) at ``positions`` (B, R, 1)."""
+        attention = self._attention(layer)
+        mixed, _ = attention.qkv_proj(rows.flatten(0, 1))
+        sizes = [attention.q_size, attention.kv_size, attention.kv_size]
+        query, key, _ = mixed.split(sizes, dim=-1)
+        query, key = self._normed(attention, "q", query), self._normed(attention, "k", key)
+        query, key = attention.rotary_emb(
+            positions.flatten().long(), query.contiguous(), key.contiguous()
+        )
+        heads = (*rows.shape[:2], -1, attention.head_dim)
+        return query.reshape(heads).transpose(1, 2), key.reshape(heads).transpose(1, 2)
+
+    def _normed(self, attention: Any, which: str, flat: Tensor) -> Tensor:
+        norm = getattr(attention, f"{which}_norm", None)
+        if norm is None:
+            return flat
+        return norm(flat.unflatten(-1, (-1, attention.head_dim))).flatten(-2)

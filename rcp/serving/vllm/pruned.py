@@ -1,0 +1,134 @@
+"""The model's side: images are pruned as they are encoded, and positions corrected by it."""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rcp.attaching.encoder_watch import VisionFacts
+from rcp.attaching.forwards.forward import Setup
+from rcp.errors import UserError
+from rcp.serving.vllm.budgets import at_share
+from rcp.serving.vllm.choice import chosen, prepared
+from rcp.serving.vllm.decoder import FusedDecoder
+from rcp.serving.vllm.positions import Image, after_choice, apart, before_choice, with_ranks
+from rcp.serving.vllm.request import ChoiceKey
+from rcp.serving.vllm.settings import Settings
+
+WIDENED = ("default", "linear", "llama3")
+"""Kinds of rotary embeddings whose angles do not depend on how long their table is."""
+
+
+class Pruning:
+    """What a model of vLLM holds of its plug-in; no module of it, so that no weights are missed."""
+
+    def __init__(self, backbone: FusedDecoder, settings: Settings, placeholder: int) -> None:
+        self.backbone = backbone
+        self.entry = settings.entry()
+        self.placeholder = placeholder
+        prepared(backbone, self.entry)  # refuses what cannot be, before a request comes
+        self._at = lru_cache(maxsize=64)(self._prepared)
+
+    @property
+    def keeps_positions(self) -> bool:
+        return self.entry.spec.position_policy == "keep"
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """What must be taken while images are encoded."""
+        return prepared(self.backbone, self.entry).facts
+
+    def left_of(self, features: Tensor, key: ChoiceKey, encoded: VisionFacts) -> Tensor:
+        """Of an image's ``features`` (N, D) what ``key`` keeps, (k, D); with ranks beside them,
+        (k, D + 2), where these tell positions."""
+        if key.share is None:
+            ranks, rows = torch.arange(len(features), device=features.device), features
+        else:
+            before, after = self._around(key.prompt, features)
+            ranks, rows = chosen(self._at(key.share), features, before, after, encoded)
+        return with_ranks(rows, ranks) if self.keeps_positions else rows
+
+    def _around(self, prompt: Sequence[int], features: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings of the text before and behind the image."""
+        at = prompt.index(self.placeholder) if prompt else 0
+        ids = torch.tensor(prompt, dtype=torch.long, device=features.device)
+        embed = self.backbone.decoder.embed_input_ids
+        return embed(ids[:at]), embed(ids[at + 1 :])
+
+    def _prepared(self, share: float) -> Setup:
+        plugin = at_share(self.entry, share)
+        plugin.to(device=self.backbone.device(0), dtype=self.backbone.dtype(0))
+        return prepared(self.backbone, plugin)
+
+
+class PrunedModel:
+    """Mixed into a family's model, in front of it, which calls :meth:`begin_pruning` once built.
+
+    ``full_tokens`` says how many tokens an image of the request's ``feature`` had.
+    """
+
+    pruning: Pruning
+    config: Any
+
+    @staticmethod
+    def refuse_engine(vllm_config: Any) -> None:
+        """Raise ``UserError`` for an engine that cannot prune; also makes room for positions."""
+        model, parallel = vllm_config.model_config, vllm_config.parallel_config
+        if parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1:
+            raise UserError(
+                "Pruning looks at all heads of the first layer, which tensor or pipeline "
+                "parallelism spreads over devices. Serve on one device, or more replicas with "
+                "--data-parallel-size."
+            )
+        config = model.hf_config
+        keeps = Settings.of(config).entry().spec.position_policy == "keep"
+        asks = model.uses_mrope and model.multimodal_config.is_multimodal_pruning_enabled()
+        if keeps != asks:
+            raise UserError(
+                f"The engine {'asks' if asks else 'does not ask'} the model for positions, and "
+                f"position_policy '{'keep' if keeps else 'repack'}' wants it the other way: "
+                f'mrope_section and --video-pruning-rate go with "keep" and only with it. Start '
+                f"the engine by `python -m rcp serve FOLDER`, which prints the command it runs."
+            )
+        if keeps:
+            _widen(config.text_config, model.max_model_len)
+
+    def full_tokens(self, feature: Any) -> int:
+        raise NotImplementedError
+
+    # -- positions -----------------------------------------------------------------------------
+
+    def get_mrope_input_positions(
+        self, input_tokens: list[int], mm_features: list[Any]
+    ) -> tuple[Tensor, int]:
+        places = [(feature.mm_position, self.full_tokens(feature)) for feature in mm_features]
+        images = [Image(place.offset, place.length, full) for place, full in places]
+        return before_choice(len(input_tokens), sorted(images))
+
+    def recompute_mrope_positions(
+        self,
+        input_ids: Any,
+        multimodal_embeddings: Sequence[Tensor],
+        mrope_positions: Tensor,
+        num_computed_tokens: int,
+    ) -> tuple[Sequence[Tensor], Tensor, int]:
+        parts = [apart(rows) for rows in multimodal_embeddings]
+        ids = torch.as_tensor(input_ids, device=mrope_positions.device)
+        columns = (ids == self.pruning.placeholder).nonzero()[:, 0]
+        ranks = torch.cat([ranks for _, ranks in parts]) if parts else columns[:0]
+        ahead = columns[columns >= num_computed_tokens][: len(ranks)]
+        return [rows for rows, _ in parts], *after_choice(mrope_positions, ahead, ranks)
+
+
+def _widen(text_config: Any, max_model_len: int) -> None:
+    """Room in the rotary table: a prompt of full length, and as much text behind it."""
+    kind = (getattr(text_config, "rope_parameters", None) or {}).get("rope_type", "default")
+    if kind not in WIDENED:
+        raise UserError(
+            f"position_policy 'keep' needs a longer rotary table than the model's own, and with "
+            f"rope_type '{kind}' a longer one turns by other angles. Use position_policy 'repack'."
+        )
+    room = max(text_config.max_position_embeddings, 2 * max_model_len)
+    text_config.max_position_embeddings = room
