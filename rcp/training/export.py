@@ -43,7 +43,8 @@ def export_checkpoint(
     The folder appears only after what was written has been read back and gives the same logits
     on the base model; a kill leaves it, or the one it replaces, where ``load_plugin`` finds it.
     Raises ``UserError`` for an existing ``output`` (unless with ``overwrite`` it is a plug-in), a
-    checkpoint or ``evaluation`` that cannot be read, or a base model that cannot be loaded or is another one.
+    checkpoint or ``evaluation`` that cannot be read, or a base model that cannot be loaded or is
+    another one.
     """
     refuse_unwritable(output, "--output")
     there = os.path.lexists(standing(output))
