@@ -26,8 +26,8 @@ from transformers import (
 
 import rcp
 from rcp.backbones import backbone_for
+from rcp.base_model.fingerprint import of_weights
 from rcp.base_model.loading import load_base
-from rcp.training.teacher.fingerprint import _of_weights
 from tests.quantised import STORED, stored
 from tests.tiny import IMAGE, PAD, randomised, rcp_spec, tiny_inputs, tiny_llava_model
 from tests.tiny_base import make_processor
@@ -167,7 +167,7 @@ def test_a_base_that_is_quantised_while_it_is_loaded(name, dtype, folder):
     tolerance = 2e-5 if dtype == torch.float32 else 0.25
     assert_drops(model, plugin, tolerance)
     assert_drops(model, randomised(rcp.Plugin.for_model(spec(True), model)), tolerance)
-    assert _of_weights(model) == _of_weights(model) != _of_weights(base)
+    assert of_weights(model) == of_weights(model) != of_weights(base)
 
 
 @pytest.mark.parametrize("name", ["bitsandbytes int8", "bitsandbytes nf4", "torchao int8"])

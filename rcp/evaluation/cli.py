@@ -8,7 +8,8 @@ import torch
 from rcp.backbones import backbone_for
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.conversations.source import open_conversations
-from rcp.evaluation.comparison import Report, compare
+from rcp.evaluation import provenance
+from rcp.evaluation.comparison import Report, answer, compare
 from rcp.evaluation.entrants import (
     compared,
     exported,
@@ -21,24 +22,31 @@ from rcp.evaluation.options import parse
 from rcp.evaluation.report import tables
 from rcp.evaluation.report.page.page import write_report
 from rcp.evaluation.report.rows import write_rows
+from rcp.evaluation.report.samples import beside, write_samples, write_times
+from rcp.evaluation.share import Share
+from rcp.evaluation.unfinished import Unfinished
 from rcp.extensions import import_files
 
 
-def run(arguments: Sequence[str]) -> Report:
-    """Evaluate as the ``arguments`` say, print the table and write the rows.
+def run(arguments: Sequence[str]) -> Report | None:
+    """Evaluate as the ``arguments`` say, print the table and write the results.
 
-    Raises ``UserError`` for what cannot be; then nothing is written.
+    Of several processes that torchrun starts, each answers a share of the questions, in files that
+    all of them see; the first one reports for all, the others return None. Raises ``UserError``
+    for what cannot be; then there are no results. What was answered before a process was killed
+    is not asked again.
     """
     return evaluate(parse(arguments))
 
 
-def evaluate(options: argparse.Namespace) -> Report:
+def evaluate(options: argparse.Namespace) -> Report | None:
     """As :func:`run`, of options that have been checked."""
+    share = Share.of_environment()
     import_files(options.imports)
     dataset = open_conversations(options.data, options.image_folder)
     entrants = exported(options.plugin) if options.plugin else []
     others = compared(options.compare)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = options.device or _device(share)
     first = entrants[0].plugin if entrants else None
     model, processor = load_base_of(first, options.base, options.dtype, device)
     if options.pruner:
@@ -61,12 +69,43 @@ def evaluate(options: argparse.Namespace) -> Report:
         batch_size=options.batch_size,
         max_new_tokens=options.max_new_tokens,
     )
-    report = compare(questions, entrants, others, controls=options.controls, seeds=options.seeds)
+    asked = provenance.asked(options, questions, [*entrants, *others])
+    unfinished = Unfinished(beside(options.output, "partial"), asked, share)
+    if not share.first:
+        answer(questions, entrants, others, options.controls, options.seeds, unfinished.round)
+        return None
+    report = compare(
+        questions,
+        entrants,
+        others,
+        controls=options.controls,
+        seeds=options.seeds,
+        keeping=unfinished.round,
+    )
+    _show(report)
+    _write(report, options, questions)
+    unfinished.remove()
+    return report
+
+
+def _device(share: Share) -> str:
+    """Each process of a machine has a device of its own, where there are any."""
+    return f"cuda:{share.local_rank}" if torch.cuda.is_available() else "cpu"
+
+
+def _show(report: Report) -> None:
     print(tables.text(tables.summary(report.rows)), end="\n\n")
     print(tables.text(tables.by_type(report.rows)), end="\n\n")
     print("\n".join(report.notes))
+
+
+def _write(report: Report, options: argparse.Namespace, questions: Questions) -> None:
+    """The rows last: where they are, all is."""
+    samples, times = (beside(options.output, f"{what}.parquet") for what in ("samples", "times"))
+    metadata = provenance.recorded(options, questions, report.rows)
+    write_samples(report.answered, questions.dataset.source.folder, metadata, samples)
+    write_times(report.answered, metadata, times)
     write_rows(report.rows, options.output)
-    print(f"Rows written to {options.output}")
+    print(f"Rows written to {options.output}, answers to {samples} and {times}")
     if options.report is not None:
         print(f"Report written to {write_report([options.output], options.report)}")
-    return report

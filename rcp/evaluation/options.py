@@ -1,6 +1,7 @@
 """The options of an evaluation; apart from what they lead to: torch takes seconds to load."""
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,25 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     check(options)
     return options
+
+
+def command(options: argparse.Namespace) -> str:
+    """The command line that asks for these answers, without where they and their report go."""
+    parser = argparse.ArgumentParser()
+    configure(parser)
+    words = ["evaluate.py"]
+    for action in parser._actions:
+        value = getattr(options, action.dest, action.default)
+        if action.dest in ("output", "report") or value == action.default:
+            continue
+        if isinstance(action, argparse.BooleanOptionalAction):
+            words.append(action.option_strings[not value])
+        elif isinstance(action, argparse._AppendAction):
+            words += [word for each in value for word in (action.option_strings[0], str(each))]
+        else:
+            values = value if isinstance(value, list) else [value]
+            words += [action.option_strings[0], *map(str, values)]
+    return shlex.join(words)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from rcp.attaching.encoder_watch import vision_facts
 from rcp.attaching.forwards.entry import entry_facts
 from rcp.attaching.given_images import encode_images, given_images
 from rcp.backbones import backbone_for
+from rcp.base_model.fingerprint import fingerprint
 from rcp.conversations import (
     PLACEHOLDER,
     Batch,
@@ -29,7 +30,6 @@ from rcp.training.distributed import any_process
 from rcp.training.objective import answer_columns
 from rcp.training.sharded import is_sharded
 from rcp.training.teacher.cache import Keep, TeacherCache, kept_answers, kept_relevance
-from rcp.training.teacher.fingerprint import fingerprint
 from rcp.training.teacher.passes import Answers, Lesson, answers_of, relevant, watched
 
 BLANK = 224
