@@ -182,6 +182,7 @@ def test_the_files_say_how_they_were_made(whole, made, base_folder):
     assert said["command"].startswith(f"evaluate.py --plugin {made}/plugin --data {made}/all.json")
     assert "--output" not in said["command"] and "--seeds 2" in said["command"]
     assert said["data"] == f"{made}/all.json" and said["image_folder"] == str(made)
+    assert json.loads(said["center_crop"]) is True  # 20 x 24 pixels are cropped to 20 x 20
     assert said["base"] == str(base_folder)
     assert json.loads(said["versions"])["torch"] == torch.__version__
     assert json.loads(said["budgets"])["rcp"] == {

@@ -42,6 +42,11 @@ class Preparation:
         return batch
 
 
+def sees_the_middle(processor: Any) -> bool:
+    """Whether all that a model sees of an image is its middle square."""
+    return bool(getattr(processor.image_processor, "do_center_crop", False))
+
+
 def with_encoded_images(model: Any, inputs: dict[str, Tensor], **options: Any) -> dict[str, Any]:
     """``inputs`` with the pixels replaced by the image features that ``forward`` takes instead.
 

@@ -14,6 +14,7 @@ from rcp.base_model.fingerprint import fingerprint, of_weights
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.options import command
+from rcp.evaluation.preparation import sees_the_middle
 from rcp.evaluation.report.rows import ResultRow
 from rcp.version import __version__
 
@@ -55,7 +56,8 @@ def asked(
 def recorded(
     options: argparse.Namespace, questions: Questions, rows: Sequence[ResultRow]
 ) -> dict[str, str]:
-    """The metadata of the answers' files: text, and JSON under ``versions`` and ``budgets``.
+    """The metadata of the answers' files: text, and JSON under ``versions``, ``budgets``
+    and ``center_crop``, which says whether models see but the middle square of an image.
 
     ``budgets`` has both conventions by method: tokens as a mean over the layers, and entering.
     """
@@ -68,6 +70,7 @@ def recorded(
         "versions": json.dumps(versions()),
         "data": str(options.data),
         "image_folder": str(questions.dataset.source.folder),
+        "center_crop": json.dumps(sees_the_middle(questions.processor)),
         "base": str(questions.backbone.config.name_or_path),
         "budgets": json.dumps(budgets),
     }

@@ -12,7 +12,7 @@ from rcp.base_model.answering import greedy_answers
 from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, on_device
 from rcp.conversations.images import middle_square
 from rcp.errors import UserError
-from rcp.evaluation.preparation import NO_LIMIT
+from rcp.evaluation.preparation import NO_LIMIT, sees_the_middle
 from rcp.plugin import Plugin
 
 
@@ -76,6 +76,4 @@ def survivors(
 
 def _as_seen(image: Image.Image, processor: Any) -> Image.Image:
     """The middle square where the processor crops to it, else the whole image."""
-    if not getattr(processor.image_processor, "do_center_crop", False):
-        return image
-    return middle_square(image)
+    return middle_square(image) if sees_the_middle(processor) else image
