@@ -7,6 +7,7 @@ READY := $(VENV)/.ready
 RUN := runs/quickstart
 
 .PHONY: quickstart tiny-plugin test test-all test-browser mutate lint benchmark data gpu gpu-bundle
+.PHONY: harness-env test-harness serving-env test-serving
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -72,6 +73,14 @@ lint: $(READY)
 # configs/rcp_tiny.yaml in full: three seeds, two budgets, 2 000 test questions (resumable).
 benchmark: $(READY) data
 	$(BIN)/python -m benchmarks.tiny
+
+# After `make quickstart`: lmms-eval, in an environment of its own, against evaluate.py.
+HARNESS := runs/harness-env
+harness-env:
+	sh tests/harness_env.sh $(HARNESS)
+test-harness: harness-env data
+	OMP_NUM_THREADS=1 $(HARNESS)/bin/python -m pytest -q tests/test_harness.py
+	OMP_NUM_THREADS=1 $(HARNESS)/bin/python -m benchmarks.harness
 
 # What only a GPU can tell, in ten minutes; TINY=1 tries all of it on a CPU. With the machine's own
 # Python, which a bare machine has with torch; here: make gpu TINY=1 PYTHON=.venv/bin/python
