@@ -1,8 +1,8 @@
 """The published layouts of question files, all turned into lists of rows.
 
 Lists of rows (or one a line) of any layout of :mod:`rcp.conversations.layouts`, TextVQA (``{"data":
-[...]}``), GQA (``{id: {...}}``) and VQAv2 (``{"questions": [...]}``, the annotations in their own
-file beside it).
+[...]}``), GQA (``{id: {...}}``), VQAv2 (``{"questions": [...]}``, the annotations in their own file
+beside it), and the captions of MS COCO (``{"images": [...]}``, likewise beside the instances).
 """
 
 import codecs
@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from rcp.conversations.coco import images_of
 from rcp.conversations.layouts import Row
 from rcp.conversations.rows import Broken
 from rcp.errors import UserError
@@ -73,6 +74,8 @@ def _unwrapped(content: dict[str, Any], path: Path) -> Any:
         ]
     if isinstance(content.get("questions"), list):
         return _vqa_v2(content, path)
+    if isinstance(content.get("images"), list):
+        return _coco(content, path)
     if any(isinstance(row, dict) and "imageId" in row for row in content.values()):
         return [
             _with_image({**row, "id": name, "question_type": _gqa_type(row)},
@@ -116,8 +119,21 @@ def _vqa_v2(content: dict[str, Any], path: Path) -> list[Row]:
             row = {
                 **row,
                 "answer": answer.get("multiple_choice_answer"),
+                "annotation": answer,
                 "question_type": answer.get("answer_type"),
                 "image": f"COCO_{subset}_{str(row.get('image_id')).zfill(12)}.jpg",
             }
         rows.append(row)
     return rows
+
+
+def _coco(content: dict[str, Any], path: Path) -> list[Any]:
+    """The images of the captions in ``content``, with their objects."""
+    beside = path.with_name(path.name.replace("captions", "instances"))
+    if beside == path or not os.path.isfile(beside):
+        raise UserError(
+            f"{quoted(path)} holds annotations of MS COCO. Name the file of its captions, and put "
+            "the one of its instances beside it under the name in which 'captions' is 'instances'."
+        )
+    instances = _parsed(beside)
+    return images_of(content, instances if isinstance(instances, dict) else {})

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
+from rcp.conversations.asked import AS_IT_STANDS, Reading
 from rcp.conversations.formats import read_rows
 from rcp.conversations.leave_out import LeftOut
 from rcp.conversations.rows import Source, is_file, own_id
@@ -37,7 +38,8 @@ class ConversationDataset(Dataset[LoadedSample]):
     ``left_out`` are in neither. What the rows call themselves, by number, is in ``own_ids``; ids
     that occur again, listed in ``repeated``, are made unique by the number of their row. Images
     are opened when an item is read, which is in the workers of a data loader; an item whose image
-    cannot be raises ``Unreadable``.
+    cannot be raises ``Unreadable``. ``reading`` is for rows of a published set, one of which may
+    ask several questions or none.
     """
 
     def __init__(
@@ -45,10 +47,11 @@ class ConversationDataset(Dataset[LoadedSample]):
         path: str | Path,
         image_folder: str | Path | None = None,
         left_out: LeftOut | None = None,
+        reading: Reading = AS_IT_STANDS,
     ) -> None:
         self.path = conversation_file(Path(path))
         folder = self.path.parent if image_folder is None else Path(image_folder)
-        self._read(enumerate(read_rows(self.path)), Source(self.path, folder), left_out)
+        self._read(enumerate(read_rows(self.path)), Source(self.path, folder, reading), left_out)
 
     def _read(
         self, rows: Iterable[tuple[int, Any]], source: Source, left_out: LeftOut | None
@@ -65,16 +68,22 @@ class ConversationDataset(Dataset[LoadedSample]):
             if left_out is not None and left_out.has_row(number, self.own_ids[number]):
                 continue
             try:
-                self.samples.append(names.unique(source.sample(row, number), number))
-                self.numbers.append(number)
+                asked = source.samples(row, number)
             except Unreadable as fault:
                 self.unreadable.append(fault)
+                continue
+            self.samples += [self._kept(names.unique(one, number), number) for one in asked]
+            self.numbers += [number] * len(asked)
         self.repeated = list(names.repeated)
         if not self.samples:
             raise UserError(
                 f"{quoted(self.path)} holds no row that can be read. "
                 + (str(self.unreadable[0]) if self.unreadable else "Name one with conversations.")
             )
+
+    def _kept(self, sample: Sample, number: int) -> Sample:
+        """What is kept in memory of a ``sample`` that has been read."""
+        return sample
 
     def __len__(self) -> int:
         return len(self.samples)

@@ -3,10 +3,11 @@
 import base64
 import binascii
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from rcp.conversations.asked import AS_IT_STANDS, Reading
 from rcp.conversations.layouts import Refused, Turn, refuse_unread_images, turns_and_images
 from rcp.conversations.sample import (
     NO_TYPE,
@@ -31,10 +32,22 @@ class Broken:
 @dataclass(frozen=True)
 class Source:
     """Where rows come from: ``path`` is what messages call it, ``folder`` where image paths start.
+
+    ``reading`` is how they are to be understood.
     """
 
     path: Path
     folder: Path
+    reading: Reading = AS_IT_STANDS
+
+    def samples(self, row: Any, number: int) -> list[Sample]:
+        """What ``row`` asks as samples, each as :meth:`sample` makes it; raises ``Unreadable``."""
+        own = own_id(row)
+        try:
+            asked = self.reading.asked(row)
+        except Refused as error:
+            raise self._unreadable(str(number) if own is None else own, number, error) from None
+        return [replace(self.sample(one.row, number), facts=one.facts) for one in asked]
 
     def sample(self, row: Any, number: int | None, name: str | None = None) -> Sample:
         """``row`` as a sample, checked but for its images; ``number`` is its place in the source.
@@ -46,9 +59,7 @@ class Source:
         try:
             return _sample(row, called, self.folder)
         except Refused as error:
-            raise Unreadable(
-                f"Sample {quoted(called)} of {quoted(self.path)} {error}", called, number
-            ) from None
+            raise self._unreadable(called, number, error) from None
 
     def loaded(self, sample: Sample, number: int | None) -> LoadedSample:
         """``sample`` with its images opened; raises ``Unreadable`` for one that cannot be."""
@@ -73,6 +84,9 @@ class Source:
                     number,
                 ) from error
         return LoadedSample(sample, tuple(images))
+
+    def _unreadable(self, called: str, number: int | None, why: Refused) -> Unreadable:
+        return Unreadable(f"Sample {quoted(called)} of {quoted(self.path)} {why}", called, number)
 
     def missing(self, sample: Sample, image: Path, number: int | None) -> Unreadable:
         """What is wrong with a sample whose image file is not there."""
@@ -111,7 +125,7 @@ def _sample(row: Any, name: str, folder: Path) -> Sample:
         )
     turns, images = turns_and_images(row)
     question, answer = _first_question(turns)
-    sources = tuple(_image_source(image, folder) for image in images)
+    sources = tuple(image_source(image, folder) for image in images)
     if not sources:
         refuse_unread_images(row)
     _check_placeholders(question, answer, len(sources))
@@ -180,8 +194,11 @@ def _check_placeholders(question: str, answer: str, images: int) -> None:
         )
 
 
-def _image_source(image: Any, folder: Path) -> ImageSource:
-    """An image as it is stored: a path, bytes, or both as ``{"bytes", "path"}``."""
+def image_source(image: Any, folder: Path) -> ImageSource:
+    """Where an image is that is stored as a path, bytes, or both as ``{"bytes", "path"}``.
+
+    Raises ``Refused`` for anything else, and for an address.
+    """
     found = image
     if isinstance(image, dict):
         path = image.get("path") if image.get("path") is not None else image.get("url")

@@ -1,8 +1,9 @@
 """One question with its answer, before and after its images are opened; and what cannot be one."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -31,7 +32,8 @@ ImageSource = Path | bytes | Stored
 class Sample:
     """One question with its answer, as read from its row.
 
-    ``question`` holds one ``PLACEHOLDER`` per image, in the order of ``images``.
+    ``question`` holds one ``PLACEHOLDER`` per image, in the order of ``images``. ``facts`` are what
+    the scoring of a published set is told besides; None of other samples.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Sample:
     question: str
     answer: str
     question_type: str
+    facts: Mapping[str, Any] | None = field(default=None, hash=False)
 
     def without_bytes(self, row: int) -> "Sample":
         """With the places of its images in the row number ``row``, where they were in memory."""

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from rcp.conversations.asked import AS_IT_STANDS, Reading
 from rcp.conversations.leave_out import LeftOut
 from rcp.conversations.reader import ConversationDataset
 from rcp.conversations.splits import TRAIN, is_table
@@ -13,12 +14,13 @@ def open_conversations(
     image_folder: str | Path | None = None,
     left_out: LeftOut | None = None,
     split: str = TRAIN,
+    reading: Reading = AS_IT_STANDS,
 ) -> ConversationDataset:
     """The samples that ``source`` names; ``image_folder`` is where the paths of images start.
 
-    ``split`` is the one meant where ``source`` is a folder of several and names none. Raises
-    ``UserError`` for what is not there or cannot be read.
+    ``split`` is the one meant where ``source`` is a folder of several and names none; ``reading``
+    is for rows of a published set. Raises ``UserError`` for what is not there or cannot be read.
     """
     if is_table(source):
-        return TableDataset(source, image_folder, left_out, split)
-    return ConversationDataset(source, image_folder, left_out)
+        return TableDataset(source, image_folder, left_out, split, reading)
+    return ConversationDataset(source, image_folder, left_out, reading)

@@ -2,7 +2,7 @@
 
 A split is told from names, as the hub does (``train-00000-of-00002.parquet``, ``data/test-*``,
 ``validation/*.parquet``), or by the list of a ``DatasetDict`` that ``save_to_disk`` wrote. It is
-chosen by ``FOLDER:SPLIT``.
+chosen by ``FOLDER:SPLIT``, where it may have any name that the files have, too.
 """
 
 import json
@@ -69,7 +69,7 @@ def files_of(source: str, split: str = TRAIN) -> Files:
     elif os.path.isfile(path / STATE):
         return _saved(path)
     else:
-        splits = _by_name(path)
+        splits = _by_name(path, split if named is None else named)
     if not splits:
         raise UserError(
             f"The data set {quoted(path)} cannot be opened (it holds no parquet or arrow file). "
@@ -102,14 +102,29 @@ def _named(source: str) -> tuple[Path, str | None]:
     return Path(source), None
 
 
-def _by_name(folder: Path) -> dict[str, Files]:
-    """The tables of ``folder`` by split; those whose names tell none belong to ``TRAIN``."""
+def source_of(folder: Path, split: str) -> str:
+    """What names the ``split`` of ``folder``: the folder alone where nothing in it tells splits."""
+    if not os.path.isfile(folder / LIST_OF_SPLITS):
+        if os.path.isfile(folder / STATE) or [*_by_name(folder, split)] == [TRAIN]:
+            return str(folder)
+    return f"{folder}:{split}"
+
+
+def _by_name(folder: Path, split: str) -> dict[str, Files]:
+    """The tables of ``folder`` by split; those whose names tell none belong to ``TRAIN``.
+
+    A ``split`` of a name of its own, such as "testA", is told by that very word.
+    """
     found: dict[str, list[Path]] = {}
     for file in _tables(folder):
-        words = re.split(r"[^a-z]+", str(file.relative_to(folder)).lower())
-        telling = (split for split, names in NAMES.items() if set(names) & set(words))
+        name = str(file.relative_to(folder))
+        if split not in NAMES and split in re.split(r"[-_./]", name):
+            found.setdefault(split, []).append(file)
+            continue
+        words = re.split(r"[^a-z]+", name.lower())
+        telling = (known for known, names in NAMES.items() if set(names) & set(words))
         found.setdefault(next(telling, TRAIN), []).append(file)
-    order = [name for name in NAMES if name in found]
+    order = [name for name in (*NAMES, split) if name in found]
     return {name: Files(folder, tuple(found[name])) for name in order}
 
 

@@ -1,16 +1,18 @@
 """Conversations in a Hugging Face data set: memory-mapped, its images decoded when asked for."""
 
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rcp.conversations.asked import AS_IT_STANDS, Reading
 from rcp.conversations.layouts import READ
 from rcp.conversations.leave_out import LeftOut
 from rcp.conversations.reader import ConversationDataset
 from rcp.conversations.rows import Source
-from rcp.conversations.sample import LoadedSample
+from rcp.conversations.sample import LoadedSample, Sample
 from rcp.conversations.splits import PREFIX, TRAIN, Files, files_of
 from rcp.errors import UserError
 from rcp.quoting import plain, quoted
@@ -19,18 +21,23 @@ Row = dict[str, Any]
 
 ROWS_AT_ONCE = 1000
 
+CONFIGURED = re.compile(r"(\w[\w.-]*/\w[\w.-]*)/([^/]+)")
+"""A name of the hub, which is OWNER/NAME, with one of its configurations behind it."""
+
 HELD = b"held"
 """Stands for the bytes of an image while only text is read."""
 
 
 class TableDataset(ConversationDataset):
     """A data set of ``datasets``: a folder that ``save_to_disk`` wrote, a parquet or arrow file
-    or a folder of them, or ``hf:NAME`` or ``hf:NAME:SPLIT`` of the hub.
+    or a folder of them, or ``hf:NAME`` or ``hf:NAME:SPLIT`` of the hub, where a configuration
+    follows the name, as in ``hf:OWNER/NAME/CONFIGURATION:SPLIT``.
 
     Its columns are the fields of a row of :mod:`rcp.conversations.layouts`. Images are of the type
     Image, bytes, paths, or structs of both, one or a list. Text is read when the data set is
     opened, images stay on disk until their sample is asked for. ``split`` is the one meant where
-    ``source`` is a folder of several and names none. Raises ``UserError`` for what cannot be.
+    ``source`` is a folder of several and names none. ``reading`` as of the base class. Raises
+    ``UserError`` for what cannot be.
     """
 
     def __init__(
@@ -39,29 +46,56 @@ class TableDataset(ConversationDataset):
         image_folder: str | Path | None = None,
         left_out: LeftOut | None = None,
         split: str = TRAIN,
+        reading: Reading = AS_IT_STANDS,
     ) -> None:
         table = Table(source, image_folder, split, streaming=False)
         self.path = table.source.path
         self.table = table.opened.with_format("arrow")  # as it is stored: no image is decoded
-        self._read(enumerate(self._texts()), table.source, left_out)
-        self.samples = [
-            sample.without_bytes(number)
-            for sample, number in zip(self.samples, self.numbers)
-        ]
+        rows = enumerate(self._texts(reading.columns))
+        self._read(rows, replace(table.source, reading=reading), left_out)
+
+    def _kept(self, sample: Sample, number: int) -> Sample:
+        return sample.without_bytes(number)
 
     def __getitem__(self, index: int) -> LoadedSample:
         number = self.numbers[index]
         (row,) = self.table[number].to_pylist()
-        sample = replace(self.source.sample(row, number), id=self.samples[index].id)
+        # all questions of a row are about the same images
+        sample = replace(self.source.samples(row, number)[0], id=self.samples[index].id)
         return replace(self.source.loaded(sample, number), sample=self.samples[index])
 
-    def _texts(self) -> Iterator[Row]:
-        """The rows without the bytes of their images, which are not read for it."""
+    def _texts(self, whole: frozenset[str]) -> Iterator[Row]:
+        """The rows without the bytes of their images, which are not read for it.
+
+        Of them the columns ``whole`` as they are, and those that may tell something.
+        """
         schema = self.table.features.arrow_schema
-        known = [n for n in schema.names if n in READ or _may_tell(schema.field(n).type)]
+        known = [
+            name
+            for name in schema.names
+            if name in READ or name in whole or _may_tell(schema.field(name).type)
+        ]
         for batch in self.table.select_columns(known).iter(ROWS_AT_ONCE):
-            columns = [_hollow(batch.column(name).combine_chunks()).to_pylist() for name in known]
-            yield from (dict(zip(known, values)) for values in zip(*columns))
+            parts = {name: batch.column(name).combine_chunks() for name in known}
+            held = [
+                (part if name in whole else _hollow(part)).to_pylist()
+                for name, part in parts.items()
+            ]
+            yield from (dict(zip(known, values)) for values in zip(*held))
+
+
+def column_by(key: str, column: str, source: str) -> dict[Any, Any]:
+    """The values of ``column`` as they are stored, by those of ``key``, in the table ``source``.
+
+    All are held in memory. Raises ``UserError`` for what cannot be opened or lacks either.
+    """
+    table = Table(source, None, TRAIN, streaming=False).opened.with_format("arrow")
+    if missing := {key, column} - set(table.column_names):
+        raise UserError(
+            f"{quoted(source)} has no column {quoted(missing.pop())}, but {table.column_names}. "
+            "Name the table that has it."
+        )
+    return {row[key]: row[column] for row in table[:].select([key, column]).to_pylist()}
 
 
 class Table:
@@ -100,10 +134,13 @@ class Table:
 
 
 def _of_hub(source: str) -> dict[str, Any]:
-    name, _, split = source.removeprefix(PREFIX).partition(":")
-    if not name:
+    named, _, split = source.removeprefix(PREFIX).partition(":")
+    if not named:
         raise ValueError("it has no name")
-    return {"path": name, "split": split or TRAIN}
+    configured = CONFIGURED.fullmatch(named)
+    if configured is None or os.path.isdir(named):
+        return {"path": named, "split": split or TRAIN}
+    return {"path": configured[1], "name": configured[2], "split": split or TRAIN}
 
 
 def _local(files: Files, streaming: bool) -> Any:

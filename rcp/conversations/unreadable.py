@@ -6,7 +6,6 @@ too many tokens of it (:mod:`rcp.conversations.collator`). Each says so by ``Unr
 makes a batch, makes it here.
 """
 
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -148,5 +147,5 @@ def first_rows(
 ) -> tuple[range, list[Unreadable]]:
     """Of the first ``limit`` rows the numbers of the samples, and those without a sound text."""
     places = sorted([*dataset.numbers, *(fault.row or 0 for fault in dataset.unreadable)])[:limit]
-    asked = range(bisect_right(dataset.numbers, places[-1]))
-    return asked, [fault for fault in dataset.unreadable if (fault.row or 0) <= places[-1]]
+    faults = [fault for fault in dataset.unreadable if (fault.row or 0) <= places[-1]]
+    return range(len(places) - len(faults)), faults
