@@ -7,7 +7,6 @@ import torch
 
 from rcp.backbones import backbone_for
 from rcp.choosing.schedule import mean_ratio_of
-from rcp.conversations.source import open_conversations
 from rcp.evaluation import provenance
 from rcp.evaluation.comparison import Report, answer, compare
 from rcp.evaluation.entrants import (
@@ -23,6 +22,7 @@ from rcp.evaluation.report import tables
 from rcp.evaluation.report.page.page import write_report
 from rcp.evaluation.report.rows import write_rows
 from rcp.evaluation.report.samples import beside, write_samples, write_times
+from rcp.evaluation.sets.door import open_questions
 from rcp.evaluation.share import Share
 from rcp.evaluation.unfinished import Unfinished
 from rcp.extensions import import_files
@@ -43,7 +43,7 @@ def evaluate(options: argparse.Namespace) -> Report | None:
     """As :func:`run`, of options that have been checked."""
     share = Share.of_environment()
     import_files(options.imports)
-    dataset = open_conversations(options.data, options.image_folder)
+    dataset, published = open_questions(options.data, options.data_root, options.image_folder)
     entrants = exported(options.plugin) if options.plugin else []
     others = compared(options.compare)
     device = options.device or _device(share)
@@ -67,7 +67,8 @@ def evaluate(options: argparse.Namespace) -> Report | None:
         dataset,
         limit=options.limit,
         batch_size=options.batch_size,
-        max_new_tokens=options.max_new_tokens,
+        max_new_tokens=options.max_new_tokens or (published.max_new_tokens if published else 16),
+        scoring=published,
     )
     asked = provenance.asked(options, questions, [*entrants, *others])
     unfinished = Unfinished(beside(options.output, "partial"), asked, share)

@@ -63,9 +63,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--base", metavar="MODEL",
         help="folder or hub id of the frozen model (default: the one the plug-in names)")
     add_data(parser)
+    add("--data-root", type=Path, metavar="DIR",
+        help="folder with the files of a published set, which --data names (python -m rcp sets); "
+        "--data hub:NAME fetches one instead")
     add("--limit", type=int, metavar="N", help="only the first N questions")
     add("--batch-size", type=int, default=32, metavar="B")
-    add("--max-new-tokens", type=int, default=16, metavar="T", help="longest answer")
+    add("--max-new-tokens", type=int, metavar="T",
+        help="longest answer (default: the evaluation set's own, else 16)")
     add("--seeds", type=int, default=3, metavar="S", help="draws of each random control")
     add("--controls", action=argparse.BooleanOptionalAction, default=True,
         help="also evaluate the controls and the blank image")

@@ -1,0 +1,1 @@
+"""Published evaluation sets, one file each: how they are asked, scored, and where they lie."""
