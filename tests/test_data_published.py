@@ -7,6 +7,7 @@ from PIL import Image
 
 from rcp.conversations.asked import Asked, Reading
 from rcp.conversations.checks import Thoroughness, check_file
+from rcp.conversations.formats import read_rows
 from rcp.conversations.layouts import Refused
 from rcp.conversations.source import open_conversations
 from rcp.conversations.splits import files_of, source_of
@@ -166,15 +167,29 @@ def test_a_column_by_another(sources):
 # -- MS COCO -------------------------------------------------------------------------------------
 
 
-def test_captions_of_coco_need_its_instances(tmp_path):
+@pytest.fixture
+def captions(tmp_path):
+    """The file of captions, of one image."""
     file = tmp_path / "captions_val2014.json"
     file.write_text(json.dumps({"images": [{"id": 1, "file_name": "1.jpg"}], "annotations": []}))
-    for name in ("captions_val2014.json", "instances_val2014.json"):
-        (tmp_path / name).write_text(file.read_text())
-        if name.startswith("captions"):
-            with pytest.raises(UserError, match="holds annotations of MS COCO. Name the file of"):
-                open_conversations(str(file))
+    return file
+
+
+def test_captions_of_coco_need_its_instances(captions):
+    with pytest.raises(UserError, match="holds annotations of MS COCO. Name the file of its capt"):
+        open_conversations(str(captions))
+    instances = captions.rename(captions.with_name("instances_val2014.json"))
+    with pytest.raises(UserError, match="holds annotations of MS COCO. Name the file of its capt"):
+        open_conversations(str(instances))
+
+
+@pytest.mark.parametrize(
+    "instances",
+    [[], {}, {"categories": [{"id": [], "name": {}}, 3], "annotations": [{"image_id": {}}, None]}],
+)
+def test_instances_of_coco_that_say_nothing_leave_an_image_without_objects(captions, instances):
+    captions.with_name("instances_val2014.json").write_text(json.dumps(instances))
+    (row,) = read_rows(captions)
+    assert (row["image"], row["captions"], row["objects"]) == ("1.jpg", [], [])
     with pytest.raises(UserError, match="has no conversation: none of its fields"):
-        open_conversations(str(file))
-    with pytest.raises(UserError, match="annotations of MS COCO. Name the file of its captions"):
-        open_conversations(str(tmp_path / "instances_val2014.json"))
+        open_conversations(str(captions))

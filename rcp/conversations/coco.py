@@ -11,22 +11,30 @@ def images_of(captions: Row, instances: Row) -> list[Any]:
     Both are contents of annotation files. What is not as published is left as it stands, for the
     reader to judge; an image of which nothing is noted has empty lists.
     """
-    names = {one.get("id"): one.get("name") for one in _listed(instances, "categories")}
-    said: dict[Any, list[Any]] = {}
+    names = {_key(one, "id"): one.get("name") for one in _listed(instances, "categories")}
+    said: dict[str, list[Any]] = {}
     for one in _listed(captions, "annotations"):
-        said.setdefault(one.get("image_id"), []).append(one.get("caption"))
-    seen: dict[Any, dict[Any, None]] = {}
+        said.setdefault(_key(one, "image_id"), []).append(one.get("caption"))
+    seen: dict[str, list[Any]] = {}
     for one in _listed(instances, "annotations"):
-        seen.setdefault(one.get("image_id"), {})[names.get(one.get("category_id"))] = None
+        objects = seen.setdefault(_key(one, "image_id"), [])
+        name = names.get(_key(one, "category_id"))
+        if name not in objects:
+            objects.append(name)
     return [
         {
             **image,
             "image": image.get("file_name"),
-            "captions": said.get(image.get("id"), []),
-            "objects": list(seen.get(image.get("id"), {})),
+            "captions": said.get(_key(image, "id"), []),
+            "objects": seen.get(_key(image, "id"), []),
         }
         for image in _listed(captions, "images")
     ]
+
+
+def _key(row: Row, name: str) -> str:
+    """What ``row`` holds under ``name``, whatever that is, as a key."""
+    return str(row.get(name))
 
 
 def _listed(content: Row, name: str) -> list[Row]:

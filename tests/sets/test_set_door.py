@@ -148,6 +148,21 @@ def test_another_split_is_not_taken_for_the_one_meant(tmp_path):
         open_questions("mmbench_en", tmp_path)
 
 
+def test_another_configuration_is_not_taken_for_the_one_meant(tmp_path):
+    for name in ("mmbench_cn", "scienceqa_img"):
+        hub = SETS.get(name).hub
+        write_split(table(ROWS[name]), tmp_path / hub.configuration, hub.split)
+        assert count(name, tmp_path)
+    for name in ("mmbench_en", "scienceqa"):
+        with pytest.raises(UserError, match="holds nothing of .* nor a table of split"):
+            open_questions(name, tmp_path)
+
+
+def test_splits_saved_together_are_those_of_the_set_that_is_named(tmp_path):
+    datasets.DatasetDict({"dev": table(ROWS["mmbench_en"])}).save_to_disk(tmp_path)
+    assert count("mmbench_en", tmp_path) == 3
+
+
 def test_gqa_needs_its_images_too(tmp_path):
     questions, _ = apart(ROWS["gqa"])
     write(table(questions), tmp_path, SETS.get("gqa").hub)

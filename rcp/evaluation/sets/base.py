@@ -84,7 +84,7 @@ class EvaluationSet(Scoring):
         """
         self.root = root
         self.image_path = image_path or Path()
-        self.images: Mapping[Any, Any] = {}
+        self.images: Mapping[str, Any] = {}
 
     @property
     def reading(self) -> Reading:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rcp.conversations import ConversationDataset
+from rcp.conversations.reader import JSON
 from rcp.conversations.source import open_conversations
-from rcp.conversations.splits import is_table, source_of
+from rcp.conversations.splits import KINDS, LIST_OF_SPLITS, is_table, source_of
 from rcp.conversations.table import column_by
 from rcp.errors import UserError
 from rcp.evaluation.sets.base import SETS, EvaluationSet, Hub
@@ -17,7 +18,6 @@ from rcp.quoting import quoted
 logger = logging.getLogger(__name__)
 
 FROM_HUB = "hub:"
-KINDS = (".json", ".jsonl")
 
 
 def open_questions(
@@ -90,7 +90,7 @@ def _from_folder(
     if image_folder is None:
         image_folder = root / cls.image_folder
         image_folder = image_folder if os.path.isdir(image_folder) else root
-    own = [root / name for name in (*cls.files, *(cls.name + kind for kind in KINDS))]
+    own = [root / name for name in (*cls.files, *(cls.name + kind for kind in JSON))]
     source = next((str(file) for file in own if os.path.isfile(file)), None)
     if source is None:
         source = _table(cls.hub, root)
@@ -107,8 +107,16 @@ def _from_folder(
 def _table(hub: Hub, root: Path) -> str | None:
     """The table of ``hub`` in ``root``: in a folder as the hub has it, or in ``root`` itself."""
     folders = [root / hub.configuration] if hub.configuration else []
-    folders += [root / "data", root]
+    folders.append(root / "data")
+    if not hub.configuration or _has_tables(root):  # else those in it are other configurations
+        folders.append(root)
     return next((source_of(path, hub.split) for path in folders if is_table(str(path))), None)
+
+
+def _has_tables(root: Path) -> bool:
+    """Whether tables lie in ``root`` itself, or it is what ``save_to_disk`` wrote of several."""
+    files = (file for kind in KINDS for file in root.glob(f"*.{kind}"))
+    return os.path.isfile(root / LIST_OF_SPLITS) or any(files)
 
 
 def _images_in(root: Path, hub: Hub) -> str:

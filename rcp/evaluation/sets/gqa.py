@@ -44,7 +44,7 @@ class Gqa(ExactSet):
 
     def with_image(self, row: Row) -> Row:
         """``row`` with the image that it names, where images are in a table of their own."""
-        return row if "image" in row else {**row, "image": self.images.get(row.get("imageId"))}
+        return {"image": self.images.get(optional_text(row, "imageId")), **row}
 
     def parsed(self, answer: str, sample: Sample) -> str:
         return bare(answer)

@@ -25,7 +25,8 @@ class VqaV2(EvaluationSet):
 
     def question(self, row: Row) -> Asked:
         # the published questions have their answers in a file of annotations, which is joined
-        told = row.get("annotation") or row
+        joined = row.get("annotation")
+        told = joined if isinstance(joined, dict) and joined else row
         answers = texts(told, "answers")
         return asked(
             row,
