@@ -84,6 +84,23 @@ def test_a_row_is_refused_by_name_and_the_others_are_asked(case, as_json):
     assert 0 not in dataset.numbers and dataset.samples
 
 
+@pytest.mark.parametrize("word", ["none", "None", "NaN", "0"])
+def test_a_word_for_nothing_is_an_answer_as_any_other(word, as_json):
+    rows = [{**ROWS["gqa"][0], "answer": word}, {**ROWS["gqa"][1], "answer": float("nan")}]
+    dataset, scoring = open_questions("gqa", as_json("gqa", rows))
+    assert [sample.answer for sample in dataset.samples] == [word] and dataset.unreadable
+    assert scoring.score(word.lower(), dataset.samples[0]) == 1.0
+
+
+def test_hints_and_options_that_tables_call_nan_are_none(as_json):
+    row = ROWS["mmbench_en"][0]
+    rows = [{**row, "index": n, "hint": hint, "C": hint}
+            for n, hint in enumerate(("nan", None, "", float("nan"), "NaN", "none"))]
+    dataset, _ = open_questions("mmbench_en", as_json("mmbench_en", rows))
+    assert len({sample.question for sample in dataset.samples}) == 1
+    assert all(sample.facts["options"] == ["red", "dark"] for sample in dataset.samples)
+
+
 def test_an_image_file_that_is_gone_is_told_when_its_question_comes(as_json):
     root = as_json("pope")
     rows = json.loads((root / "pope.json").read_text())

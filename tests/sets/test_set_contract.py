@@ -46,6 +46,7 @@ def test_a_set_says_all_of_itself(name):
     one = SETS.get(name)
     assert one.title and one.prompt and one.prompt_source and one.parsing
     assert one.rows > 0 and one.max_new_tokens > 0
+    assert one.percent == (name not in ("mme", "ocrbench"))  # points, and a number of questions
     assert re.fullmatch(r"hf:[\w-]+/[\w-]+(/[\w-]+)?:\w+", one.hub.source)
     assert one.metric in METRICS.names()
     assert not any(text.endswith(".") for text in (one.prompt_source, one.parsing))

@@ -1,17 +1,20 @@
 """What the columns of published rows hold, each asked for by name and refused where it is not."""
 
+import re
 from typing import Any
 
 from rcp.conversations.layouts import NOTHING, Refused, Row
 from rcp.quoting import quoted
 
-NO_TEXT = ("", "nan", "none")
-"""What tables write where there is no text, in any case."""
+NO_TEXT = ("nan", "none")
+"""What tables write, in any case, for a text that may be missing; answers may be such words."""
+
+WHOLE = re.compile(r"-?\d{1,18}")
 
 
 def text(row: Row, name: str) -> str:
     """The text in ``name``, a number written out, without the space around it."""
-    found = optional_text(row, name)
+    found = _written(row, name)
     if not found:
         raise _lacks(row, name, "text")
     return found
@@ -19,10 +22,7 @@ def text(row: Row, name: str) -> str:
 
 def optional_text(row: Row, name: str) -> str:
     """Likewise, empty where there is none."""
-    held = row.get(name)
-    if isinstance(held, bool) or not isinstance(held, (str, int, float)):
-        return ""
-    found = _encodable(str(held).strip(), name)
+    found = _written(row, name)
     return "" if found.lower() in NO_TEXT else found
 
 
@@ -42,11 +42,10 @@ def texts(row: Row, name: str) -> list[str]:
 
 def whole(row: Row, name: str) -> int:
     """The whole number in ``name``, or the one that a text there writes."""
-    held = row.get(name)
-    try:
-        return int(held) if isinstance(held, (str, int)) else _no_number(held)
-    except ValueError:
-        raise _lacks(row, name, "a whole number") from None
+    found = _written(row, name)
+    if not WHOLE.fullmatch(found):
+        raise _lacks(row, name, "a whole number")
+    return int(found)
 
 
 def image(row: Row, name: str = "image") -> Any:
@@ -79,6 +78,14 @@ def one_of(row: Row, name: str, allowed: tuple[str, ...]) -> str:
     return by_case[found.lower()]
 
 
+def _written(row: Row, name: str) -> str:
+    """A text or a number as text, empty for anything else."""
+    held = row.get(name)
+    if isinstance(held, bool) or not isinstance(held, (str, int, float)) or held != held:
+        return ""  # NaN, which is not itself, stands where a table has nothing
+    return _encodable(str(held).strip(), name)
+
+
 def _encodable(found: str, name: str) -> str:
     try:
         found.encode()
@@ -88,10 +95,6 @@ def _encodable(found: str, name: str) -> str:
             "or remove the sample."
         ) from None
     return found
-
-
-def _no_number(held: Any) -> int:
-    raise ValueError(held)
 
 
 def _lacks(row: Row, name: str, what: str) -> Refused:

@@ -14,7 +14,7 @@ Written by `{COMMAND}`.
 
 In the folder are looked for, in this order:
 
-- the set's own files that the table names;
+- the set's own files, named below;
 - `NAME.json` or `NAME.jsonl`: rows in the hub's columns, an `image` being a path in the folder of
   images below, where there is one, else in the folder itself (`--image-folder` says another);
 - a copy of the hub's table: what `save_to_disk` wrote, or parquet files of the split, in the folder
