@@ -1,4 +1,4 @@
-"""MiniCPM-V 4.6 and 4.7, MiniCPM-OCR: patches of all images in one row, four by four a token."""
+"""MiniCPM-V 4.6: patches of all images in one row, four by four a token."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,12 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import (
-    MiniCPMOcrConfig,
-    MiniCPMOcrForConditionalGeneration,
     MiniCPMV4_6Config,
     MiniCPMV4_6ForConditionalGeneration,
-    MiniCPMV4_7Config,
-    MiniCPMV4_7ForConditionalGeneration,
     Qwen3_5TextConfig,
 )
 
@@ -52,13 +48,6 @@ def packed(shown: list[list[Media]]) -> tuple[Tensor | None, Tensor | None]:
     return torch.cat([i.pixels for i in images], 3), torch.cat([i.facts for i in images])
 
 
-def typed_inputs(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
-    """With a type for each token, by which 4.7 lays out its positions."""
-    found = inputs(samples, padding)
-    ids = found["input_ids"]
-    return found | {"mm_token_type_ids": (ids == IMAGE).long() + 2 * (ids == VIDEO).long()}
-
-
 def inputs(samples: Sequence[Sample], padding: str = "left") -> dict[str, Tensor]:
     text, shown = batch(samples, slices, padding)
     images, videos = by_kind(samples, shown)
@@ -96,17 +85,6 @@ def minicpm(
     return Case(with_large_weights(model_class(config), gain=0.8), make, videos=True)
 
 
-MARKERS = {
-    "image_start_id": START,
-    "image_end_id": END,
-    "slice_start_id": 104,
-    "slice_end_id": 105,
-    "newline_id": 106,
-}
 ENTRY_CASES = {
     "minicpmv4_6": lambda: minicpm(MiniCPMV4_6Config, MiniCPMV4_6ForConditionalGeneration),
-    "minicpmv4_7": lambda: minicpm(
-        MiniCPMV4_7Config, MiniCPMV4_7ForConditionalGeneration, typed_inputs, **MARKERS
-    ),
-    "minicpm_ocr": lambda: minicpm(MiniCPMOcrConfig, MiniCPMOcrForConditionalGeneration),
 }

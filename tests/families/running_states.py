@@ -9,10 +9,6 @@ from transformers import (
     Lfm2Config,
     Lfm2VlConfig,
     Lfm2VlForConditionalGeneration,
-    Lfm3Config,
-    Lfm3VlConfig,
-    Lfm3VlForConditionalGeneration,
-    Lfm3VlVisionConfig,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
     Qwen3_5MoeConfig,
@@ -22,7 +18,6 @@ from transformers import (
 
 from .case import (
     IMAGE,
-    VIDEO,
     Case,
     Media,
     Sample,
@@ -34,7 +29,7 @@ from .case import (
     stacked,
     with_large_weights,
 )
-from .mrope import MERGE, PATCH, TEMPORAL, TOKENS, grids, mrope_text, qwen3_vision
+from .mrope import MERGE, PATCH, TOKENS, grids, mrope_text, qwen3_vision
 
 LINEAR = {
     "linear_num_value_heads": 4,
@@ -106,32 +101,8 @@ def lfm2_vl() -> Case:
     return Case(model, lfm2_inputs)
 
 
-def lfm3_vl() -> Case:
-    """One layer in three attends, to a window or to everything."""
-    kinds = ["conv", "sliding_attention", "conv", "conv", "full_attention", "sliding_attention"]
-    config = Lfm3VlConfig(
-        text_config=Lfm3Config(**sizes(layer_types=kinds, sliding_window=8)),
-        vision_config=Lfm3VlVisionConfig(
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=3,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            patch_size=PATCH,
-            spatial_merge_size=MERGE,
-            temporal_patch_size=TEMPORAL,
-        ),
-        image_token_id=IMAGE,
-        video_token_id=VIDEO,
-        projector_hidden_size=32,
-    )
-    model = with_large_weights(Lfm3VlForConditionalGeneration(config), gain=1.0)
-    return Case(model, grids(frames_apart=False, typed=False), videos=True)
-
-
 ENTRY_CASES = {
     "lfm2_vl": lfm2_vl,
-    "lfm3_vl": lfm3_vl,
     "qwen3_5": lambda: qwen3_5(Qwen3_5Config, Qwen3_5ForConditionalGeneration),
     "qwen3_5_moe": lambda: qwen3_5(
         Qwen3_5MoeConfig, Qwen3_5MoeForConditionalGeneration, **EXPERTS
