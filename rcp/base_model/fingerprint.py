@@ -79,9 +79,14 @@ def _of_processor(processor: Any) -> str:
 def _of_samples(samples: Sequence[Sample]) -> str:
     """Texts, and names and sizes of the image files; pixels are not read."""
     return _digest(
-        "\0".join([sample.id, sample.question, sample.answer, *map(_of_image, sample.images)])
+        "\0".join([sample.id, *_in_turn(sample), *map(_of_image, sample.images)])
         for sample in samples
     )
+
+
+def _in_turn(sample: Sample) -> tuple[str, ...]:
+    """What the sample says, its own question and answer first."""
+    return (*sample.texts[-2:], *sample.texts[:-2])
 
 
 def _of_image(image: ImageSource) -> str:

@@ -31,6 +31,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
              "of one with several splits), or hf:NAME:SPLIT, which is read in a stream")
     add("--image-folder", type=Path, metavar="DIR",
         help="folder that image paths are relative to (default: the file's)")
+    add("--turns", choices=("first", "all"), default="first",
+        help="questions of each conversation to look at, as data.turns (default: %(default)s)")
     add("--decode", action=argparse.BooleanOptionalAction, default=True,
         help="also decode every image")
     add("--base", metavar="MODEL",
@@ -50,15 +52,16 @@ def run(options: argparse.Namespace) -> None:
     if options.base is not None and not options.decode:
         raise UserError("--base runs the processor on decoded images: leave out --no-decode.")
     thoroughness = Thoroughness(options.decode, _collator(options))
+    every = options.turns == "all"
     if is_table(str(options.file)):
-        table = StreamedTable(str(options.file), options.image_folder)
+        table = StreamedTable(str(options.file), options.image_folder, all_turns=every)
         found = check_table(table, thoroughness)
         print(
             f"Files: {table.files}. With data.streaming, as many processes times data.num_workers "
             f"as divide {table.files} read each file once; others read all files each."
         )
     else:
-        dataset = ConversationDataset(options.file, options.image_folder)
+        dataset = ConversationDataset(options.file, options.image_folder, all_turns=every)
         found = check_file(dataset, thoroughness)
     _tell(found)
     if options.output is not None:

@@ -63,7 +63,9 @@ def check_file(dataset: ConversationDataset, thoroughness: Thoroughness) -> Find
 def check_table(table: StreamedTable, thoroughness: Thoroughness) -> Findings:
     """One pass through a Hugging Face data set, without anything being kept on disk."""
     found, names = Findings(), Names()
-    for number, row in enumerate(table.rows()):
+    number = -1
+    for row in table.rows():
+        number += row.question == 0
         try:
             sample = names.unique(table.read(row, number), number)
             if thoroughness.decode:

@@ -194,10 +194,12 @@ class ConversationCollator:
         return Turn(prompt, answer if answer.endswith(end) else answer + end)
 
     def _render(self, sample: Sample, answered: bool) -> str:
-        messages: list[dict[str, Any]] = [{"role": "user", "content": _content(sample.question)}]
-        if answered:
-            answer = [{"type": "text", "text": sample.answer}]
-            messages.append({"role": "assistant", "content": answer})
+        messages: list[dict[str, Any]] = []
+        for question, answer in (*sample.earlier, (sample.question, sample.answer)):
+            said = [{"type": "text", "text": answer}]
+            messages.append({"role": "user", "content": _content(question)})
+            messages.append({"role": "assistant", "content": said})
+        messages = messages if answered else messages[:-1]
         return self.processor.apply_chat_template(messages, add_generation_prompt=not answered)
 
     def _refuse_too_long(self, samples: Sequence[Sample], lengths: Sequence[int]) -> None:

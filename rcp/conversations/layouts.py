@@ -57,8 +57,11 @@ class Turn:
     images: tuple[Any, ...] = ()
 
 
-def turns_and_images(row: Row) -> tuple[list[Turn], list[Any]]:
-    """The turns of ``row`` and its images, as they are stored; raises :class:`Refused`."""
+def turns_and_images(row: Row, every: bool = False) -> tuple[list[Turn], list[Any]]:
+    """The first two turns of ``row``, or ``every`` one, and its images, as they are stored.
+
+    Raises :class:`Refused`.
+    """
     images = _images(row)
     field = next((name for name in FIELDS if row.get(name) is not None), None)
     if field is None:
@@ -77,15 +80,24 @@ def turns_and_images(row: Row) -> tuple[list[Turn], list[Any]]:
             f"but is {quoted(turns)}. Remove the sample or complete it."
         )
     if field == "texts":
-        return _of_pairs(turns, images), images
-    read = [_turn(turn) for turn in turns[:2]]
-    inline = list(read[0].images)
+        return _of_pairs(turns if every else turns[:1], images), images
+    read = [_turn(turn) for turn in (turns if every else turns[:2])]
+    inline = [image for turn in read[::2] for image in turn.images]
     if inline and images:
         raise Refused(
             f"has images in its {field} and {len(images)} more beside them, so that it is unclear "
             "which are meant. Remove one or the other."
         )
     return read, inline or images
+
+
+def questions_in(row: Any) -> int:
+    """How many questions ``row`` has if it is sound; 1 where it has no turns."""
+    field = next((name for name in FIELDS if row.get(name) is not None), None)
+    turns = None if field is None else _by_row(row[field])
+    if not isinstance(turns, list):
+        return 1
+    return max(1, len(turns) if field == "texts" else len(turns) // 2)
 
 
 def _images(row: Row) -> list[Any]:
@@ -172,14 +184,15 @@ def _part(part: Any) -> tuple[str, Any]:
 
 
 def _of_pairs(turns: list[Any], images: list[Any]) -> list[Turn]:
-    first = turns[0]
-    if not isinstance(first, dict) or not {"user", "assistant"} <= first.keys():
-        raise Refused(
-            "has no conversation: 'texts' must be a list of turns with 'user' and 'assistant', but "
-            f"begins with {quoted(first)}. Remove the sample or rewrite it."
-        )
-    question = Turn("human", first["user"], first)
-    return [_placed(question, images), Turn("gpt", first["assistant"], first)]
+    read: list[Turn] = []
+    for pair in turns:
+        if not isinstance(pair, dict) or not {"user", "assistant"} <= pair.keys():
+            raise Refused(
+                "has no conversation: 'texts' must be a list of turns with 'user' and 'assistant', "
+                f"but holds {quoted(pair)}. Remove the sample or rewrite it."
+            )
+        read += [Turn("human", pair["user"], pair), Turn("gpt", pair["assistant"], pair)]
+    return [_placed(read[0], images), *read[1:]]
 
 
 def _placed(question: Turn, images: list[Any]) -> Turn:

@@ -29,9 +29,8 @@ class ConversationDataset(Dataset[LoadedSample]):
     :mod:`rcp.conversations.layouts`. Paths of images are relative to ``image_folder``, by default
     the folder of the file. Rows without an image are text only; a video is a list of its frames.
 
-    Of each conversation the first question and its answer are used, and no other turn: in
-    training all turns share one pruning, so that a later question would tell the pruner of the
-    first one what will be asked.
+    Of each conversation the first question and its answer are used, or with ``all_turns`` each
+    question in its turn, with the earlier ones and their answers before it: a sample for each.
 
     Every row is read when the file is opened: ``samples`` are those whose text is sound, at the
     places ``numbers`` of the file, and ``unreadable`` says what is wrong with the others. Rows of
@@ -48,10 +47,12 @@ class ConversationDataset(Dataset[LoadedSample]):
         image_folder: str | Path | None = None,
         left_out: LeftOut | None = None,
         reading: Reading = AS_IT_STANDS,
+        all_turns: bool = False,
     ) -> None:
         self.path = conversation_file(Path(path))
         folder = self.path.parent if image_folder is None else Path(image_folder)
-        self._read(enumerate(read_rows(self.path)), Source(self.path, folder, reading), left_out)
+        source = Source(self.path, folder, reading, all_turns)
+        self._read(enumerate(read_rows(self.path)), source, left_out)
 
     def _read(
         self, rows: Iterable[tuple[int, Any]], source: Source, left_out: LeftOut | None
@@ -93,7 +94,7 @@ class ConversationDataset(Dataset[LoadedSample]):
 
     @property
     def rows(self) -> int:
-        """How many rows there are, those included that cannot be read."""
+        """How many samples there are, with those rows that cannot be read."""
         return len(self.samples) + len(self.unreadable)
 
     def missing(self) -> Iterator[Unreadable]:
@@ -113,7 +114,7 @@ class ConversationDataset(Dataset[LoadedSample]):
     def lengths(self) -> list[int]:
         """How long each sample is, about: characters, and an image as much as a long text."""
         return [
-            len(s.question) + len(s.answer) + IMAGE_LENGTH * len(s.images) for s in self.samples
+            sum(map(len, s.texts)) + IMAGE_LENGTH * len(s.images) for s in self.samples
         ]
 
     @property

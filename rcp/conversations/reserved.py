@@ -30,8 +30,9 @@ class ReservedTokens:
 
     def refuse(self, sample: Sample) -> None:
         """Raise ``Unreadable`` where a text of ``sample`` holds one of them."""
-        asked = sample.question.replace(PLACEHOLDER, "\n")
-        for field, said in (("question", asked), ("answer", sample.answer)):
+        for number, text in enumerate(sample.texts):
+            field = "answer" if number % 2 else "question"
+            said = text if number % 2 else text.replace(PLACEHOLDER, "\n")
             for token in self.tokens:
                 if token in said:
                     raise Unreadable(

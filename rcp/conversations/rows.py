@@ -4,11 +4,18 @@ import base64
 import binascii
 import os
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from rcp.conversations.asked import AS_IT_STANDS, Reading
-from rcp.conversations.layouts import Refused, Turn, refuse_unread_images, turns_and_images
+from rcp.conversations.layouts import (
+    Refused,
+    Turn,
+    questions_in,
+    refuse_unread_images,
+    turns_and_images,
+)
 from rcp.conversations.sample import (
     NO_TYPE,
     PLACEHOLDER,
@@ -33,33 +40,40 @@ class Broken:
 class Source:
     """Where rows come from: ``path`` is what messages call it, ``folder`` where image paths start.
 
-    ``reading`` is how they are to be understood.
+    ``reading`` is how they are to be understood. What is asked is the first question of a
+    conversation, or with ``all_turns`` each one of them.
     """
 
     path: Path
     folder: Path
     reading: Reading = AS_IT_STANDS
+    all_turns: bool = False
 
-    def samples(self, row: Any, number: int) -> list[Sample]:
-        """What ``row`` asks as samples, each as :meth:`sample` makes it; raises ``Unreadable``."""
-        own = own_id(row)
+    def questions_in(self, row: Any) -> int:
+        """How many samples ``row`` gives if it is sound."""
+        return questions_in(row) if self.all_turns and isinstance(row, dict) else 1
+
+    def samples(self, row: Any, number: int | None, name: str | None = None) -> list[Sample]:
+        """``row`` as samples, checked but for their images; ``number`` is its place in the source.
+
+        A row without an id is called ``name``, by default its number; with a later question of it
+        goes the number of that. Raises ``Unreadable`` if any of them cannot be.
+        """
+        called = str(number) if name is None else name
         try:
             asked = self.reading.asked(row)
         except Refused as error:
-            raise self._unreadable(str(number) if own is None else own, number, error) from None
-        return [replace(self.sample(one.row, number), facts=one.facts) for one in asked]
-
-    def sample(self, row: Any, number: int | None, name: str | None = None) -> Sample:
-        """``row`` as a sample, checked but for its images; ``number`` is its place in the source.
-
-        A row without an id is called ``name``, by default its number. Raises ``Unreadable``.
-        """
-        own = own_id(row)
-        called = own if own is not None else str(number) if name is None else name
-        try:
-            return _sample(row, called, self.folder)
-        except Refused as error:
-            raise self._unreadable(called, number, error) from None
+            raise self._unreadable(own_id(row) or called, number, error) from None
+        found = []
+        for one in asked:
+            own = own_id(one.row)
+            own = called if own is None else own
+            try:
+                turns = _samples(one.row, own, self.folder, self.all_turns)
+            except Refused as error:
+                raise self._unreadable(own, number, error) from None
+            found += [replace(sample, facts=one.facts) for sample in turns]
+        return found
 
     def loaded(self, sample: Sample, number: int | None) -> LoadedSample:
         """``sample`` with its images opened; raises ``Unreadable`` for one that cannot be."""
@@ -115,7 +129,7 @@ def own_id(row: Any) -> str | None:
     return _encodable(str(found)) if isinstance(found, (str, int, float)) else None
 
 
-def _sample(row: Any, name: str, folder: Path) -> Sample:
+def _samples(row: Any, name: str, folder: Path, all_turns: bool) -> list[Sample]:
     if isinstance(row, Broken):
         raise Refused(f"cannot be parsed ({row.why}). Correct or remove that line.")
     if not isinstance(row, dict):
@@ -123,20 +137,26 @@ def _sample(row: Any, name: str, folder: Path) -> Sample:
             f"has no conversation: it is {quoted(row)}, but must be an object with its "
             "conversation. Remove the sample or complete it."
         )
-    turns, images = turns_and_images(row)
-    question, answer = _first_question(turns)
+    turns, images = turns_and_images(row, all_turns)
+    pairs = [_first_question(turns)]
+    pairs += [_later_question(turns[at : at + 2], at) for at in range(2, len(turns) - 1, 2)]
     sources = tuple(image_source(image, folder) for image in images)
     if not sources:
         refuse_unread_images(row)
-    _check_placeholders(question, answer, len(sources))
+    shown = _placeholders(pairs, len(sources), all_turns)
     kind = row.get("question_type")
-    return Sample(
-        id=name,
-        images=sources,
-        question=question,
-        answer=answer.strip(),
-        question_type=_encodable(str(kind)) if isinstance(kind, (str, int)) and kind else NO_TYPE,
-    )
+    return [
+        Sample(
+            id=f"{name} (question {number + 1})" if number else name,
+            images=sources[:seen],
+            question=question,
+            answer=answer,
+            question_type=_encodable(str(kind)) if isinstance(kind, (str, int)) and kind
+            else NO_TYPE,
+            earlier=tuple(pairs[:number]),
+        )
+        for number, ((question, answer), seen) in enumerate(zip(pairs, shown))
+    ]
 
 
 def _encodable(name: str) -> str:
@@ -161,15 +181,24 @@ def _first_question(turns: list[Turn]) -> tuple[str, str]:
             "has no conversation: a human turn must be followed by a gpt turn, but there is one "
             f"turn alone, {quoted(turns[0].raw)}. Remove the sample or complete it."
         )
-    return _said(turns[0], "human"), _said(turns[1], "gpt")
+    must = "does not open with a 'human' turn followed by a 'gpt' turn, each with a non-empty text"
+    return _said(turns[0], "human", must), _said(turns[1], "gpt", must).strip()
 
 
-def _said(turn: Turn, speaker: str) -> str:
+def _later_question(turns: list[Turn], at: int) -> tuple[str, str]:
+    """What the two ``turns`` say that follow ``at`` earlier ones, of which all count."""
+    must = (
+        f"does not go on, after {at} turns, with a 'human' turn followed by a 'gpt' turn, each "
+        f"with a non-empty text"
+    )
+    return _said(turns[0], "human", must), _said(turns[1], "gpt", must).strip()
+
+
+def _said(turn: Turn, speaker: str, must: str) -> str:
     """The text of ``turn``, which must be the speaker's and not empty."""
     if turn.speaker != speaker or not isinstance(turn.text, str) or not turn.text.strip():
         raise Refused(
-            "does not open with a 'human' turn followed by a 'gpt' turn, each with a non-empty "
-            f"text: the '{speaker}' turn reads {quoted(turn.raw)}. Correct or remove the sample."
+            f"{must}: the '{speaker}' turn reads {quoted(turn.raw)}. Correct or remove the sample."
         )
     if _encodable(turn.text) != turn.text:
         raise Refused(
@@ -179,19 +208,27 @@ def _said(turn: Turn, speaker: str) -> str:
     return turn.text
 
 
-def _check_placeholders(question: str, answer: str, images: int) -> None:
-    if PLACEHOLDER in answer:
+def _placeholders(pairs: list[tuple[str, str]], images: int, all_turns: bool) -> list[int]:
+    """How many of the ``images`` each question is asked of, itself and the earlier ones together.
+
+    Every image must have its placeholder in one of them.
+    """
+    if any(PLACEHOLDER in answer for _, answer in pairs):
         raise Refused(
             f"has a '{PLACEHOLDER}' placeholder in its answer (the 'gpt' turn), where no image can "
             "be. Correct the answer or remove the sample."
         )
-    placeholders = question.count(PLACEHOLDER)
-    if placeholders != images:
-        raise Refused(
-            f"has {placeholders} '{PLACEHOLDER}' placeholder(s) in its question (the first human "
-            f"turn), but {images} image(s). Each image needs exactly one there, and later turns "
-            "are not read; correct the question or the image list."
+    shown = list(accumulate(question.count(PLACEHOLDER) for question, _ in pairs))
+    if shown[-1] != images:
+        where, rest = (
+            ("its questions", "") if all_turns
+            else ("its question (the first human turn)", ", and later turns are not read")
         )
+        raise Refused(
+            f"has {shown[-1]} '{PLACEHOLDER}' placeholder(s) in {where}, but {images} image(s). "
+            f"Each image needs exactly one there{rest}; correct the question or the image list."
+        )
+    return shown
 
 
 def image_source(image: Any, folder: Path) -> ImageSource:

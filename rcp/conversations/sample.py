@@ -32,7 +32,8 @@ ImageSource = Path | bytes | Stored
 class Sample:
     """One question with its answer, as read from its row.
 
-    ``question`` holds one ``PLACEHOLDER`` per image, in the order of ``images``. ``facts`` are what
+    ``earlier``: the questions and answers of the same conversation before it. These and the
+    ``question`` hold one ``PLACEHOLDER`` per image, in the order of ``images``. ``facts`` are what
     the scoring of a published set is told besides; None of other samples.
     """
 
@@ -42,6 +43,12 @@ class Sample:
     answer: str
     question_type: str
     facts: Mapping[str, Any] | None = field(default=None, hash=False)
+    earlier: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All that is said, in its order."""
+        return (*(said for pair in self.earlier for said in pair), self.question, self.answer)
 
     def without_bytes(self, row: int) -> "Sample":
         """With the places of its images in the row number ``row``, where they were in memory."""

@@ -15,12 +15,14 @@ def open_conversations(
     left_out: LeftOut | None = None,
     split: str = TRAIN,
     reading: Reading = AS_IT_STANDS,
+    all_turns: bool = False,
 ) -> ConversationDataset:
     """The samples that ``source`` names; ``image_folder`` is where the paths of images start.
 
-    ``split`` is the one meant where ``source`` is a folder of several and names none; ``reading``
-    is for rows of a published set. Raises ``UserError`` for what is not there or cannot be read.
+    With ``all_turns`` every question of a conversation is one. ``split`` is the one meant where
+    ``source`` is a folder of several and names none; ``reading`` is for rows of a published set.
+    Raises ``UserError`` for what is not there or cannot be read.
     """
     if is_table(source):
-        return TableDataset(source, image_folder, left_out, split, reading)
-    return ConversationDataset(source, image_folder, left_out, reading)
+        return TableDataset(source, image_folder, left_out, split, reading, all_turns)
+    return ConversationDataset(source, image_folder, left_out, reading, all_turns)

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,18 @@ ROWS_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class StreamedRow:
-    """One row as it is stored, and its place: ``file`` and ``number`` in there, from 0."""
+    """One row as it is stored, and its place: ``file`` and ``number`` in there, from 0; and which
+    of its questions is meant."""
 
     file: int
     number: int
     values: dict[str, Any]
+    question: int = 0
 
     @property
     def place(self) -> str:
-        return f"file {self.file} row {self.number}"
+        which = f" question {self.question + 1}" if self.question else ""
+        return f"file {self.file} row {self.number}{which}"
 
 
 class StreamedTable:
@@ -50,13 +53,14 @@ class StreamedTable:
         image_folder: str | Path | None = None,
         left_out: LeftOut | None = None,
         split: str = TRAIN,
+        all_turns: bool = False,
     ) -> None:
         if not is_table(source):
             raise UserError(
                 f"{quoted(source)} cannot be streamed. Give hf:NAME:SPLIT, or a folder of parquet "
                 "or arrow files, or set data.streaming to false."
             )
-        table = Table(source, image_folder, split, streaming=True)
+        table = Table(source, image_folder, split, streaming=True, all_turns=all_turns)
         self.source = table.source
         self.path = table.source.path
         self.table = table.opened
@@ -79,7 +83,8 @@ class StreamedTable:
 
         One without an id is called by its ``number`` among all rows, or else by its place.
         """
-        return self.source.sample(row.values, number, row.place if number is None else None)
+        name = f"file {row.file} row {row.number}" if number is None else None
+        return self.source.samples(row.values, number, name)[row.question]
 
     def load(self, row: StreamedRow) -> LoadedSample:
         """``row`` with its images decoded; raises ``Unreadable`` if it cannot be read."""
@@ -94,7 +99,8 @@ class StreamedTable:
                     row = StreamedRow(file, number, dict(zip(columns, values)))
                     number += 1
                     if not self._leaves_out(row):
-                        yield row
+                        questions = range(self.source.questions_in(row.values))
+                        yield from (replace(row, question=at) for at in questions)
         except (OSError, ValueError) as error:
             if isinstance(error, UserError):
                 raise

@@ -47,8 +47,9 @@ class TableDataset(ConversationDataset):
         left_out: LeftOut | None = None,
         split: str = TRAIN,
         reading: Reading = AS_IT_STANDS,
+        all_turns: bool = False,
     ) -> None:
-        table = Table(source, image_folder, split, streaming=False)
+        table = Table(source, image_folder, split, streaming=False, all_turns=all_turns)
         self.path = table.source.path
         self.table = table.opened.with_format("arrow")  # as it is stored: no image is decoded
         rows = enumerate(self._texts(reading.columns))
@@ -60,8 +61,9 @@ class TableDataset(ConversationDataset):
     def __getitem__(self, index: int) -> LoadedSample:
         number = self.numbers[index]
         (row,) = self.table[number].to_pylist()
-        # all questions of a row are about the same images
-        sample = replace(self.source.samples(row, number)[0], id=self.samples[index].id)
+        turn = len(self.samples[index].earlier)
+        # all questions of a published row are about the same images
+        sample = replace(self.source.samples(row, number)[turn], id=self.samples[index].id)
         return replace(self.source.loaded(sample, number), sample=self.samples[index])
 
     def _texts(self, whole: frozenset[str]) -> Iterator[Row]:
@@ -106,7 +108,12 @@ class Table:
     """
 
     def __init__(
-        self, source: str, image_folder: str | Path | None, split: str, streaming: bool
+        self,
+        source: str,
+        image_folder: str | Path | None,
+        split: str,
+        streaming: bool,
+        all_turns: bool = False,
     ) -> None:
         import datasets
 
@@ -114,12 +121,12 @@ class Table:
         try:
             if source.startswith(PREFIX):
                 self.opened = datasets.load_dataset(**_of_hub(source), streaming=streaming)
-                self.source = Source(Path(source), folder or Path())
+                self.source = Source(Path(source), folder or Path(), all_turns=all_turns)
             else:
                 files = files_of(source, split)
                 self.opened = _local(files, streaming)
                 inside = files.path if os.path.isdir(files.path) else files.path.parent
-                self.source = Source(files.path, folder or inside)
+                self.source = Source(files.path, folder or inside, all_turns=all_turns)
             if streaming:
                 # opened by us, so that an image that cannot be does not end the stream
                 self.opened = self.opened.decode(False)

@@ -3,7 +3,7 @@
 import logging
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
@@ -46,6 +46,9 @@ class ConversationDataModule(pl.LightningDataModule):
             may be passed over because they cannot be read; one more ends the run with their names
         leave_out: list of training samples not to be read, as check-data --output writes it
         seed: order of the training samples, or which ones are generated
+        turns: "first" trains on the first question of each conversation, "all" on each of them in
+            its turn: the earlier ones and their answers then stand before it, and are not trained
+            on
         streaming: read the Hugging Face data set to train on while training, without a look
             through it before; wants trainer.max_steps
         stream_buffer: samples that each worker holds, not yet decoded, to shuffle a stream
@@ -66,6 +69,7 @@ class ConversationDataModule(pl.LightningDataModule):
         seed: int = 0,
         streaming: bool = False,
         stream_buffer: int = 1000,
+        turns: Literal["first", "all"] = "first",
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -99,14 +103,18 @@ class ConversationDataModule(pl.LightningDataModule):
         self.unreadable = unreadable
         self.seed = seed
         self.stream_buffer = stream_buffer
+        self.turns = turns
+        every = turns == "all"
         left_out = None if leave_out is None else LeftOut(Path(leave_out))
         self.train_dataset: ConversationDataset | StreamedTable | MadeQuestions
         if made is not None:
             self.train_dataset = made(seed)
         elif streaming:
-            self.train_dataset = StreamedTable(train, image_folder, left_out)
+            self.train_dataset = StreamedTable(train, image_folder, left_out, all_turns=every)
         else:
-            self.train_dataset = open_conversations(train, image_folder, left_out)
+            self.train_dataset = open_conversations(
+                train, image_folder, left_out, all_turns=every
+            )
         self.val_dataset = open_conversations(val, image_folder, split=VALIDATION)
         for dataset in (self.train_dataset, self.val_dataset):
             if isinstance(dataset, ConversationDataset):
@@ -122,6 +130,7 @@ class ConversationDataModule(pl.LightningDataModule):
         """What is trained on, in plain values."""
         return {
             "train": str(self.train_dataset.path),
+            "turns": self.turns,
             "samples": self.samples,
             "batch_size": self.batch_size,
             "seed": self.seed,
@@ -203,6 +212,7 @@ class ConversationDataModule(pl.LightningDataModule):
             "data.num_workers": self.num_workers,
             "data.batch_size": self.batch_size,
             "data.stream_buffer": self.stream_buffer,
+            "data.turns": self.turns,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
