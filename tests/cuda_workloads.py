@@ -28,7 +28,7 @@ from rcp.objectives.labels import LabelForm, attention_labels, relevance_labels
 from rcp.pruners import PRUNERS
 from rcp.training.data_module import ConversationDataModule
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
-from rcp.training.phases import GuideOptions, RetentionOptions
+from rcp.training.phases import GuideOptions, PolicyOptions, RetentionOptions
 from rcp.training.plugin_training import PluginTraining
 from rcp.training.run.folder import callbacks
 from tests.decoding import generated
@@ -234,6 +234,12 @@ def guided_online(precision: Any, device: str) -> None:
     train(precision, device, plugin, guide="online", optimizer=optimizer, margin=1.0)
 
 
+def drawn(precision: Any, device: str) -> None:
+    plugin = PluginOptions(STAGES, repair=REPAIR_LAST)
+    policy = PolicyOptions(0.5, group=2, first_budget=0.9)
+    train(precision, device, plugin, guide=GuideOptions(share=0.25), policy=policy)
+
+
 def evaluation(dtype: torch.dtype, device: str) -> None:
     case, inputs = tiny(device, dtype)
     plugin = randomised(Plugin.for_model(rcp_spec(), case.model))
@@ -256,7 +262,7 @@ def _each(what: Callable[..., None], names: Iterable[str], dtype: str) -> dict[s
     return {f"{name}-{dtype}": partial(what, name, getattr(torch, dtype)) for name in names}
 
 
-TRAININGS = (guided_by_relevance, guided_by_attention, guided_online)
+TRAININGS = (guided_by_relevance, guided_by_attention, guided_online, drawn)
 
 BRIEF: dict[str, Workload] = {
     **{

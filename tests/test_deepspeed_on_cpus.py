@@ -62,6 +62,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "model.plugin.stages": TWO_STAGES,
         "model.guide": "online",
     },
+    "policy": {
+        "model.plugin.stages": TWO_STAGES,
+        "model.guide": {"layer": None, "share": 0.2, "pruning_layers": [1]},
+        "model.policy": {"share": 0.6, "group": 4},
+    },
 }
 """What differs from the settings all share. In ``uneven.json`` the last batch of an epoch is
 smaller, and every other sample has no image, so that one process often has none."""
@@ -200,7 +205,9 @@ def test_the_frozen_base_is_in_no_checkpoint(variant: str, strategy: str, runs: 
             # as the description of the base is in each, but the base would be four bytes a weight
             files = [file for file in (run / checkpoint).rglob("*.pt")]
             size = sum(file.stat().st_size for file in files)
-            assert files and size - 4 * 4 * trained < 3 * base
+            # under a policy each process keeps the pruners as they were, too
+            most = 4 if variant == "policy" else 3
+            assert files and size - 4 * 4 * trained < most * base
 
 
 def test_a_plugin_is_exported_from_stage_3(runs: Runs, tmp_path: Path):

@@ -17,7 +17,7 @@ from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.objectives.relevance import relevance
 from rcp.training.estimate.memory import StepSizes, kept_per_row, memory
 from rcp.training.estimate.teaching import Steps, cache_line, kept_bytes
-from rcp.training.phases import GuideOptions
+from rcp.training.phases import GuideOptions, PolicyOptions
 from rcp.training.teacher.cache import kept_answers, kept_relevance
 from rcp.training.teacher.passes import answers_of, relevant
 from tests.test_training_plugin import options, training
@@ -27,11 +27,16 @@ from tests.tiny_base import LAYERS, TOKENS
 pytest_plugins = ["tests.training_fixtures"]
 
 FACTS = decoder_sizes(backbone_for(tiny_llava_model()))
-FULL, STUDENT = [40] * 6, [40, 20, 20, 10, 10, 10]
+FULL, STUDENT, DRAWN = [40] * 6, [40, 20, 20, 10, 10, 10], [40, 15, 15, 8, 8, 8]
 
 
-def steps(guide: GuideOptions | None, answers: bool = True, learns: bool = True) -> Steps:
-    return Steps(FACTS, FULL, STUDENT, first=1, guide=guide, answers=answers, learns=learns)
+def steps(
+    guide: GuideOptions | None,
+    answers: bool = True,
+    learns: bool = True,
+    policy: PolicyOptions | None = None,
+) -> Steps:
+    return Steps(FACTS, FULL, STUDENT, 1, guide, answers, learns, policy, drawn=DRAWN)
 
 
 def gflops(line: str) -> float:
@@ -41,6 +46,8 @@ def gflops(line: str) -> float:
 def test_each_phase_costs_the_passes_it_makes():
     full, student = prefill_flops(FACTS, FULL) / 1e9, prefill_flops(FACTS, STUDENT) / 1e9
     backward = prefill_flops(FACTS, STUDENT[1:]) / 1e9
+    draws = 4 * prefill_flops(FACTS, DRAWN) / 1e9
+    policy = PolicyOptions(0.5, group=4)
     to_layer = 4 * layer_flops(FACTS, 40) / 1e9
     one, half = {"online": True, "share": 1.0}, {"share": 0.5}
     for found, expected in (
@@ -56,6 +63,11 @@ def test_each_phase_costs_the_passes_it_makes():
         (steps(GuideOptions(4, **one), answers=False), [to_layer + student + backward]),
         (steps(GuideOptions(online=True, share=0.5)),
          [2 * full + student + backward, full + student + backward]),
+        (steps(GuideOptions(share=0.25), policy=policy),
+         [2 * full, draws, full + student + backward]),
+        (steps(GuideOptions(**half), policy=policy), [2 * full, draws]),
+        (steps(None, policy=policy), [draws, full + student + backward]),
+        (steps(None, policy=PolicyOptions(1.0, group=4)), [draws]),
     ):
         assert list(map(gflops, found.lines())) == pytest.approx(expected, rel=1e-3)
 
@@ -110,6 +122,18 @@ def test_the_pass_for_relevance_is_in_memory_before_the_students():
     assert sum(less[name] for name in both) < sum(some[name] for name in both)
 
 
+def test_draws_hold_what_enters_what_stages_see_and_logits():
+    """By hand: more than a step end to end only where the group is large."""
+    sizes = {"facts": FACTS, "rows": [10] * 6, "first": 0, "answers": 4, "batch": 8,
+             "value_bytes": 2, "base": 1000, "base_bytes": 4, "plugin": 100}
+    none = memory(StepSizes(**sizes))
+    some = memory(StepSizes(**sizes, group=100, present=40, drawn=[15, 9], seen=44))
+    each = 84 * FACTS.hidden * 2 + 15 * kept_per_row(FACTS, 2) + 4 * FACTS.vocab * 6
+    assert none["policy"] == 0
+    assert some["policy"] == 800 * each - none["student"] - none["logits"]
+    assert memory(StepSizes(**sizes, group=1, present=40, drawn=[15], seen=44))["policy"] == 0
+
+
 def test_the_relevance_pass_keeps_what_was_told():
     """Within 15 %, masks and attention matrices left out, which the test above counts."""
     model = tiny_llava_model(hidden_size=64, intermediate_size=192)
@@ -157,6 +181,10 @@ def config(base_folder: Path, tmp_path: Path) -> Path:
         (["--model.loss.repair", "0"], ["(student forward and backward)", "(images 2 KiB)"]),
         (["--model.guide", "online", "--model.plugin.repair", "null"], ["guide alone"]),
         (["--model.guide", "online", "--model.cache_images", "false"], ["KiB (answers"]),
+        (["--model.guide", "{share: 0.5}", "--model.policy", "{share: 0.2, group: 6}"],
+         ["guide alone", "by draws", "6 forwards", "end to end"]),
+        (["--model.guide", "{share: 0.5}", "--model.policy", "{share: 0.5}"],
+         ["by draws", "(images 2 KiB, relevance 128 B)"]),
         (["--samples", "3000", "--model.teacher_cache", "c"], ["of 3000 samples", "read in every"]),
     ],
 )

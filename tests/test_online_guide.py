@@ -14,7 +14,7 @@ from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.training.guided import parts_stand_still
 from rcp.training.optimizer import rate_factor
 from rcp.training.options import LossOptions, OptimizerOptions
-from rcp.training.phases import GuideOptions, Moment, RetentionOptions, moment
+from rcp.training.phases import GuideOptions, Moment, PolicyOptions, RetentionOptions, moment
 from rcp.training.teacher.passes import relevant, watched
 from tests.cli import RCP, settings
 from tests.test_training_plugin import (
@@ -229,8 +229,11 @@ def test_plain_data_parallel_training_waits_for_none_of_it(base_folder: Path):
     }
     guides = {None: None, "first": GuideOptions(), "online": ONLINE,
               "half": GuideOptions(online=True, share=0.5), "one": one}
-    found = {(name, rate): parts_stand_still(plugin, guides[name], rate) for name, rate in still}
+    found = {
+        (name, rate): parts_stand_still(plugin, guides[name], None, rate) for name, rate in still
+    }
     assert found == still
+    assert parts_stand_still(plugin, None, PolicyOptions(1.0), 1.0)
 
 
 def test_samples_without_an_image_teach_nothing(base_folder: Path, tmp_path: Path):

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rcp.choosing.tokens import IGNORED
 from rcp.objectives.losses import Reduce, budget_loss, mean_kept_ratio, repair_loss, task_loss
+from rcp.objectives.plackett_luce import policy_loss
 from rcp.training.distributed import all_reduce_sum
 
 pytest_plugins = ["tests.training_fixtures"]
@@ -48,7 +49,14 @@ def loss_of(batch: dict[str, Tensor], weight: Tensor, reduce: Reduce | None) -> 
         task_loss(logits, batch["labels"], reduce=reduce)
         + repair_loss(logits[answer], batch["teacher"][answer], reduce=reduce)
         + 7 * budget_loss(ratio, 0.3)
+        + policy_loss(*draws(kept), batch["valid"].any(1), reduce=reduce)
     )
+
+
+def draws(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of two draws a sample, and what they earn."""
+    logs = torch.stack([scores[:, :2].sum(1), scores[:, 2:].sum(1)])
+    return logs, torch.stack([scores[:, 0], 2 * scores[:, 1]])
 
 
 def initial_weight() -> Tensor:

@@ -10,6 +10,7 @@ from rcp.attaching.refusals import refuse_impossible
 from rcp.backbones import Backbone, backbone_for
 from rcp.choosing.keep_plan import KeepPlan
 from rcp.choosing.relaxation import Relaxation
+from rcp.choosing.sampling import Sampling
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.plugin import Plugin
 
@@ -20,7 +21,7 @@ def attach(
     mode: str = "drop",
     *,
     plan: KeepPlan | None = None,
-    relaxation: Relaxation | None = None,
+    relaxation: Relaxation | Sampling | None = None,
     budget: float | None = None,
 ) -> Handle:
     """Attach ``plugin`` to an unmodified Hugging Face ``model``.
@@ -28,12 +29,12 @@ def attach(
     ``mode``: "drop" infers with the tokens physically gone, "soft" trains with them masked,
     "record" only observes. Where tokens can be lost before the decoder alone, "soft" has them gone,
     too: what comes behind learns, the choice does not. ``plan`` replays a recorded choice instead
-    of making one; ``relaxation`` softens and perturbs the choice while training. ``budget`` is for
-    plug-ins trained for a range of them, or not trained at all: visual tokens, mean over layers;
-    below 1 a share of them. In "drop" mode ``model.generate(..., visual_budget=...)`` takes
-    another one for that call, or a list or 1-D tensor of one a row. The plug-in's parts move to
-    the devices of the layers they act on, and in "drop" mode to the model's dtype and out of
-    training mode.
+    of making one; ``relaxation`` softens and perturbs the choice while training, or has it drawn.
+    ``budget`` is for plug-ins trained for a range of them, or not trained at all: visual tokens,
+    mean over layers; below 1 a share of them. In "drop" mode ``model.generate(...,
+    visual_budget=...)`` takes another one for that call, or a list or 1-D tensor of one a row. The
+    plug-in's parts move to the devices of the layers they act on, and in "drop" mode to the model's
+    dtype and out of training mode.
 
     Use the returned handle as a context manager, or call its ``remove``: afterwards the model
     is bit for bit what it was. Raises ``UserError`` for an unknown mode or family, another base

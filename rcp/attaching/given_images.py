@@ -18,6 +18,9 @@ ENCODER = "get_image_features"
 
 UNREAD = ("hidden_states", "attentions")
 
+BY_LAYER = "deepstack_features"
+"""Features that some families add behind the first layers, for each of them."""
+
 
 @torch.no_grad()
 def encode_images(model: Any, inputs: Mapping[str, Tensor], **options: Any) -> Any:
@@ -59,3 +62,22 @@ def given_images(model: Any, features: Any) -> Iterator[None]:
         yield
     finally:
         stand_in.undo()
+
+
+def repeated_images(features: Any, times: int) -> Any:
+    """``features`` of a batch that holds its samples ``times`` over, one whole batch after another.
+
+    As :func:`encode_images` gives them; None stays None.
+    """
+    if features is None:
+        return None
+    found = {name: _repeated(value, times) for name, value in features.items()
+             if name != BY_LAYER}
+    if BY_LAYER in features:
+        found[BY_LAYER] = [_repeated(layer, times) for layer in features[BY_LAYER]]
+    return type(features)(**found)
+
+
+def _repeated(value: Any, times: int) -> Any:
+    """A tensor whose first dimension, or a sequence which, goes through the images."""
+    return torch.cat([value] * times) if isinstance(value, Tensor) else [*value] * times

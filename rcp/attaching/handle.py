@@ -57,13 +57,14 @@ class Handle:
     ) -> Iterator[Trace]:
         """Observe the forwards inside the ``with`` block; the last one is what the trace holds.
 
-        ``answers``: the layers whose answer rows are kept, by default the repair layers. In record
-        mode also the question's attention to the visual tokens at the layers ``attention``, and
-        what the stages at the layers ``views`` would see; ``biases``: layers whose attention
-        logits get a leaf of zeros for :func:`rcp.objectives.relevance.relevance`; ``enters``: the
-        decoder's input becomes a leaf for :func:`rcp.objectives.relevance.entry_relevance`. Raises
-        ``UserError`` for answer rows that "drop" mode does not have, and for what lies inside a
-        decoder that can be looked at from before it alone.
+        ``answers``: the layers whose answer rows are kept, by default the repair layers;
+        ``views``: the layers whose stages' views are, in record mode what they would see. There
+        also the question's attention to the visual tokens at the layers ``attention``, and
+        ``biases``: layers whose attention logits get a leaf of zeros for
+        :func:`rcp.objectives.relevance.relevance`; ``enters``: the decoder's input becomes a leaf
+        for :func:`rcp.objectives.relevance.entry_relevance`. Raises ``UserError`` for answer rows
+        that "drop" mode does not have, and for what lies inside a decoder that can be looked at
+        from before it alone.
         """
         self._refuse_looking_inside([*attention, *biases, *(layer for layer in views if layer)])
         repair = self.setup.plugin.repair

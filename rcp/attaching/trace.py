@@ -14,14 +14,17 @@ class Trace:
 
     Each forward overwrites what the one before it left. ``kept``: per stage, the cumulative mask
     c (B, N), fp32, with gradient in soft mode; ``scores``: per stage z (B, N) at the tokens alive
-    before it (soft mode); ``visual_valid`` (B, N) bool: which visual slots exist.
+    before it (soft mode); ``visual_valid`` (B, N) bool: which visual slots exist. ``drawn``: by
+    layer, the order in which a sampling has drawn among these tokens, as
+    :func:`rcp.objectives.plackett_luce.log_probability` reads it.
     ``answer_states``: output rows (R, D) of each of ``answer_layers`` at the answer-predicting
     positions, in (batch, position) order, after repair.
 
     Record mode also notes what the caller asked for. ``question_attention``: for each of
     ``attention_layers``, what the frozen model attends from its question rows to each visual
     token, mean over heads and rows, (B, N) fp32. ``views``: for each of ``view_layers``, what the
-    stage there would see if nothing were dropped; a batch without images has one dead slot then.
+    stage there would see if nothing were dropped, in the other modes what it does see; a batch
+    without images has one dead slot then.
     ``biases``: for each of ``bias_layers`` a leaf (B, 1, T, T) of zeros that was added to its
     attention logits; ``visual_columns`` (B, N) long. ``entered``, if ``enters`` says so: the
     decoder's input (B, T, D) as a leaf that wants a gradient.
@@ -35,6 +38,7 @@ class Trace:
     plan: KeepPlan | None = None
     kept: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
+    drawn: dict[int, Tensor] = field(default_factory=dict)
     visual_valid: Tensor | None = None
     answer_states: dict[int, Tensor] = field(default_factory=dict)
     question_attention: dict[int, Tensor] = field(default_factory=dict)

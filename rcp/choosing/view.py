@@ -1,7 +1,7 @@
 """What a method may see at one place of the decoder."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, cast
 
 import torch
@@ -37,6 +37,21 @@ class AttentionBlocks(Protocol):
     def visual_keys(self) -> Tensor:
         """The layer's rotated keys of the visual slots, mean over heads: (B, N, d) fp32."""
         ...
+
+
+@dataclass(frozen=True)
+class MappedAttention:
+    """The blocks of ``own``, computed when asked for like those, with ``change`` made to them."""
+
+    own: AttentionBlocks
+    change: Callable[[Tensor], Tensor]
+
+    def __call__(self, *asked: Any, **how: Any) -> Tensor:
+        return self.change(self.own(*asked, **how))
+
+    @property
+    def visual_keys(self) -> Tensor:
+        return self.change(self.own.visual_keys)
 
 
 class _Deferred:
@@ -122,6 +137,17 @@ class View:
         for field in fields(self):
             getattr(self, field.name)
         return self
+
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> "View":
+        """This view with ``change`` made to each of its tensors, blocks of attention included."""
+        changes: dict[str, Any] = {}
+        for name in (field.name for field in fields(self)):
+            value = getattr(self, name)
+            if isinstance(value, Tensor):
+                changes[name] = change(value)
+            elif name in ("attention", "attention_before") and value is not None:
+                changes[name] = MappedAttention(value, change)
+        return replace(self, **changes)
 
     def mean_over_alive(self, values: Tensor) -> Tensor:
         """Mean of ``values`` (B, N) over the slots that are alive, 0 without one: (B, 1)."""

@@ -28,11 +28,20 @@ def task_loss(logits: Tensor, labels: Tensor, *, reduce: Reduce | None = None) -
     ``logits`` (B, T, V): row t predicts the token at column t + 1; ``labels`` (B, T) long,
     ``IGNORED`` outside the answer. Samples without an answer token do not count. 0-d fp32.
     """
+    answer = labels[:, 1:] != IGNORED
+    per_token = answer_log_likelihoods(logits, labels)
+    return mean_over_samples(-per_token, answer, reduce)
+
+
+def answer_log_likelihoods(logits: Tensor, labels: Tensor) -> Tensor:
+    """Log-likelihood of each answer token at the column before it, (B, T - 1) fp32; 0 elsewhere.
+
+    ``logits`` and ``labels`` as in :func:`task_loss`.
+    """
     targets = labels[:, 1:]
     answer = targets != IGNORED
-    rows = F.cross_entropy(logits[:, :-1][answer].float(), targets[answer], reduction="none")
-    per_token = torch.zeros(targets.shape, device=rows.device).masked_scatter(answer, rows)
-    return _mean_over_samples(per_token, answer, reduce)
+    rows = -F.cross_entropy(logits[:, :-1][answer].float(), targets[answer], reduction="none")
+    return torch.zeros(targets.shape, device=rows.device).masked_scatter(answer, rows)
 
 
 def distillation_loss(
@@ -48,7 +57,7 @@ def distillation_loss(
     log_teacher = teacher[:, :-1][answer].float().log_softmax(-1)
     rows = F.kl_div(log_student, log_teacher, log_target=True, reduction="none").sum(-1)
     per_token = torch.zeros(answer.shape, device=rows.device).masked_scatter(answer, rows)
-    return _mean_over_samples(per_token, answer, reduce)
+    return mean_over_samples(per_token, answer, reduce)
 
 
 def repair_loss(
@@ -112,7 +121,7 @@ def mean_kept_ratio(
     total = bounds[0] * visual_valid.float()
     for span, mask in zip(spans, kept):
         total = total + span * mask.float() * visual_valid
-    ratio = _mean_over_samples(total / num_layers, visual_valid, reduce)
+    ratio = mean_over_samples(total / num_layers, visual_valid, reduce)
     return torch.where(_count(visual_valid.any(1), reduce) > 0, ratio, torch.ones_like(ratio))
 
 
@@ -128,7 +137,7 @@ def score_loss(
 
     Over the visual tokens in ``known`` (B, N) bool, then over samples. 0-d fp32.
     """
-    return _mean_over_samples((scores.float() - labels).square(), known, reduce)
+    return mean_over_samples((scores.float() - labels).square(), known, reduce)
 
 
 def ranking_loss(
@@ -144,7 +153,7 @@ def ranking_loss(
     counted = known & (labels > 0).any(1, keepdim=True)
     gap = torch.xlogy(labels, labels) - labels * scores.log_softmax(1).clamp(min=-1e4)
     number = counted.sum(1, keepdim=True)  # the mean over samples is one over tokens, too
-    return _mean_over_samples(gap * number, counted, reduce)
+    return mean_over_samples(gap * number, counted, reduce)
 
 
 def retention_loss(
@@ -157,7 +166,7 @@ def retention_loss(
     """
     number = visual_valid.sum(1, keepdim=True).clamp(min=1)
     mean = (retained.float() * visual_valid).sum(1, keepdim=True) / number
-    return _mean_over_samples((mean - ratio).square(), visual_valid.any(1, keepdim=True), reduce)
+    return mean_over_samples((mean - ratio).square(), visual_valid.any(1, keepdim=True), reduce)
 
 
 def indecision_loss(
@@ -165,10 +174,10 @@ def indecision_loss(
 ) -> Tensor:
     """Mean of ``s(1-s)`` over tokens, then samples; 0 where all is decided. [ours]"""
     retained = retained.float()
-    return _mean_over_samples(retained * (1 - retained), visual_valid, reduce)
+    return mean_over_samples(retained * (1 - retained), visual_valid, reduce)
 
 
-def _mean_over_samples(values: Tensor, mask: Tensor, reduce: Reduce | None) -> Tensor:
+def mean_over_samples(values: Tensor, mask: Tensor, reduce: Reduce | None) -> Tensor:
     """Mean of ``values`` (B, T) where ``mask`` (B, T) holds, per sample, then over samples."""
     per_sample = (values * mask).sum(1) / mask.sum(1).clamp(min=1)
     return _reduced(per_sample.sum(), reduce) / _count(mask.any(1), reduce).clamp(min=1)

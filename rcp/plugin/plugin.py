@@ -112,13 +112,17 @@ class Plugin(OnHub, nn.Module):
                 f"this plug-in was trained for, which is {trained}. Choose one it was trained for, "
                 f"or train another with plugin.budgets around it."
             )
-        if self.spec.budgets is None:
-            return self.schedule
-        return self.made_with.at(mean_ratio)
+        return self.schedule if self.spec.budgets is None else self.made_with.at(mean_ratio)
 
     def at_budget(self, mean_ratio: float) -> "Plugin":
         """The same weights under :meth:`schedule_at`, which says what is raised."""
-        schedule = self.schedule_at(mean_ratio)
+        return self._under(self.schedule_at(mean_ratio))
+
+    def keeping(self, mean_ratio: float) -> "Plugin":
+        """The same weights with another budget, whatever they were trained for."""
+        return self._under(self.made_with.at(mean_ratio))
+
+    def _under(self, schedule: Schedule) -> "Plugin":
         if schedule == self.schedule:
             return self
         stages = [

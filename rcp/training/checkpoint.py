@@ -165,12 +165,17 @@ def _as_today(entry: dict[str, Any]) -> dict[str, Any]:
 
 def _weights(checkpoint: dict[str, Any], name: str) -> dict[str, Tensor]:
     """The plug-in's tensors by their own names."""
-    state = checkpoint.get("state_dict")
+    state = tensors_by_name(checkpoint.get("state_dict"), name)
+    return {key.removeprefix(PREFIX): value for key, value in state.items()}
+
+
+def tensors_by_name(state: Any, name: str) -> dict[str, Tensor]:
+    """``state``, part of what messages call ``name``; raises ``UserError`` for anything else."""
     if not isinstance(state, dict) or not all(
         isinstance(key, str) and _is_plain(value) for key, value in state.items()
     ):
         raise UserError(f"{name[0].upper()}{name[1:]} holds no weights by name. {ANOTHER}")
-    return {key.removeprefix(PREFIX): value for key, value in state.items()}
+    return state
 
 
 def _is_plain(value: Any) -> bool:

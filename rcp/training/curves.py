@@ -56,6 +56,11 @@ def budget_target(progress: float, final: float, warmup: float) -> float:
     return final + (1.0 - final) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
+def falling_budget(progress: float, first: float, last: float) -> float:
+    """A mean ratio that falls geometrically from ``first`` to ``last`` over half of a phase."""
+    return last * (first / last) ** max(0.0, 1.0 - 2.0 * progress)
+
+
 def learning_rate_factor(progress: float, warmup: float, floor: float) -> float:
     """Factor on the learning rate: linear from 0 over ``warmup``, then a cosine to ``floor``."""
     if progress < warmup:

@@ -13,7 +13,7 @@ from rcp.objectives import losses
 from rcp.objectives.labels import attention_labels, relevance_labels, sinks
 from rcp.plugin import Plugin
 from rcp.training.optimizer import parts_of
-from rcp.training.phases import GuideOptions
+from rcp.training.phases import GuideOptions, PolicyOptions
 from rcp.training.teacher.passes import Lesson
 
 
@@ -101,8 +101,12 @@ def answers_teach(plugin: Plugin, taught: Sequence[int], pruners: float) -> bool
     return "others" in parts or "untaught" in parts and pruners > 0
 
 
-def parts_stand_still(plugin: Plugin, guide: GuideOptions | None, pruners: float) -> bool:
+def parts_stand_still(
+    plugin: Plugin, guide: GuideOptions | None, policy: PolicyOptions | None, pruners: float
+) -> bool:
     """Whether a part of the plug-in has no gradient in some steps; ``pruners`` as above."""
+    if policy is not None:
+        return True
     if guide is None:
         return pruners == 0
     if not guide.online:
@@ -118,9 +122,9 @@ def refuse_waiting_for_idle_parts(trainer: pl.Trainer) -> None:
         return  # the others look for themselves which parameters have a gradient
     if not strategy._ddp_kwargs.get("find_unused_parameters"):
         raise UserError(
-            "Parts of the plug-in stand still at times (a first phase of model.guide trains "
-            "pruners alone, model.optimizer.pruners: 0 all but them), and plain data-parallel "
-            "training would wait for their gradients for ever. Set trainer.strategy to "
-            "ddp_find_unused_parameters_true, or model.guide to online or null and "
-            "model.optimizer.pruners above 0."
+            "Parts of the plug-in stand still at times (model.policy and a first phase of "
+            "model.guide train pruners alone, model.optimizer.pruners: 0 all but them), and plain "
+            "data-parallel training would wait for their gradients for ever. Set trainer.strategy "
+            "to ddp_find_unused_parameters_true, or model.guide to online or null, model.policy to "
+            "null and model.optimizer.pruners above 0."
         )

@@ -13,7 +13,7 @@ from rcp.conversations import Batch
 from rcp.objectives import losses
 from rcp.plugin import Plugin
 from rcp.training.options import LossOptions
-from rcp.training.phases import GuideOptions
+from rcp.training.phases import GuideOptions, PolicyOptions, teacher_alone
 
 Outcome = tuple[Tensor | None, Trace]
 """Logits (B, C, V) and what the forward saw."""
@@ -34,10 +34,11 @@ def reads_answers(weights: Container[str]) -> bool:
     return "repair" in weights or "distillation" in weights
 
 
-def parts_of_teacher(weights: Container[str], guide: GuideOptions | None) -> list[str]:
+def parts_of_teacher(
+    weights: Container[str], guide: GuideOptions | None, policy: PolicyOptions | None = None
+) -> list[str]:
     """What the steps of a training ask of its teacher, by the names of its cache's parts."""
-    guided_alone = guide is not None and guide.share == 1 and not guide.online
-    answers = reads_answers(weights) and not guided_alone
+    answers = reads_answers(weights) and not teacher_alone(guide, policy)
     relevance = guide is not None and guide.layer is None
     return ["images", *["answers"] * answers, *["relevance"] * relevance]
 

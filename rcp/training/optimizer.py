@@ -9,7 +9,13 @@ from torch import nn
 from rcp.plugin import Plugin
 from rcp.training.curves import learning_rate_factor
 from rcp.training.options import OptimizerOptions
-from rcp.training.phases import GuideOptions, Moment, RetentionOptions, moment
+from rcp.training.phases import (
+    GuideOptions,
+    Moment,
+    PolicyOptions,
+    RetentionOptions,
+    moment,
+)
 
 Factor = Callable[[int], float]
 
@@ -20,18 +26,22 @@ def optimizer_of(
     guide: GuideOptions | None,
     retention: RetentionOptions | None,
     steps: int,
+    policy: PolicyOptions | None = None,
 ) -> dict[str, Any]:
     """What Lightning's ``configure_optimizers`` returns, for a run of ``steps`` steps."""
     taught = plugin.schedule.layers if guide is None else guide.pruning(plugin.schedule)
     parts = parts_of(plugin, taught)
-    shares = {"taught": (1.0, options.pruners), "untaught": (0.0, options.pruners),
-              "others": (0.0, 1.0)}
+    shares = {"taught": (1.0, 1.0, options.pruners), "untaught": (0.0, 1.0, options.pruners),
+              "others": (0.0, 0.0, 1.0)}
     optimizer = torch.optim.AdamW(
         [{"params": parameters} for parameters in parts.values()],
         lr=options.learning_rate,
         weight_decay=options.weight_decay,
     )
-    factors = [rate_factor(options, guide, retention, steps, *shares[part]) for part in parts]
+    factors = []
+    for part in parts:
+        guided, drawn, own = shares[part]
+        factors.append(rate_factor(options, guide, retention, steps, guided, own, policy, drawn))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -55,12 +65,15 @@ def rate_factor(
     steps: int,
     guided: float,
     own: float,
+    policy: PolicyOptions | None = None,
+    drawn: float = 0.0,
 ) -> Factor:
     """Factor on the learning rate at each step.
 
     Each phase warms up and decays by itself; the guided one has a rate of its own, which what an
-    online guide teaches has beside the rates of the others. ``guided`` is the factor of a part of
-    the plug-in there, ``own`` its factor end to end. What stands still has a rate of zero:
+    online guide teaches has beside the rates of the others, and so has that of a policy.
+    ``guided`` is the factor of a part of the plug-in there, ``drawn`` its factor under the policy,
+    ``own`` its factor end to end. What stands still has a rate of zero:
     DeepSpeed moves all parameters alike, and weight decay would shrink it.
     """
 
@@ -68,11 +81,14 @@ def rate_factor(
         if guide is not None and guide.online and guided and guide.teaches(step / steps):
             now = Moment("guided", step / steps / guide.share)
         else:
-            now = moment(step / steps, guide, retention)
+            now = moment(step / steps, guide, retention, policy)
         found = learning_rate_factor(now.progress, options.warmup, options.floor)
         if now.phase == "guided":
             assert guide is not None
             return guided * found * guide.learning_rate / options.learning_rate
+        if now.phase == "policy":
+            assert policy is not None
+            return drawn * found * policy.learning_rate / options.learning_rate
         return found * own
 
     return factor

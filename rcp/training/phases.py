@@ -1,4 +1,4 @@
-"""The phases of a training: learning from the teacher, then end to end, softly and hard."""
+"""The phases of a training: learning from the teacher, from draws, then end to end."""
 
 import math
 from dataclasses import dataclass
@@ -7,6 +7,11 @@ from typing import Literal
 from rcp.choosing.schedule import Schedule
 from rcp.errors import UserError
 from rcp.objectives.labels import LabelForm
+from rcp.plugin import Plugin
+from rcp.training.curves import falling_budget
+
+ROUNDING = 1e-9
+"""Shares of steps as they are written, such as 0.7 and 0.3, add up to 1 within this."""
 
 
 @dataclass
@@ -96,6 +101,98 @@ def guide_options(said: GuideOptions | Literal["online"] | None) -> GuideOptions
 
 
 @dataclass
+class PolicyOptions:
+    """Pruners that know which tokens matter learn, by drawing, which matter together. [ours]
+
+    Behind the guide's phase. For every question groups of tokens are drawn by the scores of all
+    stages, the others are dropped, and what makes the reference answer likelier than the group's
+    mean gains: a policy gradient, from forward passes alone. Repair and the like stand still.
+
+    Attributes:
+        share: share of all steps that are spent on it
+        group: how often the tokens of a question are drawn in a step
+        learning_rate: the highest learning rate of this phase
+        guide: weight of the KL divergence from the scores as they were when the phase began
+        first_budget: mean share of the visual tokens over the decoder's layers at the start, from
+            which the budget falls to the plug-in's own over half of the phase; null for its own
+            all along, or with plugin.budgets for the highest of them, where it is the lower end of
+            what is drawn that falls
+    """
+
+    share: float = 0.3
+    group: int = 8
+    learning_rate: float = 5e-4
+    guide: float = 0.1
+    first_budget: float | None = None
+
+    def check(self, guide: GuideOptions | None, taught: bool, plugin: Plugin) -> None:
+        """Raise ``UserError`` for a value that cannot be, or a training it has no place in.
+
+        ``taught``: whether the pruners come from another training.
+        """
+        if guide is not None and guide.online:
+            raise UserError(
+                "model.policy goes on from what a guide has taught, and an online guide teaches to "
+                "the end. Set guide.online to false, or model.policy to null."
+            )
+        if guide is None and not taught:
+            raise UserError(
+                "model.policy goes on from pruners that know which tokens matter: what untaught "
+                "ones draw teaches next to nothing. Give model.guide, or model.pruners_from."
+            )
+        if not drawing_layers(plugin):
+            raise UserError(
+                "model.policy draws by the scores of pruners that learn, and none of these does. "
+                "Give a learned pruner, or set model.policy to null."
+            )
+        before = 0.0 if guide is None else guide.share
+        if not 0 < self.share <= 1 - before + ROUNDING:
+            raise UserError(
+                f"policy.share is {self.share}, but it is a share of all steps, of which the guide "
+                f"leaves {1 - before:g}: give a number above 0, up to that, or policy: null for "
+                "none."
+            )
+        if self.group < 2:
+            raise UserError(
+                f"policy.group is {self.group}, but what is drawn is measured by the mean of its "
+                "group: give 2 or more."
+            )
+        if not 0 < self.learning_rate < math.inf:
+            raise UserError(
+                f"policy.learning_rate is {self.learning_rate}: give a number above 0, such as "
+                "5e-4."
+            )
+        if not 0 <= self.guide < math.inf:
+            raise UserError(f"policy.guide is {self.guide}, but it is a weight: give 0 or more.")
+        if plugin.spec.selection != "top_k":
+            raise UserError(
+                f"model.policy draws as many tokens as a stage keeps, which selection: "
+                f"{plugin.spec.selection} leaves open. Set plugin.selection to top_k, or "
+                "model.policy to null."
+            )
+        if self.first_budget is not None and not plugin.mean_ratio <= self.first_budget <= 1:
+            raise UserError(
+                f"policy.first_budget is {self.first_budget}, but the budget falls from it to the "
+                f"plug-in's own: give a share from {plugin.mean_ratio:.4g} to 1, or null."
+            )
+
+    def budgets(self, progress: float, plugin: Plugin) -> tuple[float, float]:
+        """The lowest and the highest mean ratio when the share ``progress`` of the phase is done.
+
+        They are one where the plug-in has one.
+        """
+        low, high = plugin.spec.budgets or (plugin.mean_ratio, plugin.mean_ratio)
+        lowest = falling_budget(progress, self.first_budget or high, low)
+        return lowest, max(high, lowest) if plugin.spec.budgets else lowest
+
+
+def drawing_layers(plugin: Plugin) -> list[int]:
+    """The pruning layers whose tokens a policy draws: those of pruners with parameters."""
+    layers = plugin.schedule.layers
+    return [at for at in layers if next(plugin.pruner(at).parameters(), None) is not None]
+
+
+@dataclass
 class RetentionOptions:
     """Soft retention at the start of the end-to-end phase. CoViPAL stage 2 [note].
 
@@ -137,12 +234,15 @@ class RetentionOptions:
 class Moment:
     """A point of a training: the phase it is in, and the ``progress`` in [0, 1] of that phase."""
 
-    phase: Literal["guided", "soft", "hard"]
+    phase: Literal["guided", "policy", "soft", "hard"]
     progress: float
 
 
 def moment(
-    progress: float, guide: GuideOptions | None, retention: RetentionOptions | None
+    progress: float,
+    guide: GuideOptions | None,
+    retention: RetentionOptions | None,
+    policy: PolicyOptions | None = None,
 ) -> Moment:
     """Where a training is when the share ``progress`` of all its steps is done.
 
@@ -150,8 +250,20 @@ def moment(
     of its own.
     """
     guided = 0.0 if guide is None or guide.online else guide.share
+    drawn = 0.0 if policy is None else policy.share
     if progress < guided:
         return Moment("guided", progress / guided)
-    done = 1.0 if guided == 1 else (progress - guided) / (1 - guided)
+    if progress < guided + drawn - ROUNDING:
+        return Moment("policy", (progress - guided) / drawn)
+    left = 1 - guided - drawn
+    done = 1.0 if left <= ROUNDING else (progress - guided - drawn) / left
     soft = retention is not None and done < retention.share
-    return Moment("soft" if soft else "hard", done)
+    return Moment("soft" if soft else "hard", max(0.0, done))
+
+
+def teacher_alone(guide: GuideOptions | None, policy: PolicyOptions | None) -> bool:
+    """Whether no step trains end to end: first phases take all of them."""
+    if guide is not None and guide.online:
+        return False
+    shares = [phase.share for phase in (guide, policy) if phase is not None]
+    return sum(shares) >= 1 - ROUNDING

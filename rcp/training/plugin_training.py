@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rcp.attaching.attach import attach
-from rcp.attaching.given_images import given_images
+from rcp.attaching.given_images import given_images, repeated_images
 from rcp.attaching.trace import Trace
 from rcp.backbones import backbone_for
 from rcp.base_model.loading import BaseDtype
@@ -43,7 +43,16 @@ from rcp.training.objective import (
 )
 from rcp.training.optimizer import optimizer_of
 from rcp.training.options import LossOptions, OptimizerOptions, PluginOptions
-from rcp.training.phases import GuideOptions, Moment, RetentionOptions, guide_options, moment
+from rcp.training.phases import (
+    GuideOptions,
+    Moment,
+    PolicyOptions,
+    RetentionOptions,
+    guide_options,
+    moment,
+    teacher_alone,
+)
+from rcp.training.policy import Beginning, policy_terms, times
 from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.sharded import is_sharded
 from rcp.training.short_prompts import refuse_masked_training
@@ -71,6 +80,8 @@ class PluginTraining(ValidatedTraining):
             schedules belong to the end-to-end phase, which a first one comes before
         pruners_from: exported plug-in whose pruners this training starts from, where layer, method
             and arguments agree: a guide need then teach them only once; null for fresh ones
+        policy: a phase behind the guide's, in which pruners learn from draws of tokens and what the
+            answer gains by each; null for none
         retention: soft retention at the start of the end-to-end phase; null keeps or drops from
             the start
         dtype: precision the frozen model is loaded in; the plug-in itself is kept in float32
@@ -100,6 +111,7 @@ class PluginTraining(ValidatedTraining):
         plugin: PluginOptions,
         guide: GuideOptions | Literal["online"] | None = None,
         pruners_from: str | None = None,
+        policy: PolicyOptions | None = None,
         retention: RetentionOptions | None = None,
         dtype: BaseDtype = "float32",
         loss: LossOptions = LossOptions(),
@@ -132,13 +144,17 @@ class PluginTraining(ValidatedTraining):
         refuse_masked_training(
             backbone_for(self.model), self.plugin, guide, optimizer, retention, margin
         )
-        if optimizer.pruners == 0 and (guide is None or guide.share < 1):
+        if policy is not None:
+            policy.check(guide, pruners_from is not None, self.plugin)
+        if optimizer.pruners == 0 and not teacher_alone(guide, policy):
             _check_others_train(self.plugin)
         if pruners_from is not None:
             take_pruners(self.plugin, backbone_for(self.model), pruners_from)
         self.pruners_from = pruners_from
         self.guide = guide
         self.guided_layers = guide.pruning(self.plugin.schedule) if guide is not None else ()
+        self.policy = policy
+        self.beginning = Beginning()
         if retention is not None:
             retention.check(guide)
         self.retention = retention
@@ -170,11 +186,11 @@ class PluginTraining(ValidatedTraining):
         return self
 
     def on_fit_start(self) -> None:
-        if parts_stand_still(self.plugin, self.guide, self.optimizer.pruners):
+        if parts_stand_still(self.plugin, self.guide, self.policy, self.optimizer.pruners):
             refuse_waiting_for_idle_parts(self.trainer)
         self.train()
         self._seed = torch.initial_seed()
-        for part in parts_of_teacher(self.weights, self.guide):
+        for part in parts_of_teacher(self.weights, self.guide, self.policy):
             self.teacher.open(part, self.trainer)
 
     @property
@@ -193,15 +209,19 @@ class PluginTraining(ValidatedTraining):
 
     def moment_at(self, step: int) -> Moment:
         """The phase at the optimiser step ``step``, and how far it is then."""
-        return moment(step / self._steps, self.guide, self.retention)
+        return moment(step / self._steps, self.guide, self.retention, self.policy)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Noise and dropout depend on the batch's number alone: a resumed run repeats them. Not on
         # the step's, which batches accumulated for one would share.
         number = batches_done(self.trainer.fit_loop.epoch_loop.batch_progress)
         torch.manual_seed((self._seed + number * 4096 + self.global_rank) % 2**63)
-        with given_images(self.model, self.teacher.images(batch, "images")):
-            terms, weights, seen = self._outcome(batch)
+        images = self.teacher.images(batch, "images")
+        if self.moment.phase == "policy":
+            terms, weights, seen = self._drawn(batch, images)
+        else:
+            with given_images(self.model, images):
+                terms, weights, seen = self._outcome(batch)
         weighted = {name: weights[name] * term for name, term in terms.items()}
         loss = torch.stack(list(weighted.values())).sum()
         self._log_step(terms, weighted, loss, seen)
@@ -229,6 +249,25 @@ class PluginTraining(ValidatedTraining):
         with frozen(self.plugin, still):
             terms, weights, seen = self._end_to_end(batch, lesson.answers, learning=False)
         return {"guide": term} | terms, {"guide": 1.0} | weights, seen
+
+    def _drawn(self, batch: Batch, images: Any) -> StepOutcome:
+        """What draws of tokens teach, ``images`` being the features of the batch's images."""
+        policy = self.policy
+        assert policy is not None
+        self.plugin.pruners.requires_grad_(True).train(False)  # dropout would draw by other scores
+        lowest, highest = policy.budgets(self.moment.progress, self.plugin)
+        plugin = self.plugin
+        if (lowest, highest) != (plugin.mean_ratio, plugin.mean_ratio):  # else the shares are given
+            plugin = plugin.keeping(self._drawn_budget(lowest, highest))
+        beginning = self.beginning.of(self.plugin)
+        with given_images(self.model, repeated_images(images, policy.group)):
+            terms, seen, rewards = policy_terms(
+                self.model, plugin, beginning, times(batch, policy.group), policy.group,
+                self._reduce,
+            )
+        self.log("train/reward", rewards.mean())
+        self.log("train/budget", plugin.mean_ratio)
+        return terms, {"policy": 1.0, "guide": policy.guide}, seen
 
     def _end_to_end(
         self, batch: Batch, answers: Answers | None, learning: bool
@@ -273,9 +312,12 @@ class PluginTraining(ValidatedTraining):
         """The plug-in at its budget, or at the one that this step draws, the same on all ranks."""
         if self.plugin.spec.budgets is None:
             return self.plugin
-        low, high = map(math.log, self.plugin.spec.budgets)
+        return self.plugin.at_budget(self._drawn_budget(*self.plugin.spec.budgets))
+
+    def _drawn_budget(self, lowest: float, highest: float) -> float:
+        """A mean ratio of this step between the two, log-uniformly; the same on all ranks."""
         draw = random.Random(self._seed + self.global_step * 4096).random()
-        return self.plugin.at_budget(math.exp(low + draw * (high - low)))
+        return math.exp(math.log(lowest) + draw * math.log(highest / lowest))
 
     @property
     def _asked_of_teacher(self) -> Sequence[int] | None:
@@ -314,17 +356,19 @@ class PluginTraining(ValidatedTraining):
 
     def configure_optimizers(self) -> Any:
         return optimizer_of(
-            self.plugin, self.optimizer, self.guide, self.retention, self._steps
+            self.plugin, self.optimizer, self.guide, self.retention, self._steps, self.policy
         )
 
     # -- checkpoints ---------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.keep_plugin_only(checkpoint, self.plugin, self._summary())
+        self.beginning.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.give_dimensions(checkpoint)
         checkpoints.check_resumable(checkpoint, self.plugin, backbone_for(self.model))
+        self.beginning.load(checkpoint, self.plugin)
         summary = checkpoints.trained(checkpoint, checkpoints.WHAT).training
         self.results = dict(summary.get("results", {}))
 
@@ -336,6 +380,7 @@ class PluginTraining(ValidatedTraining):
             "data": dict(self.trainer.datamodule.summary),  # type: ignore[attr-defined]
             "guide": asdict(self.guide) if self.guide is not None else None,
             "pruners_from": self.pruners_from,
+            "policy": asdict(self.policy) if self.policy is not None else None,
             "retention": asdict(self.retention) if self.retention is not None else None,
             "loss": asdict(self.loss),
             "temperature": asdict(self.temperature),
@@ -355,5 +400,5 @@ def _check_others_train(plugin: Plugin) -> None:
         raise UserError(
             "model.optimizer.pruners is 0, so that the pruners stand still end to end, and the "
             "plug-in has nothing else to train. Give model.plugin.repair or lora, a number above "
-            "0, or a guide of share 1, which trains pruners alone."
+            "0, or a guide of share 1, or of what model.policy leaves, which train pruners alone."
         )

@@ -21,6 +21,7 @@ from rcp.backbones.base import Rope
 from rcp.choosing.keep_plan import KeepPlan
 from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
+from rcp.choosing.sampling import Sampling
 from rcp.choosing.schedule import Schedule
 from rcp.choosing.tokens import TokenMap
 from rcp.choosing.view import View
@@ -41,7 +42,7 @@ class Setup:
     backbone: Backbone
     plugin: Plugin
     plan: KeepPlan | None
-    relaxation: Relaxation | None
+    relaxation: Relaxation | Sampling | None
     facts: frozenset[str]
     before_decoder: bool = False
 
@@ -231,6 +232,8 @@ class Forward:
         most = max(counts) if selection == "top_k" else None
         each = most if self.survivors.slots.whole and min(counts) == most else None
         view = self.view(pruner, place, most=most, each=each)
+        if self.trace is not None and place.layer in self.trace.view_layers:
+            self.trace.views[place.layer] = view.made()
         if each is None:
             wanted = torch.tensor(counts, dtype=torch.long, device=device)
         else:

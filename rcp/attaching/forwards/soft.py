@@ -59,6 +59,8 @@ class SoftForward(Forward):
         choice = self.decide(stage, place)
         hidden = choice.folded(hidden, place)
         self._weigh(choice)
+        if self.trace is not None and choice.drawn is not None:
+            self.trace.drawn[layer] = choice.drawn
         margin = self.relaxation.margin if self.relaxation is not None else None
         if margin is None:
             self.survivors.go_on(self.survivors.slots.masked(choice.keep))

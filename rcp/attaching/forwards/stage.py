@@ -14,6 +14,7 @@ from rcp.backbones import Backbone
 from rcp.choosing.merging import merge_rows
 from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
+from rcp.choosing.sampling import Sampling
 from rcp.choosing.selection import retention, straight_through, threshold, top_k
 from rcp.choosing.view import View, deferred, mean_over_question
 from rcp.pruners import Pruner
@@ -23,19 +24,22 @@ from rcp.pruners import Pruner
 class Choice:
     """``keep`` (B, N) bool; ``soft`` (B, N) fp32 the mask that carries the gradient; ``scores``
     (B, N). Both are None at inference of methods that do not score. ``weights`` (B, K, N) of what
-    is folded into the K kept tokens, None where nothing is."""
+    is folded into the K kept tokens, None where nothing is. ``drawn`` (B, N) fp32, where tokens are
+    sampled: the first one drawn is the highest, -inf at those that are not."""
 
     keep: Tensor
     soft: Tensor | None = None
     scores: Tensor | None = None
     weights: Tensor | None = None
+    drawn: Tensor | None = None
 
     def to(self, device: torch.device) -> "Choice":
         """All of it on the device of the token map."""
         soft = None if self.soft is None else self.soft.to(device)
         scores = None if self.scores is None else self.scores.to(device)
         weights = None if self.weights is None else self.weights.to(device)
-        return Choice(self.keep.to(device), soft, scores, weights)
+        drawn = None if self.drawn is None else self.drawn.to(device)
+        return Choice(self.keep.to(device), soft, scores, weights, drawn)
 
     def folded(self, hidden: Tensor, place: Place) -> Tensor:
         """``hidden`` (B, R, D) with what is folded into the kept rows of ``place``."""
@@ -121,13 +125,17 @@ def _before(backbone: Backbone, place: Place | None, device: torch.device) -> La
 
 
 def choose(
-    pruner: Pruner, view: View, counts: Tensor, selection: str, relaxation: Relaxation | None
+    pruner: Pruner,
+    view: View,
+    counts: Tensor,
+    selection: str,
+    relaxation: Relaxation | Sampling | None,
 ) -> Choice:
     """Let ``pruner`` choose ``counts`` (B,) tokens a row, or those above zero.
 
-    With a ``relaxation`` the choice is perturbed by its noise and carries a gradient; not that of a
-    method without parameters, which would learn nothing by it and choose other tokens than at
-    inference.
+    With a relaxation the choice is perturbed by its noise and carries a gradient, with a sampling
+    ``counts`` tokens are drawn; not so with a method without parameters, which would learn nothing
+    by it and choose other tokens than at inference.
     """
     if next(pruner.parameters(), None) is None:
         relaxation = None
@@ -139,6 +147,10 @@ def choose(
         keep = threshold(scores, view.alive)
         return Choice(keep, scores=scores, weights=pruner.merge(view, keep))
     noisy = relaxation.perturb(scores)
+    if isinstance(relaxation, Sampling):
+        keep = top_k(noisy, view.alive, counts)
+        drawn = noisy.masked_fill(~keep, -torch.inf)
+        return Choice(keep, weights=pruner.merge(view, keep), drawn=drawn)
     centred = selection == "top_k"
     if centred:
         keep = top_k(noisy.detach(), view.alive, counts)

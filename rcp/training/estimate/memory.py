@@ -27,7 +27,9 @@ class StepSizes:
     ``base_sharded`` (ZeRO-3): over how many GPUs the optimiser and the base are spread;
     ``zero``: DeepSpeed's stage, 0 without it; ``checkpointing``: only the inputs of layers are
     kept for the backward pass; ``relevant``: tokens present in each layer from the first one that
-    a guide takes relevance of, none where it takes none.
+    a guide takes relevance of, none where it takes none; ``group``: draws of a policy for each
+    sample, none without one, with ``present`` tokens as they enter the decoder and ``drawn`` in
+    each of its layers, and ``seen`` visual tokens in the views of all stages together.
     """
 
     facts: DecoderSizes
@@ -44,6 +46,10 @@ class StepSizes:
     zero: int = 0
     checkpointing: bool = False
     relevant: Sequence[int] = ()
+    group: int = 0
+    present: int = 0
+    drawn: Sequence[int] = ()
+    seen: int = 0
 
 
 def kept_per_row(facts: DecoderSizes, value_bytes: int) -> int:
@@ -70,6 +76,9 @@ def memory(step: StepSizes) -> dict[str, int]:
     - relevance: what the teacher's pass for it holds beyond the student's, which comes after it.
       Rows as for a student of all tokens, and of each layer three biases in fp32 (the leaf, its
       gradient, the mask it is added to) and the mask that the attention takes
+    - policy: what its forward of all draws holds beyond student and logits, which are those of
+      other steps: the decoder's input, one layer at work, the views of the stages, and fp32 logits
+      beside their own; what the pruners keep of the views for their backward pass is not counted
     - attention bias: its gradient by head in the longest layer, ``batch · heads · rows²``
     - logits: student's and teacher's, the fp32 copy the loss takes and its gradient
     - DeepSpeed: buckets for gradients, filled and sent in turn, and in stage 2 one to gather in; in
@@ -86,6 +95,7 @@ def memory(step: StepSizes) -> dict[str, int]:
     teacher = _kept_of_layers(step, step.relevant) + biases
     longest = max([*rows, *step.relevant], default=0)
     logits = step.batch * step.answers * facts.vocab
+    answered = logits * (2 * size + 8)
     gathered = {0: 0, 2: 3 * BUCKET, 3: 2 * BUCKET + 2 * LIVE}[step.zero]
     parts = {
         "base": step.base * step.base_bytes // step.base_sharded,
@@ -93,11 +103,21 @@ def memory(step: StepSizes) -> dict[str, int]:
         "optimiser": step.plugin * 8 // step.sharded,
         "student": step.batch * student,
         "relevance": step.batch * max(0, teacher - student),
+        "policy": max(0, _held_by_draws(step) - step.batch * student - answered),
         "attention bias": step.batch * facts.heads * longest**2 * size,
-        "logits": logits * (2 * size + 8),
+        "logits": answered,
         "DeepSpeed": gathered * 2,
     }
     return parts | {"runtime": CONTEXT + int(SPLIT * sum(parts.values()))}
+
+
+def _held_by_draws(step: StepSizes) -> int:
+    """Bytes of a policy's forward, which has no graph."""
+    facts, size = step.facts, step.value_bytes
+    rows = (step.present + step.seen) * facts.hidden * size
+    layer = max(step.drawn, default=0) * kept_per_row(facts, size)
+    logits = step.answers * facts.vocab * (size + 4)
+    return step.batch * step.group * (rows + layer + logits)
 
 
 def _kept_of_layers(step: StepSizes, rows: Sequence[int]) -> int:

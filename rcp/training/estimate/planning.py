@@ -23,7 +23,7 @@ from rcp.training.frozen_base import refuse_untrainable_base
 from rcp.training.guided import answers_teach
 from rcp.training.objective import parts_of_teacher, reads_answers, term_weights
 from rcp.training.options import LossOptions, PluginOptions
-from rcp.training.phases import GuideOptions, guide_options
+from rcp.training.phases import GuideOptions, PolicyOptions, guide_options, teacher_alone
 from rcp.training.run.cli import read_configuration
 from rcp.typed_values import from_plain
 
@@ -59,7 +59,7 @@ def plan(options: argparse.Namespace) -> list[str]:
         )
     margin = 1.0 if backbone.only_before else config.model.margin  # what it drops is gone at once
     rows = rows_by_layer(plugin, visual, options.text_tokens, margin)
-    step = _step(options, config, model, plugin, facts, rows)
+    step = _step(options, config, model, plugin, facts, rows, visual)
     lines = [
         *_costs(facts, rows, plugin, visual, step.value_bytes),
         *_teaching(config, plugin, step, rows, visual, options),
@@ -116,6 +116,12 @@ def guide_of(config: Namespace) -> GuideOptions | None:
     return guide_options(said)
 
 
+def policy_of(config: Namespace) -> PolicyOptions | None:
+    """``model.policy`` of a configuration that the parser has read."""
+    said = config.model.policy
+    return None if said is None else from_plain(PolicyOptions, said.as_dict())
+
+
 def _step(
     options: argparse.Namespace,
     config: Namespace,
@@ -123,17 +129,19 @@ def _step(
     plugin: Plugin,
     facts: DecoderSizes,
     rows: LayerTokens,
+    visual: int,
 ) -> StepSizes:
     strategy = str(config.trainer.strategy)
     half = config.model.dtype == "bfloat16"
     mixed = half or "bf16" in str(config.trainer.precision)
-    guide = guide_of(config)
+    guide, policy = guide_of(config), policy_of(config)
     relevant = guide is not None and guide.layer is None
     taught = () if guide is None else guide.pruning(plugin.schedule)
+    counts = [plugin.schedule.count(stage, visual) for stage in range(len(plugin.spec.stages))]
     return StepSizes(
         facts=facts,
         rows=rows.trained,
-        first=_first_trained(plugin, guide, config.model.optimizer.pruners),
+        first=_first_trained(plugin, guide, policy, config.model.optimizer.pruners),
         relevant=rows.full[min(taught, default=0) :] if relevant else (),
         answers=options.answer_tokens,
         batch=config.data.batch_size,
@@ -145,16 +153,25 @@ def _step(
         base_sharded=options.devices if "stage_3" in strategy else 1,
         zero=0 if "deepspeed" not in strategy else 3 if "stage_3" in strategy else 2,
         checkpointing=config.model.gradient_checkpointing,
+        group=0 if policy is None else policy.group,
+        present=rows.full[0],
+        drawn=rows.kept,
+        seen=sum([visual, *counts][: len(counts)]),
     )
 
 
-def _first_trained(plugin: Plugin, guide: GuideOptions | None, pruners: float) -> int:
+def _first_trained(
+    plugin: Plugin, guide: GuideOptions | None, policy: PolicyOptions | None, pruners: float
+) -> int:
     """The first layer of the student whose output depends on what learns from the answers.
 
     The number of layers where nothing does.
     """
     found = [0] if plugin.lora is not None else []
-    alone = guide is not None and guide.share == 1
+    if guide is not None and guide.online:
+        alone = guide.share == 1
+    else:
+        alone = teacher_alone(guide, policy)
     if pruners > 0 and not alone:
         found += plugin.schedule.layers
     elif pruners > 0 and guide is not None and guide.online:
@@ -172,7 +189,7 @@ def _teaching(
     visual: int,
     options: argparse.Namespace,
 ) -> list[str]:
-    guide, facts = guide_of(config), step.facts
+    guide, policy, facts = guide_of(config), policy_of(config), step.facts
     weights = term_weights(from_plain(LossOptions, config.model.loss.as_dict()), plugin)
     taught = () if guide is None else guide.pruning(plugin.schedule)
     steps = Steps(
@@ -181,11 +198,13 @@ def _teaching(
         student=rows.trained,
         first=step.first,
         guide=guide,
+        policy=policy,
+        drawn=rows.kept,
         answers=reads_answers(weights),
         learns=answers_teach(plugin, taught, config.model.optimizer.pruners),
     )
     kept = kept_bytes(facts, visual, options.answer_tokens, step.value_bytes)
-    asked = parts_of_teacher(weights, guide)[0 if config.model.cache_images else 1 :]
+    asked = parts_of_teacher(weights, guide, policy)[0 if config.model.cache_images else 1 :]
     parts = {part: size for part, size in kept.items() if part in asked}
     used = config.model.teacher_cache is not None
     return [*steps.lines(), cache_line(parts, options.samples, used)]

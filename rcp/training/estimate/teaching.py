@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rcp.base_model.cost import DecoderSizes, layer_flops, prefill_flops
-from rcp.training.phases import GuideOptions
+from rcp.training.phases import GuideOptions, PolicyOptions, teacher_alone
 
 GIGA = 1e9
+BOTH = "student forward and backward"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
 
@@ -17,7 +18,8 @@ class Steps:
     ``full`` and ``student``: tokens in each decoder layer of teacher and student; ``first``: the
     first layer of the student with something trained in or before it. ``answers``: whether a term
     compares with the teacher's; ``learns``: whether anything learns from the student while the
-    guide teaches, which an online guide then has beside it.
+    guide teaches, which an online guide then has beside it. ``drawn``: tokens in each layer under
+    a ``policy``, at the plug-in's own budget.
     """
 
     facts: DecoderSizes
@@ -27,6 +29,8 @@ class Steps:
     guide: GuideOptions | None
     answers: bool
     learns: bool
+    policy: PolicyOptions | None = None
+    drawn: Sequence[int] = ()
 
     @property
     def label(self) -> int:
@@ -45,24 +49,28 @@ class Steps:
 
     def lines(self) -> list[str]:
         """A line for each phase."""
-        guide, both = self.guide, "student forward and backward"
-        asked = "teacher forward, " if self.answers else ""
-        if guide is None:
-            return [_line("end to end", self.end_to_end, f"{asked}{both}")]
+        found = [] if self.guide is None else [self._guided(self.guide)]
+        if self.policy is not None:
+            passes = f"{self.policy.group} forwards with tokens dropped"
+            total = self.policy.group * prefill_flops(self.facts, self.drawn)
+            found.append(_line("by draws", total, passes))
+        guide = self.guide
+        online_alone = guide is not None and guide.online and guide.share == 1
+        if not online_alone and not teacher_alone(guide, self.policy):
+            asked = "teacher forward, " if self.answers else ""
+            found.append(_line("end to end", self.end_to_end, f"{asked}{BOTH}"))
+        return found
+
+    def _guided(self, guide: GuideOptions) -> str:
         taught = "forward and backward" if guide.layer is None else "forward to the guide layer"
-        found = []
         if guide.online and self.learns:
             # one pass of the teacher tells both, but for one that would end at the guide layer
             shared = 0 if guide.layer is None or not self.answers else self.label
             once = prefill_flops(self.facts, self.full) * self.answers * (guide.layer is None)
             total = self.label + self.end_to_end - shared - once
             passes = "forward" if shared else taught
-            found.append(_line("with the guide beside", total, f"teacher {passes}, {both}"))
-        else:
-            found.append(_line("with the guide alone", self.label, f"teacher {taught}"))
-        if guide.share < 1:
-            found.append(_line("end to end", self.end_to_end, f"{asked}{both}"))
-        return found
+            return _line("with the guide beside", total, f"teacher {passes}, {BOTH}")
+        return _line("with the guide alone", self.label, f"teacher {taught}")
 
 
 def kept_bytes(

@@ -212,7 +212,7 @@ def label(arguments: Sequence[str], process: int, processes: int) -> list[str]:
     made.datamodule.trainer = trainer
     trainer.strategy.connect(training)
     training.to(trainer.strategy.root_device)
-    asked = [*parts_of_teacher(training.weights, training.guide), "validation"]
+    asked = [*parts_of_teacher(training.weights, training.guide, training.policy), "validation"]
     parts = [part for part in asked if training.teacher.keeps(part)]
     if not parts:
         raise UserError(

@@ -1,7 +1,7 @@
 """One pass of the frozen model over a batch, and what it tells: answers, views, relevance."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +11,6 @@ from rcp.attaching.attach import attach
 from rcp.attaching.stopping import stopping_at
 from rcp.attaching.trace import Trace
 from rcp.backbones import backbone_for
-from rcp.choosing.view import AttentionBlocks, View
 from rcp.conversations import Batch
 from rcp.objectives.losses import task_loss
 from rcp.objectives.relevance import entry_relevance, relevance
@@ -87,34 +86,8 @@ def relevant(
     # the graph is gone: nothing may lead back into it
     trace.biases.clear()
     trace.entered = None
-    trace.views = {layer: detached(view) for layer, view in trace.views.items()}
+    trace.views = {layer: view.mapped(Tensor.detach) for layer, view in trace.views.items()}
     states = trace.answer_states.items()
     trace.answer_states = {layer: rows.detach() for layer, rows in states}
     whole = nn.functional.pad(found, (0, 0, first, 0))
     return Lesson(trace, whole, None if answers is None else (logits.detach(), trace))
-
-
-@dataclass(frozen=True)
-class DetachedAttention:
-    """The blocks of ``own``, computed when asked for like those, without their gradient."""
-
-    own: AttentionBlocks
-
-    def __call__(self, *asked: Any, **how: Any) -> Tensor:
-        return self.own(*asked, **how).detach()
-
-    @property
-    def visual_keys(self) -> Tensor:
-        return self.own.visual_keys.detach()
-
-
-def detached(view: View) -> View:
-    """``view`` without the graph it was computed in."""
-    changes: dict[str, Any] = {}
-    for name in (each.name for each in fields(view)):
-        value = getattr(view, name)
-        if isinstance(value, Tensor):
-            changes[name] = value.detach()
-        elif name in ("attention", "attention_before") and value is not None:
-            changes[name] = DetachedAttention(value)
-    return replace(view, **changes)
