@@ -197,6 +197,15 @@ def test_phases_and_cache_are_those_of_the_configuration(
     assert all(any(part in line for line in lines) for part in told), lines
 
 
+def test_draws_that_cannot_be_are_not_planned(
+    config: Path, capsys: pytest.CaptureFixture[str]
+):
+    policy = ["--model.policy", "{share: 0.7}"]
+    for guide, told in (("null", "untaught"), ("{share: 0.5}", "guide leaves 0.5")):
+        assert main(["estimate", "--config", str(config), "--model.guide", guide, *policy]) == 2
+        assert told in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_relevance_label_needs_memory_in_the_plan(
     config: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -254,12 +254,14 @@ def test_each_part_learns_in_its_phases_alone(
     assert fingerprint(module.model) == frozen
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
 def test_every_pruner_gets_a_gradient_and_nothing_else(
-    base_folder: Path, conversations: Path, tmp_path: Path
+    checkpointing: bool, base_folder: Path, conversations: Path, tmp_path: Path
 ):
     seen = Gradients()
-    policy = PolicyOptions(0.9, group=4)
-    module = drawing(base_folder, guide=GuideOptions(share=1e-9), policy=policy)
+    given: dict[str, Any] = {"guide": GuideOptions(share=1e-9), "policy": PolicyOptions(0.9, 4),
+                             "gradient_checkpointing": checkpointing}
+    module = drawing(base_folder, **given)
     module.beginning.of(module.plugin)  # other than what the callback makes of it
     run = trainer(tmp_path, 2, (seen,), limit_val_batches=0)
     run.fit(module, data(conversations, batch_size=8))

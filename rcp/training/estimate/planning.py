@@ -49,6 +49,8 @@ def plan(options: argparse.Namespace) -> list[str]:
     base = [] if options.base is None else ["--model.base", options.base]
     config = read_configuration(["--config", str(options.config), *options.overrides, *base])
     model, plugin = on_meta(config)
+    if (policy := policy_of(config)) is not None:
+        policy.check(guide_of(config), config.model.pruners_from is not None, plugin)
     backbone = backbone_for(model)
     facts = decoder_sizes(backbone)
     visual = options.visual_tokens or backbone.visual_tokens
