@@ -6,8 +6,8 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 RUN := runs/quickstart
 
-.PHONY: quickstart tiny-plugin test test-all test-browser mutate lint benchmark data gpu gpu-bundle
-.PHONY: harness-env test-harness serving-env test-serving
+.PHONY: quickstart tiny-plugin test test-all test-browser mutate lint benchmark data gpu
+.PHONY: gpu-bundle harness-env test-harness serving-env test-serving
 
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -58,6 +58,13 @@ test-all: $(READY)
 # A report in a real browser, which has to be there: apt-get install chromium.
 test-browser: $(READY)
 	PYTHON=$(BIN)/python sh tests/browser_env.sh
+
+# What needs vLLM, which brings a torch of its own: in an environment of its own.
+serving-env:
+	sh tests/serving_env.sh $(PYTHON)
+test-serving:
+	OMP_NUM_THREADS=1 runs/serving-venv/bin/python -m pytest -q -m "not gpu" \
+		tests/test_serving.py tests/test_serving_engine.py
 
 # Would the tests notice? Errors put into the package one by one; goes on where it was stopped.
 # Some rooms only: make mutate ROOMS="rcp/repair rcp/folder"

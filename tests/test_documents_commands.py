@@ -155,7 +155,7 @@ def test_an_option_that_a_text_names_is_offered(document, offered):
     named = {
         option
         for code in INLINE.findall(prose(document))
-        if not re.match(r"(python -m (data|benchmarks|pip|pytest)|git) ?", code)
+        if not re.match(r"(python -m (data|benchmarks|pip|pytest)|git|vllm) ?", code)
         for option in re.findall(r"(?<!\S)--[a-z][\w.-]*\w", code)
     }
     assert not named - offered - {"--help", "--threads"}

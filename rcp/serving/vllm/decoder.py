@@ -14,6 +14,12 @@ from rcp.backbones.base import Backbone, Rope
 from rcp.backbones.tower import Tower
 
 
+def image_tokens(config: Any) -> int:
+    """Visual tokens of an image in a LLaVA-1.5 of this ``config``."""
+    side = config.vision_config.image_size // config.vision_config.patch_size
+    return side * side + (config.vision_feature_select_strategy == "full")
+
+
 class FusedTower(Tower):
     """The vision side of a model of vLLM, which is built up to the layer that is projected."""
 
@@ -54,9 +60,7 @@ class FusedDecoder(Backbone):
 
     @property
     def visual_tokens(self) -> int:
-        vision = self.config.vision_config
-        side = vision.image_size // vision.patch_size
-        return side * side + (self.config.vision_feature_select_strategy == "full")
+        return image_tokens(self.config)
 
     def rope(self, hidden: Tensor, positions: Tensor) -> Rope:
         positions = positions[..., None].expand(*hidden.shape[:2], 1)

@@ -1,0 +1,55 @@
+"""Are served answers those of transformers, case by case?"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.serving.cases import cases, questions
+from benchmarks.serving.engine import Engine
+from benchmarks.serving.padded import padded
+from benchmarks.serving.reference import Reference
+from rcp import Plugin, PluginSpec, StageSpec, save_plugin
+from rcp.base_model.loading import pretrained
+from rcp.serving.vllm.settings import Settings
+
+BASE = Path("data/tiny-vlm")
+LENGTH = 6
+"""Tokens of an answer, at most."""
+
+RATIO = 0.125
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """By case: how many of the requests have the same answer, token for token."""
+    torch.set_num_threads(1)
+    model, processor = pretrained(str(BASE), dtype=torch.float32)
+    settings = settings_of(options.part, options.plugin, model)
+    entry = settings.entry()
+    reference = Reference(model.eval(), processor, entry)
+    known = questions(options.data, options.questions)
+    budgets = [36, 0.5] if next(entry.parameters(), None) is None else []
+    planned = list(cases(known, budgets))
+    engine = Engine(padded(BASE, Path("runs/serving/base")), settings)
+    rows = []
+    for name, requests in planned:
+        served = engine.answers(requests, LENGTH)
+        same = [
+            answer == reference.answer(request, LENGTH)
+            for request, answer in zip(requests, served)
+        ]
+        rows.append({"case": name, "same": sum(same), "of": len(same)})
+        print(options.part, rows[-1], flush=True)
+    return rows
+
+
+def settings_of(part: str, trained: Path, model: Any) -> Settings:
+    """The plug-in folder that a part serves; a method without training gets one."""
+    if part == "trained":
+        return Settings(str(trained.absolute()), entry_only=True)
+    folder = Path("runs/serving") / part
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_plugin(Plugin.for_model(PluginSpec([StageSpec(0, RATIO, part)]), model), folder)
+    return Settings(str(folder.absolute()))

@@ -1,0 +1,473 @@
+"""What an engine is told of a plug-in, and what it chooses, on modules shaped like its own."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from rcp import (
+    Plugin,
+    PluginSpec,
+    Pruner,
+    RepairSpec,
+    StageSpec,
+    UserError,
+    attach,
+    plan_of,
+    save_plugin,
+)
+from rcp.__main__ import main
+from rcp.attaching.cache_names import cache_in
+from rcp.choosing.view import LOOKS_BACK
+from rcp.plugin import LoraSpec
+from rcp.pruners import PRUNERS
+from rcp.serving.vllm.budgets import ALL, share_of
+from rcp.serving.vllm.choice import chosen, prepared
+from rcp.serving.vllm.command_line import engine_arguments, serve_command
+from rcp.serving.vllm.decoder import FusedDecoder
+from rcp.serving.vllm.entry_stage import entry_stage
+from rcp.serving.vllm.positions import Image, after_choice, apart, before_choice, with_ranks
+from rcp.serving.vllm.pruned import PrunedModel, Pruning
+from rcp.serving.vllm.request import KEY, ChoiceKey, alone
+from rcp.serving.vllm.settings import Settings
+from tests.engine_stand_in import EngineModel
+from tests.tiny import (
+    COVIPAL_ARGUMENTS,
+    FILM_ARGUMENTS,
+    IMAGE,
+    RCP_ARGUMENTS,
+    TOKENS,
+    randomised,
+    tiny_inputs,
+    tiny_llava_model,
+)
+
+ARGUMENTS = {"rcp": RCP_ARGUMENTS, "covipal": COVIPAL_ARGUMENTS}
+
+
+def at_the_entry(name: str) -> bool:
+    cls = PRUNERS.get(name)
+    beyond = cls.needs & (LOOKS_BACK | {"full_attention"})
+    return not (beyond or cls.may_drop_all or cls.wraps)
+
+
+METHODS = [name for name in PRUNERS.names() if at_the_entry(name)]
+
+
+def plugin_of(model, method: str = "rcp", ratio: float = 0.25, **spec: object) -> Plugin:
+    stage = StageSpec(0, ratio, method, ARGUMENTS.get(method, {}))
+    return randomised(Plugin.for_model(PluginSpec([stage], **spec), model))
+
+
+# -- the choice ----------------------------------------------------------------------------------
+
+def served(model, plugin, ids, pixels):
+    """Ranks and rows of the one image of ``ids`` (T,), as an engine's model finds them."""
+    host, taken = model.model, {}
+    engine = EngineModel(model)
+    backbone = FusedDecoder(engine)
+    tower = backbone.tower
+    attention = host.vision_tower.encoder.layers[-1].self_attn
+
+    def take(_, args, kwargs):
+        hidden = args[0] if args else kwargs["hidden_states"]
+        taken["vision_cls_attention"] = tower.cls_attention(hidden)[0]
+        taken["encoder_keys"] = tower.keys(hidden)[0]
+
+    hook = attention.register_forward_pre_hook(take, with_kwargs=True)
+    encoded = host.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
+    hook.remove()
+    features = host.multi_modal_projector(encoded)[0]
+    at = int((ids == IMAGE).nonzero()[0])
+    embed = engine.language_model.model.embed_input_ids
+    before, after = embed(ids[:at]), embed(ids[at + TOKENS :])
+    setup = prepared(backbone, plugin)
+    known = {"encoder_tokens": encoded[0], **taken}
+    facts = {name: fact for name, fact in known.items() if name in setup.facts}
+    return features, *chosen(setup, features, before, after, facts)
+
+
+@pytest.mark.parametrize("policy", ["keep", "repack"])
+@pytest.mark.parametrize("method", METHODS)
+def test_an_engine_keeps_what_an_attached_plugin_keeps(method, policy):
+    model = tiny_llava_model()
+    plugin = plugin_of(model, method, 0.4, position_policy=policy)
+    inputs = tiny_inputs((6,), (1,))
+    with torch.no_grad(), attach(model, plugin):
+        plan = plan_of(cache_in(model(**inputs)))
+    kept = plan.alive[0, 0][inputs["input_ids"][0] == IMAGE]
+    features, ranks, rows = served(model, plugin, inputs["input_ids"][0], inputs["pixel_values"])
+    assert ranks.tolist() == kept.nonzero()[:, 0].tolist() and len(ranks) == 6
+    merged = plan.merges.get(0)
+    wanted = features[ranks] if merged is None else merged[0] @ features
+    torch.testing.assert_close(rows, wanted)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if not PRUNERS.get(m).reads_question])
+def test_a_method_that_promises_it_does_not_see_the_question(method):
+    """It chooses the same among all words, and with none at all."""
+    model = tiny_llava_model()
+    plugin = plugin_of(model, method, 0.4)
+    pixels = tiny_inputs((6,), (1,))["pixel_values"]
+    text = torch.randint(10, 90, (3, 9), generator=torch.Generator().manual_seed(5))
+    image = torch.full((TOKENS,), IMAGE)
+    prompts = [torch.cat([words[:2], image, words[2:]]) for words in text] + [image]
+    choices = {tuple(served(model, plugin, ids, pixels)[1].tolist()) for ids in prompts}
+    assert len(choices) == 1
+
+
+def test_a_method_of_ones_own_is_taken_to_read_the_question():
+    assert Pruner.reads_question
+
+
+def test_what_the_base_cannot_be_is_refused():
+    plugin = plugin_of(tiny_llava_model())
+    other = FusedDecoder(EngineModel(tiny_llava_model(num_hidden_layers=4)))
+    with pytest.raises(UserError, match="width 48 with 6 layers.*width 48 and 4 layers"):
+        prepared(other, plugin)
+    windowed = EngineModel(tiny_llava_model())
+    windowed.config.text_config.sliding_window = 8
+    with pytest.raises(UserError, match="sliding windows.*full attention"):
+        prepared(FusedDecoder(windowed), plugin)
+
+
+# -- the caches' key -----------------------------------------------------------------------------
+
+def key_of(plugin, prompt=(1, IMAGE, 5), fingerprint="f", default=None, **arguments):
+    return ChoiceKey.of(arguments, plugin, fingerprint, prompt, IMAGE, TOKENS, default)
+
+
+def test_the_key_tells_questions_budgets_and_plugins_apart():
+    plugin = plugin_of(tiny_llava_model(), budgets=[0.1, 0.5])
+    keys = [
+        key_of(plugin),
+        key_of(plugin, prompt=(1, IMAGE, 6)),
+        key_of(plugin, prompt=(2, IMAGE, 5)),
+        key_of(plugin, visual_budget=8),
+        key_of(plugin, fingerprint="g"),
+        key_of(plugin, visual_budget=ALL),
+    ]
+    made = [json.dumps(key.within({})[KEY]) for key in keys]
+    assert len(set(made)) == len(keys)
+
+
+def test_the_key_is_all_that_is_told_and_nothing_more():
+    plugin = plugin_of(tiny_llava_model(), budgets=[0.1, 0.5])
+    key = key_of(plugin, visual_budget=5, size=3)
+    arguments = key.within({"visual_budget": 5, "size": 3})
+    assert set(arguments) == {KEY, "size"}  # the family's own processor is given what is its own
+    assert ChoiceKey.taken(arguments) == (key, {"size": 3})
+    assert ChoiceKey.read(key.written()) == key and key.written().dtype == torch.uint8
+    assert key.count(TOKENS) == 5
+
+
+def test_questions_share_an_image_where_the_method_sees_none():
+    model = tiny_llava_model()
+    image_only = plugin_of(model, "divprune")
+    assert key_of(image_only) == key_of(image_only, prompt=(3, 3, IMAGE, 9))
+    assert key_of(image_only).prompt == ()
+    unpruned = key_of(plugin_of(model), visual_budget=ALL)
+    assert unpruned == ChoiceKey("", None, ()) and unpruned.count(TOKENS) == TOKENS
+
+
+def test_of_several_images_each_is_looked_at_in_the_last_ones_place():
+    assert alone((1, IMAGE, 5, IMAGE, 6), IMAGE) == (1, 5, IMAGE, 6)
+    assert alone((1, 5), IMAGE) == (1, 5)
+
+
+def test_a_request_cannot_set_the_key_itself():
+    with pytest.raises(UserError, match=f"'{KEY}', which is not for requests"):
+        key_of(plugin_of(tiny_llava_model()), **{KEY: {}})
+
+
+# -- budgets -------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(
+    "asked, share",
+    [(None, 0.25), (4, 0.25), (4.0, 0.25), (0.5, 0.5), (1, 1 / 16), (16, 1.0), (ALL, None)],
+)
+def test_a_method_without_weights_keeps_any_number(asked, share):
+    assert share_of(asked, plugin_of(tiny_llava_model(), "divprune"), TOKENS) == share
+
+
+@pytest.mark.parametrize(
+    "asked", [0, -1, 17, 1.5, True, False, "64", "none", [4], {}, float("nan"), float("inf"), -0.5]
+)
+def test_what_is_no_budget_is_refused_by_name(asked):
+    with pytest.raises(UserError, match="visual_budget is|budget of 17"):
+        share_of(asked, plugin_of(tiny_llava_model(), "divprune"), TOKENS)
+
+
+def test_a_trained_plugin_keeps_what_it_was_trained_for():
+    model = tiny_llava_model()
+    ranged = plugin_of(model, budgets=[0.125, 0.5])
+    assert share_of(8, ranged, TOKENS) == pytest.approx(0.5)
+    assert share_of(0.2, ranged, None) == pytest.approx(0.2)
+    with pytest.raises(UserError, match="62.50%.*trained for"):
+        share_of(10, ranged, TOKENS)
+    fixed = plugin_of(model)
+    assert share_of(4, fixed, TOKENS) == 0.25
+    with pytest.raises(UserError, match="one budget of 25.00%"):
+        share_of(5, fixed, TOKENS)
+    assert share_of(ALL, fixed, TOKENS) is None
+
+
+def test_a_number_says_nothing_where_it_varies_with_the_image():
+    with pytest.raises(UserError, match="Give a share between 0 and 1"):
+        share_of(8, plugin_of(tiny_llava_model(), "divprune"), None)
+
+
+# -- positions -----------------------------------------------------------------------------------
+
+def test_text_stands_where_it_stood_and_survivors_where_they_were():
+    """1 word, an image of 6 of which 2 are kept, 1 word, an image of 6 of which 3 are, 1 word."""
+    positions, ahead = before_choice(8, [Image(1, 2, 6), Image(4, 3, 6)])
+    assert positions[0, [0, 3, 7]].tolist() == [0, 7, 14] and ahead == 7
+    columns = torch.tensor([1, 2, 4, 5, 6])
+    found, again = after_choice(positions, columns, torch.tensor([0, 4, 1, 2, 5]))
+    assert found[0].tolist() == [0, 1, 5, 7, 9, 10, 13, 14] and again == 7
+    repeated, _ = after_choice(found, columns, torch.tensor([0, 4, 1, 2, 5]))
+    assert torch.equal(repeated, found)  # a request that was interrupted is filled in anew
+
+
+def test_an_image_may_come_in_parts():
+    positions, _ = before_choice(5, [Image(1, 3, 9)])
+    first, _ = after_choice(positions, torch.tensor([1]), torch.tensor([2]))
+    both, ahead = after_choice(first, torch.tensor([2, 3]), torch.tensor([4, 8]))
+    assert both[0].tolist() == [0, 3, 5, 9, 10] and ahead == 6
+
+
+def test_a_prompt_of_text_is_left_alone():
+    positions, ahead = before_choice(4, [])
+    assert positions[0].tolist() == [0, 1, 2, 3] and ahead == 0
+    same, still = after_choice(positions, torch.tensor([], dtype=torch.long), torch.zeros(0))
+    assert torch.equal(same, positions) and still == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_ranks_travel_unrounded(dtype):
+    ranks = torch.tensor([0, 255, 256, 257, 575, 2879, 65000])
+    rows, found = apart(with_ranks(torch.randn(7, 4).to(dtype), ranks))
+    assert found.tolist() == ranks.tolist() and rows.shape == (7, 4) and rows.dtype == dtype
+
+
+# -- what can be served --------------------------------------------------------------------------
+
+def entry_spec(**changes: object) -> PluginSpec:
+    return replace(PluginSpec([StageSpec(0, 0.5, "rcp", RCP_ARGUMENTS)]), **changes)
+
+
+@pytest.mark.parametrize(
+    "changes, lost",
+    [
+        ({"stages": [StageSpec(0, 0.5, "rcp", RCP_ARGUMENTS),
+                     StageSpec(3, 0.2, "rcp", RCP_ARGUMENTS)]}, "stages inside.*layer 3"),
+        ({"repair": RepairSpec([3, 5], "film", FILM_ARGUMENTS)}, "repair adapter at layers 3, 5"),
+        ({"lora": LoraSpec(rank=2)}, "low-rank adapters.*--enable-lora"),
+    ],
+)
+def test_more_than_the_entry_is_refused_unless_it_is_left_out_knowingly(changes, lost):
+    plugin = Plugin.for_model(entry_spec(**changes), tiny_llava_model())
+    with pytest.raises(UserError, match=f"{lost}.*entry_only"):
+        entry_stage(plugin, False)
+    entry = entry_stage(plugin, True)
+    assert entry.schedule.layers == (0,) and entry.repair is None and entry.lora is None
+    assert entry.pruner(0) is plugin.pruner(0) and not entry.training
+
+
+def test_budgets_of_a_plugin_become_those_of_its_entry():
+    stages = [StageSpec(0, 0.4, "rcp", RCP_ARGUMENTS), StageSpec(3, 0.2, "rcp", RCP_ARGUMENTS)]
+    plugin = Plugin.for_model(entry_spec(stages=stages, budgets=[0.1, 0.5]), tiny_llava_model())
+    low, high = entry_stage(plugin, True).spec.budgets
+    assert low == pytest.approx(plugin.at_budget(0.1).schedule.ratios[0])
+    assert high == pytest.approx(plugin.at_budget(0.5).schedule.ratios[0])
+
+
+@pytest.mark.parametrize(
+    "spec, reason",
+    [
+        (PluginSpec([StageSpec(1, 0.5, "uniform")]), "layers \\[1\\].*stage at layer 0"),
+        (PluginSpec([]), "layers \\[\\]"),
+        (entry_spec(selection="threshold"), "'threshold' keeps what its scores say"),
+        (PluginSpec([StageSpec(0, 0.5, "todre_exit")]), "'todre_exit' may keep nothing"),
+        (PluginSpec([StageSpec(0, 0.0, "uniform")]), "keeps 0 visual tokens"),
+        (PluginSpec([StageSpec(0, 0.5, "oracle")]), "'oracle' needs a forward of the whole"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_by_name(spec, reason):
+    plugin = Plugin.for_model(spec, tiny_llava_model())
+    with pytest.raises(UserError, match=reason):
+        entry_stage(plugin, True)
+
+
+# -- how the engine is started -------------------------------------------------------------------
+
+@pytest.fixture
+def folder(tmp_path):
+    save_plugin(plugin_of(tiny_llava_model(), "divprune"), tmp_path / "plugin")
+    return str(tmp_path / "plugin")
+
+
+def test_the_engine_is_told_all_of_it(folder):
+    arguments = engine_arguments(Settings(folder, budget=8), "LlavaForConditionalGeneration")
+    assert arguments == {
+        "hf_overrides": {
+            "architectures": ["RcpLlavaForConditionalGeneration"],
+            "rcp": {"plugin": folder, "budget": 8},
+            "mrope_section": [1, 1, 1],
+        },
+        "video_pruning_rate": 0.5,
+    }
+    words = serve_command("model", arguments, ["--port", "8000"])
+    assert words[:3] == ["serve", "model", "--hf-overrides"] and words[-2:] == ["--port", "8000"]
+    assert json.loads(words[3]) == arguments["hf_overrides"]
+    config = type("Config", (), {"rcp": arguments["hf_overrides"]["rcp"]})
+    assert Settings.of(config) == Settings(folder, budget=8)
+
+
+def test_a_repacked_plugin_needs_no_positions(tmp_path):
+    plugin = plugin_of(tiny_llava_model(), "divprune", position_policy="repack")
+    save_plugin(plugin, tmp_path / "plugin")
+    arguments = engine_arguments(
+        Settings(str(tmp_path / "plugin")), "LlavaForConditionalGeneration"
+    )
+    assert set(arguments) == {"hf_overrides"}
+    assert "mrope_section" not in arguments["hf_overrides"]
+
+
+def test_settings_that_are_not_there_or_other_are_refused(folder):
+    with pytest.raises(UserError, match="no field 'rcp'.*rcp serve"):
+        Settings.of(type("Config", (), {}))
+    with pytest.raises(UserError, match="Settings has no place for the field 'hash'"):
+        Settings.of(type("Config", (), {"rcp": {"plugin": folder, "hash": False}}))
+    with pytest.raises(UserError, match="GemmaForCausalLM is not served"):
+        engine_arguments(Settings(folder), "GemmaForCausalLM")
+
+
+def test_the_fingerprint_is_of_what_the_folder_holds(tmp_path):
+    for name, seed in (("one", 1), ("two", 2), ("three", 1)):
+        plugin = randomised(plugin_of(tiny_llava_model()), seed)
+        save_plugin(plugin, tmp_path / name)
+    one, two, three = (
+        Settings(str(tmp_path / name)).fingerprint() for name in ("one", "two", "three")
+    )
+    assert one == three != two
+
+
+# -- the model's side ----------------------------------------------------------------------------
+
+def pruned(folder, **settings: object):
+    """What a model of an engine inherits, over one that stands in for it."""
+    model = PrunedModel()
+    backbone = FusedDecoder(EngineModel(tiny_llava_model()))
+    model.pruning = Pruning(backbone, Settings(folder, **settings), IMAGE)
+    model.full_tokens = lambda feature: TOKENS
+    return model
+
+
+def feature(offset: int, length: int) -> SimpleNamespace:
+    return SimpleNamespace(mm_position=SimpleNamespace(offset=offset, length=length))
+
+
+def test_budgets_are_mixed_and_pruning_switched_off(folder):
+    pruning = pruned(folder).pruning
+    features = torch.randn(TOKENS, 48)
+    for asked, count in ((None, 4), (9, 9), (0.5, 8), (ALL, TOKENS)):
+        key = key_of(pruning.entry, visual_budget=asked) if asked else key_of(pruning.entry)
+        rows, ranks = apart(pruning.left_of(features, key, {}))
+        assert len(ranks) == count == key.count(TOKENS)
+        assert torch.equal(rows, features[ranks]) and torch.equal(ranks, ranks.sort().values)
+
+
+def test_positions_are_corrected_by_what_the_rows_carry(folder):
+    model = pruned(folder)
+    ids = [1, IMAGE, IMAGE, 7, IMAGE, IMAGE, 8]
+    # the runner hands features over in any order
+    positions, ahead = model.get_mrope_input_positions(ids, [feature(4, 2), feature(1, 2)])
+    assert ahead == 2 * (TOKENS - 2)
+    first = with_ranks(torch.ones(2, 48), torch.tensor([3, 9]))
+    rows, positions, _ = model.recompute_mrope_positions(ids, [first], positions, 0)
+    assert rows[0].shape == (2, 48)
+    second = with_ranks(torch.ones(1, 48), torch.tensor([15]))  # the last part of the other image
+    _, positions, again = model.recompute_mrope_positions(ids, [second], positions, 5)
+    assert positions[0].tolist() == [0, 4, 10, 17, 18, 33, 34] and again == ahead
+    nothing, same, _ = model.recompute_mrope_positions(ids, [], positions, 7)
+    assert nothing == [] and torch.equal(same, positions)
+
+
+def engine_config(folder, keeps=True, tensor=1, pipeline=1, rope_type="default"):
+    text = SimpleNamespace(rope_parameters={"rope_type": rope_type}, max_position_embeddings=512)
+    multimodal = SimpleNamespace(is_multimodal_pruning_enabled=lambda: keeps)
+    return SimpleNamespace(
+        parallel_config=SimpleNamespace(
+            tensor_parallel_size=tensor, pipeline_parallel_size=pipeline
+        ),
+        model_config=SimpleNamespace(
+            hf_config=SimpleNamespace(rcp={"plugin": folder}, text_config=text),
+            multimodal_config=multimodal,
+            uses_mrope=keeps,
+            max_model_len=400,
+        ),
+    )
+
+
+def test_the_rotary_table_has_room_for_positions_that_are_gone(folder):
+    config = engine_config(folder)
+    PrunedModel.refuse_engine(config)
+    assert config.model_config.hf_config.text_config.max_position_embeddings == 800
+
+
+@pytest.mark.parametrize(
+    "changes, reason",
+    [
+        ({"tensor": 2}, "tensor or pipeline parallelism.*one device"),
+        ({"pipeline": 2}, "tensor or pipeline parallelism"),
+        ({"keeps": False}, "does not ask the model for positions.*'keep'"),
+        ({"rope_type": "dynamic"}, "rope_type 'dynamic'.*'repack'"),
+    ],
+)
+def test_an_engine_that_cannot_prune_is_refused(folder, changes, reason):
+    with pytest.raises(UserError, match=reason):
+        PrunedModel.refuse_engine(engine_config(folder, **changes))
+
+
+# -- rcp serve -----------------------------------------------------------------------------------
+
+def test_serve_prints_the_command_it_would_start(folder, tmp_path, capsys):
+    tiny_llava_model().config.save_pretrained(tmp_path / "base")
+    config = json.loads((tmp_path / "base" / "config.json").read_text())
+    config["architectures"] = ["LlavaForConditionalGeneration"]
+    (tmp_path / "base" / "config.json").write_text(json.dumps(config))
+    given = ["serve", folder, "--base", str(tmp_path / "base"), "--budget", "8", "--dry-run"]
+    assert main([*given, "--port", "8001"]) == 0
+    words = shlex.split(capsys.readouterr().out)
+    assert words[:3] == ["vllm", "serve", str(tmp_path / "base")] and words[-1] == "8001"
+    overrides = json.loads(words[words.index("--hf-overrides") + 1])
+    assert overrides["rcp"] == {"plugin": folder, "budget": 8}
+
+
+@pytest.mark.parametrize(
+    "given, reason",
+    [
+        (["--base", "nowhere"], "'nowhere'.*--base"),
+        (["--base", "data/tiny-vlm", "--budget", "many"], "visual_budget is 'many'"),
+        (["--base", "data/tiny-vlm", "--budget", "200"], "budget of 200"),
+    ],
+)
+def test_what_cannot_be_started_is_refused_before(folder, capsys, given, reason):
+    assert main(["serve", folder, "--dry-run", *given]) == 2
+    assert re.search(reason, capsys.readouterr().err)
+
+
+def test_no_engine_is_imported_before_it_is_asked_for():
+    """Not even where one is installed."""
+    for name in ("rcp.serving.vllm", "rcp.serving.vllm.pruned", "rcp.commands.serve"):
+        code = f"import sys, {name}; print('vllm' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.stdout.strip() == "False", done.stderr
