@@ -167,7 +167,8 @@ class View:
         """``logits`` (B, ..., N) with the lowest finite value at slots that are not alive."""
         if self.whole:
             return logits
-        alive = self.alive.view(len(self.alive), *(1,) * (logits.dim() - 2), -1)
+        batch = self.alive.shape[0]  # an exported graph takes `len` for a constant
+        alive = self.alive.view(batch, *(1,) * (logits.dim() - 2), -1)
         return logits.masked_fill(~alive, torch.finfo(logits.dtype).min)
 
     def alive_count(self) -> Tensor | int:

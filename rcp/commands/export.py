@@ -11,18 +11,26 @@ from pathlib import Path
 def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--checkpoint", type=Path, required=True,
-        help="best.ckpt or last.ckpt of a training; with DeepSpeed these are folders")
-    add("--output", type=Path, required=True, help="folder to write")
+        help="best.ckpt or last.ckpt of a training; with DeepSpeed these are folders; for "
+        "--format onnx also an exported plug-in")
+    add("--output", type=Path, required=True, help="folder, or ONNX file, to write")
+    add("--format", choices=("plugin", "onnx"), default="plugin",
+        help="onnx: what the first stage scores by, alone, for other engines: see docs/engines.md")
     add("--base", metavar="MODEL",
         help="folder or hub id of the frozen model, where it is no longer as named in training")
     add("--evaluation", type=Path, metavar="JSON",
         help="what evaluate.py --output wrote of this plug-in, for its model card")
-    add("--overwrite", action="store_true", help="replace an exported plug-in")
+    add("--overwrite", action="store_true", help="replace an exported plug-in, or an ONNX file")
 
 
 def run(options: argparse.Namespace) -> None:
-    from rcp.training.export import export_checkpoint  # loads torch, which --help can do without
+    # loads torch, which --help can do without
+    from rcp.training.export import export_checkpoint, export_scorer
 
+    if options.format == "onnx":
+        export_scorer(options.checkpoint, options.output, options.overwrite)
+        print(f"Written to {options.output}. Read back by onnxruntime with equal scores.")
+        return
     plugin = export_checkpoint(
         options.checkpoint, options.output, options.overwrite, options.base, options.evaluation
     )

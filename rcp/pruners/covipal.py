@@ -144,7 +144,7 @@ class CrossAttention(nn.Module):
 
     def forward(self, visual: Tensor, question: Tensor, known: Tensor) -> Tensor:
         words = self.question_norm(question)
-        words = torch.cat([self.no_word.expand(len(words), 1, -1).to(words), words], dim=1)
+        words = torch.cat([self.no_word.expand(words.shape[0], 1, -1).to(words), words], dim=1)
         known = functional.pad(known, (1, 0), value=True)
         return self.gate * self.attention(self.visual_norm(visual), words, known)
 

@@ -16,6 +16,7 @@ from rcp.conversations import PLACEHOLDER, ConversationCollator, LoadedSample, S
 from rcp.errors import UserError
 from rcp.folder.files import DESCRIPTION
 from rcp.folder.read_write import load_plugin, write_files
+from rcp.folder.scorer import save_scorer
 from rcp.plugin import Plugin
 from rcp.refusals import refuse_unwritable
 from rcp.training.checkpoint import (
@@ -70,6 +71,18 @@ def export_checkpoint(
         write_files(plugin, unfinished, evaluation=evaluation)
         _verify(model, inputs, plugin, load_plugin(unfinished))
     return plugin
+
+
+def export_scorer(source: Path, output: Path, overwrite: bool = False) -> None:
+    """Write the ONNX file ``output`` of the first stage of ``source``, a checkpoint or an exported
+    folder.
+
+    Raises ``UserError`` as :func:`rcp.folder.scorer.save_scorer`, and for a ``source`` that is
+    neither.
+    """
+    folder = os.path.isfile(standing(source) / DESCRIPTION)
+    plugin = load_plugin(source) if folder else rebuild_plugin(read_checkpoint(source))
+    save_scorer(plugin, output, overwrite)
 
 
 def _verify(model: nn.Module, inputs: dict[str, Tensor], trained: Plugin, read: Plugin) -> None:
