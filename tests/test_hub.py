@@ -293,6 +293,15 @@ def test_saving_takes_the_place_of_a_plugin_or_of_nothing(plugin, tiny_llava, tm
     assert [path.name for path in tmp_path.iterdir()] == ["plugin"]
 
 
+def test_an_evaluation_in_the_folder_stays_where_it_is_given(plugin, tmp_path):
+    plugin.save_pretrained(tmp_path / "plugin")
+    measured = tmp_path / "plugin" / "evaluation.json"
+    measured.write_text(json.dumps(ROWS))
+    plugin.save_pretrained(tmp_path / "plugin", evaluation=measured)
+    assert json.loads(measured.read_text()) == ROWS
+    assert TABLE in (tmp_path / "plugin" / "README.md").read_text()
+
+
 @pytest.mark.parametrize("name", ["thesis.tex", "evaluation.json"])
 def test_saving_costs_no_other_file(plugin, tmp_path, name):
     plugin.save_pretrained(tmp_path / "plugin")

@@ -80,6 +80,8 @@ def test_the_plugin_of_the_repository_is_written_by_the_command(tmp_path, capsys
     target.write_text("older")
     assert export.main([*command, "--format", "onnx", "--overwrite"]) == 0
     assert target.stat().st_size > 100_000
+    assert export.main([*command, "--format", "onnx", "--base", "data/tiny-vlm"]) == 2
+    assert "leave out --base and --evaluation" in capsys.readouterr().err
 
 
 # -- the formula of docs/engines.md, written down once more ----------------------------------------

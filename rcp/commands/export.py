@@ -7,6 +7,8 @@ was read back and gave the same logits on its base model.
 import argparse
 from pathlib import Path
 
+from rcp.errors import UserError
+
 
 def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
@@ -24,6 +26,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
+    if options.format == "onnx" and (options.base or options.evaluation):
+        raise UserError("--format onnx writes weights alone: leave out --base and --evaluation.")
     # loads torch, which --help can do without
     from rcp.training.export import export_checkpoint, export_scorer
 
