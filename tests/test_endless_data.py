@@ -209,5 +209,6 @@ def test_train_py_knows_the_embedded_scenes(
     config.write_text(yaml.safe_dump(values))
     assert train.main(["--config", str(config)]) == 0
     told = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)["rcp"]["training"]
-    assert told["data"] == {"train": "generated", "samples": 8, "batch_size": 4, "seed": 5}
+    assert told["data"] == {"train": "generated", "turns": "first", "samples": 8,
+                            "batch_size": 4, "seed": 5}
     assert {"accuracy", "full_accuracy"} <= set(told["results"])

@@ -195,6 +195,7 @@ def test_the_estimate_is_of_a_shorter_prompt(base, conversations, tmp_path, caps
     facts = decoder_sizes(backbone_for(case.model))
     full, kept = prefill_flops(facts, [50] * 6), prefill_flops(facts, [26] * 6)
     assert f"{kept / 1e9:.4g} of {full / 1e9:.4g} GFLOPs" in told
+    assert f"relevance {2 * 40} B" in told, "of each token once, not in every layer"
     assert f"end to end: {2 * kept / 1e9:.4g} GFLOPs (student forward and backward)" in told
 
 

@@ -27,9 +27,10 @@ class StepSizes:
     ``base_sharded`` (ZeRO-3): over how many GPUs the optimiser and the base are spread;
     ``zero``: DeepSpeed's stage, 0 without it; ``checkpointing``: only the inputs of layers are
     kept for the backward pass; ``relevant``: tokens present in each layer from the first one that
-    a guide takes relevance of, none where it takes none; ``group``: draws of a policy for each
-    sample, none without one, with ``present`` tokens as they enter the decoder and ``drawn`` in
-    each of its layers, and ``seen`` visual tokens in the views of all stages together.
+    a guide takes relevance of, none where it takes none; ``masks``: from biases on masks, and not
+    from the decoder's input alone; ``group``: draws of a policy for each sample, none without one,
+    with ``present`` tokens as they enter the decoder and ``drawn`` in each of its layers, and
+    ``seen`` visual tokens in the views of all stages together.
     """
 
     facts: DecoderSizes
@@ -46,6 +47,7 @@ class StepSizes:
     zero: int = 0
     checkpointing: bool = False
     relevant: Sequence[int] = ()
+    masks: bool = True
     group: int = 0
     present: int = 0
     drawn: Sequence[int] = ()
@@ -91,7 +93,7 @@ def memory(step: StepSizes) -> dict[str, int]:
     facts, size = step.facts, step.value_bytes
     rows = list(step.rows[step.first :])
     student = _kept_of_layers(step, rows)
-    biases = sum(count**2 for count in step.relevant) * (3 * 4 + size)
+    biases = sum(count**2 for count in step.relevant) * (3 * 4 + size) * step.masks
     teacher = _kept_of_layers(step, step.relevant) + biases
     longest = max([*rows, *step.relevant], default=0)
     logits = step.batch * step.answers * facts.vocab

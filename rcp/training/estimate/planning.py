@@ -145,6 +145,7 @@ def _step(
         rows=rows.trained,
         first=_first_trained(plugin, guide, policy, config.model.optimizer.pruners),
         relevant=rows.full[min(taught, default=0) :] if relevant else (),
+        masks=not backbone_for(model).only_before,
         answers=options.answer_tokens,
         batch=config.data.batch_size,
         value_bytes=2 if mixed else 4,
@@ -205,7 +206,7 @@ def _teaching(
         answers=reads_answers(weights),
         learns=answers_teach(plugin, taught, config.model.optimizer.pruners),
     )
-    kept = kept_bytes(facts, visual, options.answer_tokens, step.value_bytes)
+    kept = kept_bytes(facts, visual, options.answer_tokens, step.value_bytes, step.masks)
     asked = parts_of_teacher(weights, guide, policy)[0 if config.model.cache_images else 1 :]
     parts = {part: size for part, size in kept.items() if part in asked}
     used = config.model.teacher_cache is not None

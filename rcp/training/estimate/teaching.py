@@ -74,17 +74,18 @@ class Steps:
 
 
 def kept_bytes(
-    facts: DecoderSizes, visual: int, answers: int, value_bytes: int
+    facts: DecoderSizes, visual: int, answers: int, value_bytes: int, masks: bool = True
 ) -> dict[str, int]:
     """Bytes that the teacher's cache holds of one sample, by part.
 
     ``visual`` tokens of one image as they enter the decoder; of all layers the ``answers`` rows
-    that predict an answer, with their logits; the relevance of each token in each layer, in fp16.
+    that predict an answer, with their logits; the relevance of each token in fp16, in each
+    layer or, without ``masks``, to the decoder as a whole.
     """
     return {
         "images": visual * facts.hidden * value_bytes,
         "answers": answers * (facts.layers * facts.hidden + facts.vocab) * value_bytes,
-        "relevance": facts.layers * visual * 2,
+        "relevance": (facts.layers if masks else 1) * visual * 2,
     }
 
 
