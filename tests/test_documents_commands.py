@@ -1,6 +1,7 @@
 """Every command in the texts for readers is one that its own parser takes, and stops there."""
 
 import argparse
+import ast
 import contextlib
 import importlib.util
 import io
@@ -99,6 +100,16 @@ def ours(arguments):
         assert STANDS_FOR & set(arguments) or main(arguments) == 0
 
 
+def harness(words):
+    """Our model by its name, with arguments that its class takes."""
+    tree = ast.parse(read("rcp/harness/adapter.py"))
+    (model,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Rcp"]
+    made = next(node for node in model.body if getattr(node, "name", "") == "__init__")
+    given = dict(zip(words, words[1:]))
+    named = {pair.partition("=")[0] for pair in given["--model_args"].split(",")}
+    assert given["--model"] == "rcp" and named <= {argument.arg for argument in made.args.args}
+
+
 def pip(arguments):
     """The extras named are those of setup.cfg."""
     declared = set(re.findall(r"^(\w+) =$", read("setup.cfg"), re.MULTILINE))
@@ -125,6 +136,8 @@ def test_a_command_is_taken_by_its_own_parser(document, line, parsing_only, monk
                 python(words, monkeypatch)
             case "rcp":
                 ours(words)
+            case "lmms-eval" | "accelerate":
+                harness(words)
             case "make":
                 make(words)
             case "sbatch" | "bash":
@@ -155,7 +168,7 @@ def test_an_option_that_a_text_names_is_offered(document, offered):
     named = {
         option
         for code in INLINE.findall(prose(document))
-        if not re.match(r"(python -m (data|benchmarks|pip|pytest)|git|vllm) ?", code)
+        if not re.match(r"(python -m (data|benchmarks|pip|pytest)|git|vllm|lmms-eval) ?", code)
         for option in re.findall(r"(?<!\S)--[a-z][\w.-]*\w", code)
     }
     assert not named - offered - {"--help", "--threads"}
