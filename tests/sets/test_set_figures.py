@@ -6,7 +6,7 @@ import pytest
 
 from rcp.evaluation.metrics.mme import CATEGORIES, PERCEPTION
 from rcp.evaluation.sets.door import open_questions
-from tests.sets.published import ONE
+from tests.sets.published import ONE, ROWS
 
 BY_HAND = {
     # for either "dark" left out 1 match of 3, for any other one 2: (2/3 + 16/3) / 10; and the
@@ -31,8 +31,10 @@ BY_HAND = {
                   {"accuracy": 0.5, "unparsable": 0.5, "accuracy_if_guessed": 0.5 + 1 / 6}, [1, 0]),
     "scienceqa_img": (["A"], {"accuracy": 0}, [0]),
     "seed_image": (["b", "(C) three"], {"accuracy": 0.5, "unparsable": 0}, [1, 0]),
-    "mmmu": (["(B)", "I do not know"], {"accuracy": 0.5, "accuracy_if_guessed": 0.5 + 1 / 6},
-             [1, 0]),
+    # an open answer is never drawn
+    "mmmu": (["(B)", "I do not know", "It is two."],
+             {"accuracy": 2 / 3, "accuracy_if_guessed": 2 / 3 + 1 / 9, "unparsable": 1 / 3},
+             [1, 0, 1]),
     "mmstar": (["The answer is A", "?"], {"accuracy": 0.5, "unparsable": 0.5}, [1, 0]),
     "ai2d": (["D", "D"], {"accuracy": 0.5}, [1, 0]),
     "realworldqa": (["b) dark", "2."], {"accuracy": 1, "accuracy_words": 1}, [1, 1]),
@@ -154,8 +156,18 @@ def test_a_question_without_an_image_is_asked_as_text(as_json):
 
 def test_images_of_mmmu_stand_where_they_are_first_mentioned(as_json):
     dataset, _ = open_questions("mmmu", as_json("mmmu"))
-    assert len(dataset) == 2  # the open question is left out
     asked = dataset.samples[1].question
     assert asked.startswith("See <image>. Which is alike?\nA. <image>\nB. <image>\nC. image 1\n")
     colours = [image.getpixel((0, 0)) for image in dataset[1].images]
     assert colours == [(200, 20, 20), (20, 200, 20), (20, 20, 200)]
+
+
+def test_open_questions_of_mmmu_may_have_several_answers(as_json):
+    row = {**ROWS["mmmu"][2], "answer": "['24/7', '3.43']"}
+    dataset, scoring = open_questions("mmmu", as_json("mmmu", [row, *ROWS["mmmu"]]))
+    asked = dataset.samples[0]
+    assert asked.question == (
+        "How many in <image>?\n\nAnswer the question using a single word or phrase."
+    )
+    right, wrong = ("24/7", "3.429", "x = 3.43"), ("24", "anything else", "A")
+    assert [scoring.score(said, asked) for said in (*right, *wrong)] == [1.0] * 3 + [0.0] * 3
