@@ -153,16 +153,15 @@ def test_the_key_tells_questions_budgets_and_plugins_apart():
         key_of(plugin, fingerprint="g"),
         key_of(plugin, visual_budget=ALL),
     ]
-    made = [json.dumps(key.within({})[KEY]) for key in keys]
+    made = [json.dumps(key.arguments()[KEY]) for key in keys]
     assert len(set(made)) == len(keys)
 
 
 def test_the_key_is_all_that_is_told_and_nothing_more():
     plugin = plugin_of(tiny_llava_model(), budgets=[0.1, 0.5])
-    key = key_of(plugin, visual_budget=5, size=3)
-    arguments = key.within({"visual_budget": 5, "size": 3})
-    assert set(arguments) == {KEY, "size"}  # the family's own processor is given what is its own
-    assert ChoiceKey.taken(arguments) == (key, {"size": 3})
+    key = key_of(plugin, visual_budget=5)
+    assert set(key.arguments()) == {KEY}
+    assert ChoiceKey.taken({**key.arguments(), "size": 3}) == (key, {"size": 3})
     assert ChoiceKey.read(key.written()) == key and key.written().dtype == torch.uint8
     assert key.count(TOKENS) == 5
 
@@ -181,9 +180,10 @@ def test_of_several_images_each_is_looked_at_in_the_last_ones_place():
     assert alone((1, 5), IMAGE) == (1, 5)
 
 
-def test_a_request_cannot_set_the_key_itself():
-    with pytest.raises(UserError, match=f"'{KEY}', which is not for requests"):
-        key_of(plugin_of(tiny_llava_model()), **{KEY: {}})
+@pytest.mark.parametrize("name", [KEY, "size"])
+def test_a_request_sets_its_budget_and_nothing_else(name):
+    with pytest.raises(UserError, match=f"holds '{name}'.*'visual_budget' from requests"):
+        key_of(plugin_of(tiny_llava_model()), visual_budget=4, **{name: {}})
 
 
 # -- budgets -------------------------------------------------------------------------------------
@@ -325,8 +325,8 @@ def test_the_engine_is_told_all_of_it(folder):
         "video_pruning_rate": 0.5,
     }
     words = serve_command("model", arguments, ["--port", "8000"])
-    assert words[:3] == ["serve", "model", "--hf-overrides"] and words[-2:] == ["--port", "8000"]
-    assert json.loads(words[3]) == arguments["hf_overrides"]
+    assert words[:4] == ["serve", "model", "--trust-request-mm-kwargs", "--hf-overrides"]
+    assert json.loads(words[4]) == arguments["hf_overrides"] and words[-2:] == ["--port", "8000"]
     config = type("Config", (), {"rcp": arguments["hf_overrides"]["rcp"]})
     assert Settings.of(config) == Settings(folder, budget=8)
 

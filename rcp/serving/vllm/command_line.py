@@ -34,8 +34,11 @@ def engine_arguments(settings: Settings, architecture: str) -> dict[str, Any]:
 
 
 def serve_command(model: str, arguments: dict[str, Any], others: list[str]) -> list[str]:
-    """The words of `vllm serve` for ``model``, :func:`engine_arguments` and ``others``."""
-    words = ["serve", model]
+    """The words of `vllm serve` for ``model``, :func:`engine_arguments` and ``others``.
+
+    Requests may then have arguments for the processor, which lets through their budget alone.
+    """
+    words = ["serve", model, "--trust-request-mm-kwargs"]
     for name, value in arguments.items():
         words += [f"--{name.replace('_', '-')}", json.dumps(value)]
     return words + others

@@ -32,8 +32,7 @@ class PrunedProcessor:
                 "Ready-made image embeddings cannot be pruned: what a method reads of the vision "
                 "tower is not among them. Send the image itself."
             )
-        key = self._key(inputs)
-        arguments = key.within(inputs.hf_processor_mm_kwargs)
+        arguments = self._key(inputs).arguments()
         made: Any = super().apply(  # type: ignore[misc]
             replace(inputs, hf_processor_mm_kwargs=arguments), timing_ctx
         )

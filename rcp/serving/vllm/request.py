@@ -17,6 +17,7 @@ from torch import Tensor
 from rcp.choosing.schedule import Schedule
 from rcp.errors import UserError
 from rcp.plugin import Plugin
+from rcp.quoting import quoted
 from rcp.serving.vllm.budgets import ARGUMENT, share_of
 
 KEY = "rcp_choice"
@@ -48,20 +49,23 @@ class ChoiceKey:
         """That of a request with the processor's ``arguments``.
 
         ``tokens`` of an image, or None; ``default`` is the server's budget. Raises ``UserError``
-        for a budget that cannot be, or an argument of our own name.
+        for a budget that cannot be, and for any other argument: an engine that hands requests'
+        arguments on does so only where it is told to trust them all.
         """
-        if KEY in arguments:
-            raise UserError(f"mm_processor_kwargs holds '{KEY}', which is not for requests to set.")
+        if others := sorted(set(arguments) - {ARGUMENT}):
+            raise UserError(
+                f"mm_processor_kwargs holds {quoted(others[0])}. A server that prunes takes "
+                f"'{ARGUMENT}' from requests and nothing else: leave it out."
+            )
         share = share_of(arguments.get(ARGUMENT, default), plugin, tokens)
         if share is None:
             return cls("", None, ())
         shown = alone(prompt, placeholder) if plugin.pruner(0).reads_question else ()
         return cls(fingerprint, share, shown)
 
-    def within(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """``arguments`` with this in place of the budget."""
-        rest = {name: value for name, value in arguments.items() if name != ARGUMENT}
-        return rest | {KEY: asdict(self) | {"prompt": list(self.prompt)}}
+    def arguments(self) -> dict[str, Any]:
+        """The processor's arguments of the request."""
+        return {KEY: asdict(self) | {"prompt": list(self.prompt)}}
 
     @classmethod
     def taken(cls, arguments: Mapping[str, Any]) -> tuple["ChoiceKey", dict[str, Any]]:
