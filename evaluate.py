@@ -1,6 +1,7 @@
 """Evaluate a plug-in: `python evaluate.py --plugin runs/rcp/plugin --data runs/data/test`.
 
-The same as `rcp evaluate`; `--help` explains every option.
+Prints accuracy and cost beside the full model and the controls, and writes the rows as JSON and
+every answer as Parquet. The same as `rcp evaluate`; `--help` explains every option.
 """
 
 import sys

@@ -21,23 +21,23 @@ RESULTS = {
 
 
 def test_the_average_is_the_mean_of_ratios_whatever_the_unit():
-    full, rcp, random = averages(RESULTS)
+    full, ours, random = averages(RESULTS)
     assert full.average == 1.0
-    assert rcp.retained == {"gqa": pytest.approx(0.95), "mme": pytest.approx(0.98)}
-    assert rcp.average == pytest.approx(0.965)  # not 1470.76 / 1500.8
+    assert ours.retained == {"gqa": pytest.approx(0.95), "mme": pytest.approx(0.98)}
+    assert ours.average == pytest.approx(0.965)  # not 1470.76 / 1500.8
     assert random.average == 0.5 and list(random.retained) == ["mme"]
 
 
 def test_the_table_names_the_sets_of_each_average():
     few = {"gqa": RESULTS["gqa"], "mme": [MME, replace(RCP, accuracy=1470.0, mean_tokens=60.0)]}
-    header, full, rcp = average_table(averages(few))
+    header, full, ours = average_table(averages(few))
     assert header == [
         "method", "average %", "mean tokens", "entering", "gqa %", "mme %", "average of",
     ]
-    assert rcp == ["rcp", "96.5", "60.0 to 64.0", "192.0", "95.0", "98.0", "gqa, mme"]
+    assert ours == ["rcp", "96.5", "60.0 to 64.0", "192.0", "95.0", "98.0", "gqa, mme"]
     *_, random = average_table(averages(RESULTS))
     assert random[4:] == ["", "50.0", "mme"]
-    assert len(tables.markdown([header, full, rcp]).splitlines()) == 4
+    assert len(tables.markdown([header, full, ours]).splitlines()) == 4
 
 
 @pytest.mark.parametrize("accuracy", [0.0, -1.0, math.nan, math.inf])

@@ -9,10 +9,10 @@ import torch
 
 import train
 from rcp.__main__ import main as command
+from rcp.base_model.fingerprint import _of_samples
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.conversations.source import open_conversations
 from rcp.conversations.stream import StreamedTable, TrainingStream
-from rcp.training.teacher.fingerprint import _of_samples
 from tests.cli import settings
 from tests.tiny_base import conversation, make_processor, write_conversations
 

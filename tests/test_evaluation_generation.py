@@ -16,6 +16,7 @@ from rcp.conversations import ConversationDataset
 from rcp.evaluation.contestants import Contestant, blinded, input_controls, schedule_controls
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.images import blank_image, downsampled_input, patch_grid
+from rcp.evaluation.scoring import Scoring
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised
 from tests.tiny_base import LAYERS, TOKENS, conversation, write_conversations
 
@@ -105,6 +106,46 @@ def test_a_plugin_answers_as_it_does_alone(model, processor, conversations, plug
     full, pruned, again = questions(model, processor, conversations).answer(contestants)
     assert pruned.accuracy == share > 0.5
     assert full.accuracy == again.accuracy < share
+
+
+class Lengths(Scoring):
+    """A score of its own for each answer, and a figure that is no mean of them."""
+
+    primary = "points"
+    percent = False
+
+    def score(self, answer, sample):
+        return len(answer) / 100
+
+    def figures(self, answers, samples):
+        return {"points": 1000.0 + sum(map(len, answers)), "asked": float(len(samples))}
+
+
+def test_another_scoring_judges_the_same_answers(model, processor, conversations):
+    scoring = Lengths()
+    asked = questions(model, processor, conversations, scoring=scoring)
+    (tally,) = asked.answer([Contestant("full")])
+    said = [len(answer.said) for answer in tally.answers]
+    assert sum(said) and tally.scores == [length / 100 for length in said]
+    assert tally.figures == {"points": 1000.0 + sum(said), "asked": 8.0}
+    assert tally.accuracy == 1000.0 + sum(said)
+    by_type = {"attribute": sum(said[::2]) / 400, "counting": sum(said[1::2]) / 400}
+    assert tally.by_type == pytest.approx(by_type)
+
+
+def test_answers_are_those_of_the_samples_they_say(model, processor, conversations):
+    """In order, without those whose image cannot be opened, whatever the batches are."""
+    rows = json.loads(conversations.read_text())
+    rows[4]["image"] = "images/lost.png"
+    conversations.write_text(json.dumps(rows))
+    asked = questions(model, processor, conversations, batch_size=3)
+    (tally,) = asked.answer([Contestant("full")])
+    assert [answer.index for answer in tally.answers] == [0, 1, 2, 3, 5, 6, 7]
+    assert [sample.id for sample in tally.asked] == [f"sample-{n}" for n in (0, 1, 2, 3, 5, 6, 7)]
+    for answer, sample in zip(tally.answers, tally.asked):
+        with Image.open(sample.images[0]) as image:
+            question = sample.question.replace("<image>\n", "")
+            assert answer.said == answer_alone(model, processor, question, image.convert("RGB"))
 
 
 def test_the_first_questions_only(model, processor, conversations):

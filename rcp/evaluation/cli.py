@@ -9,6 +9,7 @@ from rcp.backbones import backbone_for
 from rcp.choosing.schedule import mean_ratio_of
 from rcp.evaluation import provenance
 from rcp.evaluation.comparison import Report, answer, compare
+from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.entrants import (
     compared,
     exported,
@@ -16,7 +17,7 @@ from rcp.evaluation.entrants import (
     refuse_shared_names,
     training_free,
 )
-from rcp.evaluation.generation import Questions
+from rcp.evaluation.generation import NothingReadable, Questions
 from rcp.evaluation.options import parse
 from rcp.evaluation.report import tables
 from rcp.evaluation.report.page.page import write_report
@@ -70,28 +71,43 @@ def evaluate(options: argparse.Namespace) -> Report | None:
         max_new_tokens=options.max_new_tokens or (published.max_new_tokens if published else 16),
         scoring=published,
     )
-    asked = provenance.asked(options, questions, [*entrants, *others])
-    unfinished = Unfinished(beside(options.output, "partial"), asked, share)
-    if not share.first:
-        answer(questions, entrants, others, options.controls, options.seeds, unfinished.round)
-        return None
-    report = compare(
-        questions,
-        entrants,
-        others,
-        controls=options.controls,
-        seeds=options.seeds,
-        keeping=unfinished.round,
-    )
-    _show(report)
-    _write(report, options, questions)
-    unfinished.remove()
-    return report
+    return _results(options, questions, entrants, others, share)
 
 
 def _device(share: Share) -> str:
     """Each process of a machine has a device of its own, where there are any."""
     return f"cuda:{share.local_rank}" if torch.cuda.is_available() else "cpu"
+
+
+def _results(
+    options: argparse.Namespace,
+    questions: Questions,
+    entrants: Sequence[Contestant],
+    others: Sequence[Contestant],
+    share: Share,
+) -> Report | None:
+    """Answers, kept until all that is made of them is written."""
+    asked = provenance.asked(options, questions, [*entrants, *others])
+    unfinished = Unfinished(beside(options.output, "partial"), asked, share)
+    if not share.first:
+        answer(questions, entrants, others, options.controls, options.seeds, unfinished.round)
+        return None
+    try:
+        report = compare(
+            questions,
+            entrants,
+            others,
+            controls=options.controls,
+            seeds=options.seeds,
+            keeping=unfinished.round,
+        )
+    except NothingReadable:
+        unfinished.remove()
+        raise
+    _show(report)
+    _write(report, options, questions)
+    unfinished.remove()
+    return report
 
 
 def _show(report: Report) -> None:

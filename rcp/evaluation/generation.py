@@ -30,6 +30,10 @@ from rcp.evaluation.scoring import ExactMatchScoring, Scoring
 from rcp.quoting import quoted
 
 
+class NothingReadable(UserError):
+    """There is nobody to be compared with anybody: not one question could be asked."""
+
+
 class Questions:
     """The first ``limit`` rows of a data set, answered batch by batch, as ``scoring`` judges them.
 
@@ -70,7 +74,7 @@ class Questions:
     def answer(self, contestants: Sequence[Contestant]) -> list[Tally]:
         """Let every contestant answer every question, side by side on each batch.
 
-        Raises ``UserError`` if none of the questions can be read.
+        Raises ``NothingReadable``, a ``UserError``, if none of the questions can be read.
         """
         kept = InMemory()
         self.answer_missing(contestants, kept)
@@ -85,14 +89,14 @@ class Questions:
             kept.add(number, self._answered(numbers, contestants, kept.wants_places))
 
     def tallies(self, contestants: Sequence[Contestant], kept: Keeping) -> list[Tally]:
-        """What ``kept`` has of each contestant; raises ``UserError`` as :meth:`answer`."""
+        """What ``kept`` has of each contestant; raises ``NothingReadable`` as :meth:`answer`."""
         answers: list[list[Answer]] = [[] for _ in contestants]
         for batch in kept.all(self._batches):
             self._note(batch.faults)
             for found, more in zip(answers, batch.answers):
                 found += more
         if not answers[0]:
-            raise UserError(
+            raise NothingReadable(
                 f"None of {len(self.unreadable)} questions of {quoted(self.dataset.path)} can be "
                 f"read. {self.unreadable[0]}"
             )

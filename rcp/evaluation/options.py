@@ -77,7 +77,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="precision of the base model")
     add("--device", help="where it runs (default: cuda where there is one, else cpu)")
     add("--output", type=Path, default=Path("evaluation.json"), metavar="JSON",
-        help="where the rows go (default: %(default)s)")
+        help="where the rows go, with FILE.samples.parquet and FILE.times.parquet beside; until "
+        "then the answers are in FILE.partial, where a run that was killed goes on (default: "
+        "%(default)s)")
     add("--report", type=Path, metavar="DIR",
         help=f"also write {REPORT} in this folder: figures, charts, and what survives of images")
 
