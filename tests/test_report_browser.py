@@ -222,6 +222,7 @@ def test_the_theme_is_the_systems_until_one_is_chosen(report, visit):
     opened.page.keyboard.press("Home")
     assert opened.background() == dark and opened.drawn() == drawn
     opened.page.emulate_media(color_scheme="light")
+    opened.page.evaluate("new Promise(requestAnimationFrame)")  # by then the page has heard of it
     assert opened.background() == white and not set(drawn) & set(opened.drawn())
 
 

@@ -116,6 +116,14 @@ def test_how_many_samples_are_shown_is_bounded(tmp_path):
     assert found["samples"] == again["samples"]  # the draw is the same each time
 
 
+def test_answers_of_others_are_not_shown(tmp_path):
+    """A file of answers that belongs to other rows, or to none."""
+    assert gallery.gallery(read_back(tmp_path, [answer("full", 0, 0)])) is None
+    assert gallery.gallery(read_back(tmp_path, [answer("rcp", 0, 0)])) is None
+    assert gallery.gallery(read_back(tmp_path, [])) is None
+    assert sections(read_back(tmp_path, [])).changes == []
+
+
 def test_a_video_shows_its_first_frames(tmp_path):
     lines = [answer(who, 0, 0) | {"image": ["images/1.png"] * 30} for who in ("full", "rcp")]
     found = gallery.gallery(read_back(tmp_path, lines))
@@ -181,6 +189,13 @@ def test_a_figure_that_is_no_share_is_drawn_in_its_own_unit(path):
     assert {(point["y"], point["interval"]) for point in tokens["points"]} == {(1500.0, None)}
 
 
+def test_a_type_that_only_some_have_met_leaves_a_gap(path):
+    path.write_text(json.dumps([rows()[0], rows()[1] | {"by_type": {"region": 0.5}}]))
+    found = sections(read_results(path))
+    assert found.by_type[2] == ["rcp", "", "50.0"]
+    assert found.charts["by_type"]["series"][1]["values"] == [None, 50.0]
+
+
 def test_a_logarithm_knows_nothing_of_zero():
     line = charts.over_layers("w2", {"a": [0.0, 1.0]}, logarithmic=True)
     assert line["series"] == [{"name": "a", "values": [None, 1.0]}] and line["labels"] == [0, 1]
@@ -235,6 +250,8 @@ def test_the_full_model_alone_has_nothing_to_be_compared_with(path):
         (json.dumps([rows()[0] | {"accuracy": "high"}]), "accuracy is 'high'"),
         (json.dumps([rows()[0] | {"accuracy": math.nan}]), "a finite float"),
         (json.dumps([rows()[0] | {"method": "a\ud800b"}]), "surrogates not allowed"),
+        (json.dumps([rows()[0] | {"interval": [0.1]}]), "an interval has two ends"),
+        (json.dumps([rows()[0] | {"flops": 0}]), "flops must be above 0"),
         (json.dumps([rows()[0] | {"speed": 1}]), "no place for the field 'speed'"),
         ("[" * 100000, "cannot be read as rows"),
     ],
@@ -283,7 +300,16 @@ def test_tokens_that_are_not_there_are_refused(tmp_path, more, complaint):
 
 
 @pytest.mark.parametrize(
-    "more", [{"places": [[0.0, 0.0]]}, {"image_index": [0]}, {"places": [[0.0]] * TOKENS}]
+    "more",
+    [
+        {"places": [[0.0, 0.0]]},
+        {"image_index": [0]},
+        {"image_index": [None] * TOKENS},
+        {"places": [[0.0]] * TOKENS},
+        {"places": [[0.0, None]] * TOKENS},
+        {"places": [None] * TOKENS},
+        {"visual_tokens": TOKENS + 1},
+    ],
 )
 def test_places_that_do_not_fit_are_refused(tmp_path, more):
     results = read_back(tmp_path, [answer("full", 0, 0) | more, answer("rcp", 0, 0)])

@@ -139,6 +139,15 @@ def read_rows(path: Path) -> list[ResultRow]:
             "the file that evaluate.py wrote with --output."
         )
     try:
-        return [from_plain(ResultRow, value) for value in values]
+        return [_checked(from_plain(ResultRow, value)) for value in values]
     except UserError as error:
         raise UserError(f"{quoted(path)}: {error}") from error
+
+
+def _checked(row: ResultRow) -> ResultRow:
+    if row.flops <= 0 or len(row.interval or (0, 0)) != 2:
+        raise UserError(
+            f"{quoted(row.method)} has {row.flops} flops and the interval {row.interval}, but "
+            "flops must be above 0, and an interval has two ends. Evaluate again."
+        )
+    return row

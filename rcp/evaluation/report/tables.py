@@ -50,7 +50,11 @@ def summary(rows: Sequence[ResultRow]) -> Cells:
 def by_type(rows: Sequence[ResultRow]) -> Cells:
     """The mean score of each method on each question type, in percent."""
     types = list(rows[0].by_type)
-    lines = [[row.method, *(f"{100 * row.by_type[kind]:.1f}" for kind in types)] for row in rows]
+    lines = [
+        [row.method, *(f"{100 * row.by_type[kind]:.1f}" if kind in row.by_type else ""
+                       for kind in types)]
+        for row in rows
+    ]
     return [["accuracy %", *types], *lines]
 
 

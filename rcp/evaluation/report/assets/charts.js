@@ -17,11 +17,12 @@
     return getComputedStyle(probe).color; // of a pair, the one that holds now
   };
 
+  // the full model is hollow, so that whoever equals it is seen inside
   const style = (number) => {
     const own = colour(`series-${number % COLOURS}`);
     return {
       borderColor: own,
-      backgroundColor: own,
+      backgroundColor: number === 0 ? "transparent" : own,
       borderDash: DASHES[number % DASHES.length],
       pointStyle: SHAPES[number % SHAPES.length],
       borderWidth: 2,
@@ -29,9 +30,11 @@
     };
   };
 
+  const radius = (number) => (number === 0 ? 8 : 5);
+
   const axis = (title, more = {}) => ({
     title: { display: true, text: title, color: colour("ink") },
-    ticks: { color: colour("muted") },
+    ticks: { color: colour("muted"), maxRotation: 0 },
     grid: { color: colour("line") },
     ...more,
   });
@@ -50,8 +53,7 @@
         borderWidth: 1,
         clip: false,
         pointStyle: ends.length ? ["line", look.pointStyle, "line"] : look.pointStyle,
-        pointRadius: ends.length ? [4, 6, 4] : 6,
-        pointHoverRadius: ends.length ? [4, 8, 4] : 8,
+        pointRadius: ends.length ? [4, 6, 4] : radius(numbered(point.name)),
       };
     }),
   });
@@ -64,7 +66,7 @@
       data: series.values,
       showLine: false,
       clip: false,
-      pointRadius: 5,
+      pointRadius: radius(numbered(series.name)),
     })),
   });
 
@@ -87,7 +89,7 @@
       options: {
         scales: {
           x: axis(chart.x, { type: "linear", beginAtZero: true }),
-          y: axis(chart.y),
+          y: axis(chart.y, chart.y.endsWith("%") ? { max: 100 } : {}),
         },
         interaction: { mode: "nearest", intersect: true },
       },
@@ -163,7 +165,7 @@
 
   for (const glyph of document.querySelectorAll("[data-glyph]")) {
     const number = Number(glyph.dataset.glyph);
-    glyph.textContent = GLYPHS[number % GLYPHS.length];
+    glyph.textContent = number === 0 ? "○" : GLYPHS[number % GLYPHS.length];
     glyph.style.color = `var(--series-${number % COLOURS})`;
   }
   document.addEventListener("change", (event) => {

@@ -35,7 +35,7 @@ def chosen(found: Sequence[Pair]) -> list[Pair]:
 
 
 def gallery(results: Results) -> dict[str, Any] | None:
-    """Plain values for the page; None where no answers were kept.
+    """Plain values for the page; None where no answers were kept that can be compared.
 
     ``samples``: what is shown, each with the number of its grid. ``images``: those of each sample
     as ``data:`` URIs, None for one that cannot be read. ``grids``: for each image the
@@ -48,6 +48,8 @@ def gallery(results: Results) -> dict[str, Any] | None:
         return None
     full, first = results.full.method, results.first.method
     found = pairs(answers, full, first)
+    if not found:
+        return None
     shown = chosen(found)
     indices = [pair.index for pair in shown]
     seen = {line["index"]: line for line in first_seed(answers, full, SEEN, indices)}
@@ -94,11 +96,13 @@ def _images(line: dict[str, Any], about: dict[str, Any]) -> list[str | None]:
 def _grid(line: dict[str, Any]) -> list[dict[str, Any]]:
     """Where the tokens of the first images lie; those without a place lie nowhere."""
     places, index = line["places"] or [], line["image_index"] or []
-    if len(places) != len(index) or any(len(place or ()) != 2 for place in places):
+    tokens = line["visual_tokens"] if places else len(index)
+    whole = all(place is not None and len(place) == 2 and None not in place for place in places)
+    if not whole or None in index or not len(places) == len(index) == tokens:
         raise UserError(
-            f"The sample of index {line['index']} has {len(places)} places and {len(index)} image "
-            "numbers, but it must have a row and a column, and an image, of each token. Evaluate "
-            "again."
+            f"The sample of index {line['index']} has {tokens} visual tokens, {len(places)} places "
+            f"and {len(index)} image numbers, but it must have a row and a column, and an image, "
+            "of each token. Evaluate again."
         )
     found: dict[int, dict[str, Any]] = {}
     for token, ((y, x), image) in enumerate(zip(places, index)):

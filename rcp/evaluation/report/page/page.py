@@ -49,7 +49,6 @@ def rendered(found: Sequence[Sections], diagnosis: dict[str, Any] | None) -> str
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    # rows and answers may hold what JSON has no word for
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment.get_template("report.html").render(
         policy=policy(scripts, style),
@@ -113,7 +112,7 @@ def _shift_charts(diagnosis: dict[str, Any]) -> dict[str, charts.Chart]:
 
 
 def _finite(value: Any) -> Any:
-    """``value`` with None for what is no number, of which JSON knows nothing."""
+    """``value`` with None for what is no number: Python would write a NaN that no script reads."""
     if isinstance(value, dict):
         return {key: _finite(part) for key, part in value.items()}
     if isinstance(value, list):
