@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -230,10 +232,31 @@ def asked(made, tmp_path_factory):
 
 
 @pytest.fixture
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+@pytest.fixture
 def cut_off(asked, tmp_path):
     """Where that run goes on."""
     shutil.copytree(asked, tmp_path / "rows.partial")
     return tmp_path / "rows.json"
+
+
+def test_a_process_that_comes_late_finds_what_the_others_left(made, whole, cut_off, free_port):
+    """Everything is answered: the first process would be through before the other has begun."""
+    meeting = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port}
+    first = started(made, cut_off, "evaluate.py", RANK="0", **meeting)
+    while not cut_off.exists() and first.poll() is None:
+        time.sleep(0.1)
+    assert cut_off.with_name("rows.partial").is_dir() and first.poll() is None
+    late = started(made, cut_off, "evaluate.py", RANK="1", **meeting)
+    said = [process.communicate(timeout=300) for process in (first, late)]
+    assert [first.returncode, late.returncode] == [0, 0], said
+    assert answers_in(cut_off) == answers_in(whole[0])
+    assert not cut_off.with_name("rows.partial").exists()
 
 
 def test_a_run_cut_off_at_its_end_only_writes(made, whole, cut_off, counted):

@@ -91,6 +91,7 @@ def _results(
     unfinished = Unfinished(beside(options.output, "partial"), asked, share)
     if not share.first:
         answer(questions, entrants, others, options.controls, options.seeds, unfinished.round)
+        share.meet()
         return None
     try:
         report = compare(
@@ -106,6 +107,7 @@ def _results(
         raise
     _show(report)
     _write(report, options, questions)
+    share.meet()
     unfinished.remove()
     return report
 

@@ -3,9 +3,14 @@
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
+
+from torch import distributed
 
 from rcp.errors import UserError
 from rcp.quoting import quoted
+
+PATIENCE = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -24,6 +29,16 @@ class Share:
     def of(self, numbers: Sequence[int]) -> list[int]:
         """Those of ``numbers`` that are this process's."""
         return [number for number in numbers if number % self.ranks == self.rank]
+
+    def meet(self) -> None:
+        """Return when all processes that torchrun started have come here.
+
+        So long the files that they share must stay: one that comes late would wait for what is
+        gone. Without torchrun's MASTER_ADDR nothing tells where to meet, and nobody waits.
+        """
+        if self.ranks > 1 and "MASTER_ADDR" in os.environ:
+            distributed.init_process_group("gloo", timeout=PATIENCE)
+            distributed.destroy_process_group()
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> "Share":
