@@ -178,7 +178,7 @@ def test_an_unknown_layer_type_is_refused():
 @pytest.mark.parametrize(
     "setting, reason",
     [
-        ({"num_kv_shared_layers": 2}, "reuse the keys of an earlier layer"),
+        ({"num_kv_shared_layers": 2}, "keys of an earlier layer.*and sees images both ways"),
         ({"hidden_size_per_layer_input": 4}, "embeddings of the prompt's tokens"),
         ({"enable_moe_block": True}, "experts beside its MLP"),
     ],

@@ -161,6 +161,10 @@ class Backbone:
         """To how many of the first layers' outputs the decoder adds: see :meth:`take_additions`."""
         return 0
 
+    def with_all_rows(self, arguments: Arguments) -> Arguments:
+        """The decoder's ``arguments`` without what would have it leave rows out by itself."""
+        return arguments
+
     def take_additions(self, arguments: Arguments) -> tuple[Arguments, list[Tensor]]:
         """Take out of the decoder's ``arguments`` what it would add to rows between layers.
 

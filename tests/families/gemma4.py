@@ -104,9 +104,18 @@ def text() -> dict[str, Any]:
     )
 
 
-def gemma4() -> Case:
+SHARED = {
+    "num_kv_shared_layers": 2,
+    "hidden_size_per_layer_input": 8,
+    "vocab_size_per_layer_input": VOCABULARY,
+    "use_bidirectional_attention": None,
+}
+"""As in its small sizes."""
+
+
+def gemma4(**changes: Any) -> Case:
     config = Gemma4Config(
-        text_config=Gemma4TextConfig(**text()),
+        text_config=Gemma4TextConfig(**text() | changes),
         vision_config=Gemma4VisionConfig(
             hidden_size=32,
             intermediate_size=64,
@@ -146,3 +155,4 @@ def gemma4_unified() -> Case:
 
 
 CASES = {"gemma4": gemma4, "gemma4_unified": gemma4_unified}
+ENTRY_CASES = {"gemma4_shared": lambda: gemma4(**SHARED)}

@@ -101,6 +101,7 @@ class Forward:
 
     def enter(self, arguments: Arguments) -> Arguments:
         """Called with the decoder's keyword arguments; returns what it shall get instead."""
+        arguments = self.backbone.with_all_rows(arguments)
         embeds, positions = arguments.get("inputs_embeds"), arguments.get("position_ids")
         if self.tokens.has_images and embeds is not None:
             places = self.backbone.places(self.tokens.image, embeds, positions)
