@@ -196,3 +196,27 @@ def test_visiondrop_divides_by_the_rows_that_may_look():
     assert weights.shape == (4, 12)
     total = weights.sum(1)
     assert ((total - 1).abs() < 1e-6).sum() >= 2 and total.max() == 2  # dominant: themselves
+
+
+def test_a_reserve_is_chosen_blind_and_the_rest_by_the_method():
+    """Ten tokens, four kept: two by the grid, two of what is left by attention, in any batch."""
+    view = make_view(2, 10, "random", 3)
+    counts = torch.tensor([4, 2])
+    blind = PRUNERS.get("uniform")(8).select(view, torch.tensor([2, 1]))
+    attention = view.question_attention.masked_fill(blind | ~view.alive, -1)
+    kept = PRUNERS.get("reserve")(8, share=0.5).select(view, counts)
+    for row, few in enumerate((2, 1)):
+        own = torch.zeros(10, dtype=torch.bool)
+        own[attention[row].topk(few).indices] = True
+        assert torch.equal(kept[row], blind[row] | own)
+    for share, alone in ((0.0, "question_attention"), (1.0, "uniform")):
+        whole = PRUNERS.get("reserve")(8, share=share).select(view, counts)
+        assert torch.equal(whole, PRUNERS.get(alone)(8).select(view, counts))
+
+
+def test_a_reserve_trains_what_it_wraps():
+    view = make_view(1, 10, "random", 3)
+    arguments = {"inner": 8, "queries": 4, "heads": 2}
+    pruner = PRUNERS.get("reserve")(8, method="rcp", arguments=arguments).eval()
+    assert torch.equal(pruner(view), pruner.inner(view))
+    assert any(True for _ in pruner.parameters())
