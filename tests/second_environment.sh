@@ -1,26 +1,47 @@
 #!/bin/sh
-# Run the tests of models and invariants on another release of transformers or torch, in its own
-# environment.
-#   sh tests/second_environment.sh [requirement] [result file]
-# The pins that depend on the release are left to pip; the other of the two is constraints.txt's.
+# Run tests on other releases of transformers, PEFT and torch, and note the outcome in a table.
+#   sh tests/second_environment.sh [requirement ...]
+# Each requirement takes the place of the one before in one environment; what it does not decide is as
+# constraints.txt has it. One that was run before gets a new row. Of PEFT the adapters are tried, of
+# the others models and invariants, too.
 set -eu
 cd "$(dirname "$0")/.."
-REQUIREMENT=${1:-transformers==5.17.*}
-NAME=$(echo "$REQUIREMENT" | sed 's/[.*]*$//; s/==/_/' | tr . _)
-RESULT=${2:-benchmarks/results/$NAME.txt}
-VENV=runs/$NAME
-OTHERS=$(grep -E '^(torch|transformers)==' constraints.txt | grep -v "^${REQUIREMENT%%=*}==")
+[ $# -gt 0 ] || set -- transformers==5.17.* transformers==5.18.* transformers==5.19.* \
+    transformers==5.20.* transformers==5.21.* transformers==5.22.* transformers==5.23.* \
+    transformers==5.24.* peft==0.17.* peft==0.18.* peft==0.19.* peft==0.20.* peft==0.21.* \
+    torch==2.11.* torch==2.12.* torch==2.13.* torch==2.14.* torch==2.15.*
+TABLE=benchmarks/results/releases.md
+FOLDER=runs/releases
+PYTHON=$FOLDER/venv/bin/python
 
-[ -x "$VENV/bin/python" ] || python3 -m venv "$VENV"
-"$VENV/bin/pip" install --quiet "$REQUIREMENT" "$OTHERS" pytest pillow safetensors hypothesis
-
-{
-    echo "command: sh tests/second_environment.sh '$REQUIREMENT'"
-    echo "date: $(date -u +%Y-%m-%d)   commit: $(git rev-parse --short HEAD)"
-    "$VENV/bin/python" -c 'import platform, torch, transformers
-print(f"python {platform.python_version()}   torch {torch.__version__}   transformers {transformers.__version__}")'
-    OMP_NUM_THREADS=1 "$VENV/bin/python" -m pytest -q -p no:cacheprovider --disable-warnings \
-        tests/test_families*.py tests/test_parity*.py tests/test_masking.py tests/test_tokens.py \
-        2>&1 | tail -n 15 | sed "s|$PWD/||g"
-} | tee "$RESULT.part"
-mv "$RESULT.part" "$RESULT"
+mkdir -p "$FOLDER"
+[ -x "$PYTHON" ] || python3 -m venv "$FOLDER/venv"
+COMMIT=$(git rev-parse --short HEAD)
+for REQUIREMENT; do
+    PACKAGE=${REQUIREMENT%%=*}
+    OTHERS=$(grep -E '^(torch|transformers|peft)==' constraints.txt | grep -v "^$PACKAGE==")
+    TESTS="tests/test_lora.py tests/test_wrapped_models.py"
+    [ "$PACKAGE" = peft ] || TESTS="$TESTS $(echo tests/test_families*.py tests/test_parity*.py) \
+        tests/test_masking.py tests/test_tokens.py"
+    LOG=$FOLDER/$(echo "$REQUIREMENT" | sed 's/[.*]*$//; s/==/_/').log
+    "$PYTHON" -m pip install --quiet "$REQUIREMENT" $OTHERS pytest pillow safetensors hypothesis \
+        PyYAML datasets torchmetrics 'pytorch-lightning<3' 'jsonargparse[signatures]>=4.53,<5'
+    OMP_NUM_THREADS=1 "$PYTHON" -m pytest -q -p no:cacheprovider --disable-warnings -rf \
+        $TESTS > "$LOG" 2>&1 || true
+    VERSIONS=$("$PYTHON" -c 'from importlib.metadata import version  # it may not import
+print(version("transformers"), version("peft"), version("torch"), sep=" | ")')
+    OUTCOME=$(tail -n 1 "$LOG" | sed 's/, [0-9]* deselected//; s/, [0-9]* warnings*//; s/ in .*//')
+    ROW="| $REQUIREMENT | $VERSIONS | $OUTCOME | $COMMIT |"
+    {
+        echo "# Releases that the tests were run on"
+        echo
+        echo "By \`sh tests/second_environment.sh\`, in fp32 on a CPU; $("$PYTHON" --version)."
+        echo
+        echo "| asked for | transformers | peft | torch | outcome | commit |"
+        echo "|---|---|---|---|---|---|"
+        { sed -n '/^| [a-z]*==/p' "$TABLE" 2>/dev/null | sed "\#| $REQUIREMENT |#d"; echo "$ROW"; } \
+            | sort -V
+    } > "$TABLE.part"
+    mv "$TABLE.part" "$TABLE"
+    echo "$ROW"
+done
