@@ -100,8 +100,10 @@ def test_an_advantage_is_measured_by_its_own_group():
     assert found[:, 2].tolist() == pytest.approx([-1 / 2**0.5, -1 / 2**0.5, 2**0.5])
 
 
-def test_rewards_that_differ_by_rounding_teach_nothing():
-    assert advantages(torch.tensor([[-0.5], [-0.5 - 6e-8], [-0.5]])).eq(0).all()
+def test_rewards_that_hardly_differ_teach_in_proportion():
+    found = advantages(torch.tensor([[-0.01, -0.5], [-0.03, -0.5 - 6e-8], [-0.02, -0.5]]))
+    assert found[:, 0].tolist() == pytest.approx([0.1, -0.1, 0.0], abs=1e-6), "by 0.1 nats"
+    assert found[:, 1].abs().max() < 1e-5, "rounding teaches nothing"
 
 
 def test_the_loss_by_hand():

@@ -7,8 +7,9 @@ from rcp.objectives.losses import Reduce, mean_over_samples
 
 LOWEST = torch.finfo(torch.float32).min
 
-SPREAD = 1e-4
-"""Rewards, in nats, that differ by less are taken for equal: rounding must not teach."""
+SPREAD = 0.1
+"""Nats: rewards that deviate by less count in proportion. Where every draw keeps what the answer
+needs they differ by thousandths, which measured by themselves would teach as much as a lost one."""
 
 
 def log_probability(scores: Tensor, drawn: Tensor, alive: Tensor) -> Tensor:
@@ -29,11 +30,10 @@ def log_probability(scores: Tensor, drawn: Tensor, alive: Tensor) -> Tensor:
 def advantages(rewards: Tensor) -> Tensor:
     """``rewards`` (G, B) of G draws a sample, less their mean over G and by their deviation.
 
-    Zero where all draws of a sample earn the same.
+    By :data:`SPREAD` at least; zero where all draws of a sample earn the same.
     """
     centred = rewards - rewards.mean(0, keepdim=True)
-    deviation = centred.square().mean(0, keepdim=True).sqrt()
-    return torch.where(deviation < SPREAD, 0.0, centred / deviation.clamp(min=SPREAD))
+    return centred / centred.square().mean(0, keepdim=True).sqrt().clamp(min=SPREAD)
 
 
 def policy_loss(

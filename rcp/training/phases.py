@@ -121,7 +121,7 @@ class PolicyOptions:
 
     share: float = 0.3
     group: int = 8
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-4
     guide: float = 0.1
     first_budget: float | None = None
 
@@ -160,7 +160,7 @@ class PolicyOptions:
         if not 0 < self.learning_rate < math.inf:
             raise UserError(
                 f"policy.learning_rate is {self.learning_rate}: give a number above 0, such as "
-                "5e-4."
+                "1e-4."
             )
         if not 0 <= self.guide < math.inf:
             raise UserError(f"policy.guide is {self.guide}, but it is a weight: give 0 or more.")
