@@ -371,6 +371,16 @@ def pruned(folder, **settings: object):
     return model
 
 
+def test_a_base_with_other_weights_is_refused(tmp_path):
+    host = tiny_llava_model()
+    save_plugin(Plugin.for_model(entry_spec(), host), tmp_path / "plugin")
+    pruning = Pruning(FusedDecoder(EngineModel(host)), Settings(str(tmp_path / "plugin")), IMAGE)
+    pruning.check_base()
+    host.model.language_model.layers[2].input_layernorm.weight.mul_(1.02)
+    with pytest.raises(UserError, match=r"layers.2.input_layernorm.weight values differ by 2.0%"):
+        pruning.check_base()
+
+
 def feature(offset: int, length: int) -> SimpleNamespace:
     return SimpleNamespace(mm_position=SimpleNamespace(offset=offset, length=length))
 

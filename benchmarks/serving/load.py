@@ -43,8 +43,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         rows = [asyncio.run(_load(known, budget, name)) for budget in BUDGETS]
     return {
         "about": f"{SENT} requests of different questions, {AT_ONCE} at once, by an asynchronous "
-                 f"client to `python -m rcp serve` with `{METHOD}` on this machine; full pictures "
-                 f"have 144 tokens, the model is tiny: its layers are no longer what takes time.",
+                 f"client to `python -m rcp serve` with `{METHOD}`, on a machine shared with other "
+                 f"work. An image has 144 tokens, and the model is so small that a request costs "
+                 f"more than its prompt: what pruning saves of a large one does not show here.",
         "client": client,
         "rows": rows,
     }

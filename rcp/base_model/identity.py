@@ -81,13 +81,22 @@ class BaseIdentity:
             if gap > allowed and name in weights:
                 other = weights[name].other_form()  # takes time, and is seldom needed
                 gap = gap if other is None else min(gap, self._gap(name, other))
-            if gap > allowed:
-                raise UserError(
-                    f"This plug-in was made for another base: the model's {name} values differ by "
-                    f"{gap:.1%} from those of {plain(self.name_or_path) or 'its base'}, at most "
-                    f"{allowed:.0%} is a cast or rounding. Attach it to the weights it was trained "
-                    f"on; of an adapter, before it is merged into them for good."
-                )
+            self._refuse_gap(name, gap, allowed)
+
+    def check_samples(self, values: Values) -> None:
+        """Likewise where an engine holds the model, of whose norms, biases and embeddings
+        ``values`` are: those that are among the samples are compared."""
+        for name in values.keys() & self.samples.keys():
+            self._refuse_gap(name, self._gap(name, values[name]), CAST)
+
+    def _refuse_gap(self, name: str, gap: float, allowed: float) -> None:
+        if gap > allowed:
+            raise UserError(
+                f"This plug-in was made for another base: the model's {name} values differ by "
+                f"{gap:.1%} from those of {plain(self.name_or_path) or 'its base'}, at most "
+                f"{allowed:.0%} is a cast or rounding. Attach it to the weights it was trained "
+                f"on; of an adapter, before it is merged into them for good."
+            )
 
     def _gap(self, name: str, found: list[float]) -> float:
         """How far ``found`` is from what is known of ``name``, with or without adapters."""

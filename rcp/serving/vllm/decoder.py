@@ -12,12 +12,34 @@ from torch import Tensor
 
 from rcp.backbones.base import Backbone, Rope
 from rcp.backbones.tower import Tower
+from rcp.base_model.samples import Values, Weight
+
+RENAMED = {
+    "language_model.model.": "model.language_model.",
+    "vision_tower.vision_model.": "model.vision_tower.",
+    "multi_modal_projector.": "model.multi_modal_projector.",
+}
+"""How names of weights begin in vLLM, and in what is known of a base."""
 
 
 def image_tokens(config: Any) -> int:
     """Visual tokens of an image in a LLaVA-1.5 of this ``config``."""
     side = config.vision_config.image_size // config.vision_config.patch_size
     return side * side + (config.vision_feature_select_strategy == "full")
+
+
+def sampled(model: Any) -> Values:
+    """A few values of every weight of a ``model`` of vLLM, under the names of a base's own.
+
+    Some go by names that no base has: matrices that vLLM has joined.
+    """
+    found: Values = {}
+    for name, weight in model.named_parameters():
+        for beginning, other in RENAMED.items():
+            if name.startswith(beginning):
+                known = other + name.removeprefix(beginning)
+                found[known] = Weight(known, "", weight).sampled().tolist()
+    return found
 
 
 class FusedTower(Tower):

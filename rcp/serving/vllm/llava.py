@@ -1,6 +1,6 @@
 """LLaVA-1.5 in vLLM, its visual tokens dropped before the decoder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from torch import Tensor
@@ -65,6 +65,11 @@ class PrunedLlava(
         )
         if current_platform.is_cpu():
             ask_whether_models_prune()
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
+        loaded = super().load_weights(weights)
+        self.pruning.check_base()
+        return loaded
 
     def full_tokens(self, feature: Any) -> int:
         return self.pruning.backbone.visual_tokens

@@ -12,7 +12,7 @@ from rcp.attaching.forwards.forward import Setup
 from rcp.errors import UserError
 from rcp.serving.vllm.budgets import at_share
 from rcp.serving.vllm.choice import chosen, prepared
-from rcp.serving.vllm.decoder import FusedDecoder
+from rcp.serving.vllm.decoder import FusedDecoder, sampled
 from rcp.serving.vllm.positions import Image, after_choice, apart, before_choice, with_ranks
 from rcp.serving.vllm.request import ChoiceKey
 from rcp.serving.vllm.settings import Settings
@@ -40,6 +40,11 @@ class Pruning:
         """What must be taken while images are encoded."""
         return prepared(self.backbone, self.entry).facts
 
+    def check_base(self) -> None:
+        """Raise ``UserError`` unless the weights loaded are those the plug-in was made for."""
+        if self.entry.base is not None:
+            self.entry.base.check_samples(sampled(self.backbone.model))
+
     def left_of(self, features: Tensor, key: ChoiceKey, encoded: VisionFacts) -> Tensor:
         """Of an image's ``features`` (N, D) what ``key`` keeps, (k, D); with ranks beside them,
         (k, D + 2), where these tell positions."""
@@ -64,7 +69,7 @@ class Pruning:
 
 
 class PrunedModel:
-    """Mixed into a family's model, in front of it, which calls :meth:`begin_pruning` once built.
+    """Mixed into a family's model, in front of it, which sets ``pruning`` once it is built.
 
     ``full_tokens`` says how many tokens an image of the request's ``feature`` had.
     """
