@@ -208,7 +208,7 @@ def test_a_trained_plugin_keeps_what_it_was_trained_for():
     model = tiny_llava_model()
     ranged = plugin_of(model, budgets=[0.125, 0.5])
     assert share_of(8, ranged, TOKENS) == pytest.approx(0.5)
-    assert share_of(0.2, ranged, None) == pytest.approx(0.2)
+    assert share_of(0.2, ranged, TOKENS) == pytest.approx(0.2)
     with pytest.raises(UserError, match="62.50%.*trained for"):
         share_of(10, ranged, TOKENS)
     fixed = plugin_of(model)
@@ -216,11 +216,6 @@ def test_a_trained_plugin_keeps_what_it_was_trained_for():
     with pytest.raises(UserError, match="one budget of 25.00%"):
         share_of(5, fixed, TOKENS)
     assert share_of(ALL, fixed, TOKENS) is None
-
-
-def test_a_number_says_nothing_where_it_varies_with_the_image():
-    with pytest.raises(UserError, match="Give a share between 0 and 1"):
-        share_of(8, plugin_of(tiny_llava_model(), "divprune"), None)
 
 
 # -- positions -----------------------------------------------------------------------------------

@@ -90,7 +90,7 @@ def test_ready_made_embeddings_are_refused(both):
 def test_a_prompt_too_long_for_its_positions_is_refused(both, known):
     engine, _ = both
     eight = replace(asked(known[0]), prompt="<image>" * 8, images=(known[0].image,) * 8)
-    with pytest.raises(ValueError, match="Before pruning this prompt has 1152"):
+    with pytest.raises(ValueError, match="Before pruning this prompt has 1153 tokens"):
         engine.answers([eight], LENGTH)
 
 

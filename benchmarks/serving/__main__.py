@@ -55,7 +55,9 @@ def _run(options: argparse.Namespace) -> None:
     import vllm
 
     made = environment(["python", "-m", "benchmarks.serving", *sys.argv[1:-2]])
-    report |= made | {"vllm": vllm.__version__, options.part: found}
+    made["versions"] += f", vllm {vllm.__version__}"
+    report.setdefault("made by", {})[options.part] = made.pop("made by")
+    report |= made | {options.part: found}
     options.output.write_text(json.dumps(report, indent=2) + "\n")
     options.output.with_suffix(".md").write_text(page(report))
 

@@ -6,8 +6,8 @@ from typing import Any
 def page(report: dict[str, Any]) -> str:
     """Markdown: what was measured with, a table of cases, a table of load."""
     lines = ["# Served by vLLM", ""]
-    lines += [f"- {name}: {report[name]}" for name in
-              ("made by", "date", "versions", "vllm", "hardware") if name in report]
+    lines += [f"- {name}: {report[name]}" for name in ("date", "versions", "hardware")]
+    lines += [f"- {part} by {command}" for part, command in report["made by"].items()]
     parts = {name: rows for name, rows in report.items() if isinstance(rows, list)}
     if parts:
         lines += ["", "Answers of vLLM that are those of transformers with the same plug-in "

@@ -14,12 +14,12 @@ ALL = "all"
 """What a request gives to switch pruning off."""
 
 
-def share_of(asked: object, plugin: Plugin, tokens: int | None) -> float | None:
+def share_of(asked: object, plugin: Plugin, tokens: int) -> float | None:
     """The share of each image's tokens that ``asked`` keeps; None where nothing is to be dropped.
 
     ``plugin`` is an entry stage; ``asked`` is what a request or the server's settings say, None
-    for the plug-in's own. ``tokens``: those of an image, None where they vary with it. Raises
-    ``UserError`` for what is no budget, or one that the plug-in was not trained for.
+    for the plug-in's own. An image has ``tokens``. Raises ``UserError`` for what is no budget, or
+    one that the plug-in was not trained for.
     """
     if asked is None:
         return plugin.schedule.ratios[0]
@@ -32,11 +32,6 @@ def share_of(asked: object, plugin: Plugin, tokens: int | None) -> float | None:
         raise UserError(
             f"{ARGUMENT} is {quoted(asked)}. Give a whole number of tokens of an image, a share of "
             f'them between 0 and 1, or "{ALL}" to prune nothing.'
-        )
-    if tokens is None:
-        raise UserError(
-            f"{ARGUMENT} is {number:g}, but how many tokens an image has varies with it in this "
-            f"model. Give a share between 0 and 1."
         )
     return at_share(plugin, ratio_of(number, tokens)).schedule.ratios[0]
 

@@ -16,15 +16,14 @@ from rcp.serving.vllm.settings import Settings
 class PrunedProcessor:
     """Mixed into a family's processor, in front of it.
 
-    The family's own says how many tokens an image has; ``tokens`` is that number where it is the
-    same for every image, else None.
+    An image has ``tokens``, says the family, whatever its size.
     """
 
     info: Any
 
     @property
-    def tokens(self) -> int | None:
-        return None
+    def tokens(self) -> int:
+        raise NotImplementedError
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
         if isinstance(inputs.mm_data_items.get("image"), ImageEmbeddingItems):
@@ -63,8 +62,8 @@ class PrunedProcessor:
         if Settings.of(config).entry().spec.position_policy != "keep":
             return
         images = made["mm_placeholders"].get("image", [])
-        full = self.tokens or 0
-        length = len(made["prompt_token_ids"]) + sum(full - image.length for image in images)
+        gone = sum(self.tokens - image.length for image in images)
+        length = len(made["prompt_token_ids"]) + gone
         if length > longest:
             raise UserError(
                 f"Before pruning this prompt has {length} tokens, and what is left of it keeps its "

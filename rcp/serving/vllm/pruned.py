@@ -22,23 +22,21 @@ WIDENED = ("default", "linear", "llama3")
 
 
 class Pruning:
-    """What a model of vLLM holds of its plug-in; no module of it, so that no weights are missed."""
+    """What a model of vLLM holds of its plug-in; no module of it, so that no weights are missed.
+
+    ``facts`` is what must be taken while images are encoded.
+    """
 
     def __init__(self, backbone: FusedDecoder, settings: Settings, placeholder: int) -> None:
         self.backbone = backbone
         self.entry = settings.entry()
         self.placeholder = placeholder
-        prepared(backbone, self.entry)  # refuses what cannot be, before a request comes
+        self.facts = prepared(backbone, self.entry).facts  # or says why not, before requests come
         self._at = lru_cache(maxsize=64)(self._prepared)
 
     @property
     def keeps_positions(self) -> bool:
         return self.entry.spec.position_policy == "keep"
-
-    @property
-    def facts(self) -> frozenset[str]:
-        """What must be taken while images are encoded."""
-        return prepared(self.backbone, self.entry).facts
 
     def check_base(self) -> None:
         """Raise ``UserError`` unless the weights loaded are those the plug-in was made for."""

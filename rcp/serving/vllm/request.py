@@ -43,12 +43,12 @@ class ChoiceKey:
         fingerprint: str,
         prompt: Sequence[int],
         placeholder: int,
-        tokens: int | None,
+        tokens: int,
         default: object,
     ) -> "ChoiceKey":
         """That of a request with the processor's ``arguments``.
 
-        ``tokens`` of an image, or None; ``default`` is the server's budget. Raises ``UserError``
+        An image has ``tokens``; ``default`` is the server's budget. Raises ``UserError``
         for a budget that cannot be, and for any other argument: an engine that hands requests'
         arguments on does so only where it is told to trust them all.
         """
