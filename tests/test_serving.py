@@ -406,9 +406,11 @@ def test_positions_are_corrected_by_what_the_rows_carry(folder):
     assert nothing == [] and torch.equal(same, positions)
 
 
-def engine_config(folder, keeps=True, tensor=1, pipeline=1, rope_type="default"):
+def engine_config(
+    folder, mrope=True, pruning=True, tensor=1, pipeline=1, rope_type="default"
+):
     text = SimpleNamespace(rope_parameters={"rope_type": rope_type}, max_position_embeddings=512)
-    multimodal = SimpleNamespace(is_multimodal_pruning_enabled=lambda: keeps)
+    multimodal = SimpleNamespace(is_multimodal_pruning_enabled=lambda: pruning)
     return SimpleNamespace(
         parallel_config=SimpleNamespace(
             tensor_parallel_size=tensor, pipeline_parallel_size=pipeline
@@ -416,7 +418,7 @@ def engine_config(folder, keeps=True, tensor=1, pipeline=1, rope_type="default")
         model_config=SimpleNamespace(
             hf_config=SimpleNamespace(rcp={"plugin": folder}, text_config=text),
             multimodal_config=multimodal,
-            uses_mrope=keeps,
+            uses_mrope=mrope,
             max_model_len=400,
         ),
     )
@@ -433,13 +435,26 @@ def test_the_rotary_table_has_room_for_positions_that_are_gone(folder):
     [
         ({"tensor": 2}, "tensor or pipeline parallelism.*one device"),
         ({"pipeline": 2}, "tensor or pipeline parallelism"),
-        ({"keeps": False}, "does not ask the model for positions.*'keep'"),
+        ({"mrope": False, "pruning": False}, "with none of.*this plug-in's is 'keep'"),
+        ({"mrope": False}, "with --video-pruning-rate of.*this plug-in's is 'keep'"),
+        ({"pruning": False}, "with mrope_section of.*this plug-in's is 'keep'"),
         ({"rope_type": "dynamic"}, "rope_type 'dynamic'.*'repack'"),
     ],
 )
 def test_an_engine_that_cannot_prune_is_refused(folder, changes, reason):
     with pytest.raises(UserError, match=reason):
         PrunedModel.refuse_engine(engine_config(folder, **changes))
+
+
+def test_a_repacked_plugin_is_not_asked_for_positions(tmp_path):
+    plugin = plugin_of(tiny_llava_model(), "divprune", position_policy="repack")
+    save_plugin(plugin, tmp_path / "plugin")
+    config = engine_config(str(tmp_path / "plugin"), mrope=False, pruning=False)
+    PrunedModel.refuse_engine(config)
+    assert config.model_config.hf_config.text_config.max_position_embeddings == 512
+    for mrope, pruning in ((True, False), (False, True), (True, True)):
+        with pytest.raises(UserError, match="this plug-in's is 'repack'"):
+            PrunedModel.refuse_engine(engine_config(str(tmp_path / "plugin"), mrope, pruning))
 
 
 # -- rcp serve -----------------------------------------------------------------------------------

@@ -17,6 +17,8 @@ from rcp.serving.vllm.positions import Image, after_choice, apart, before_choice
 from rcp.serving.vllm.request import ChoiceKey
 from rcp.serving.vllm.settings import Settings
 
+ASKING = ("mrope_section", "--video-pruning-rate")
+
 WIDENED = ("default", "linear", "llama3")
 """Kinds of rotary embeddings whose angles do not depend on how long their table is."""
 
@@ -87,13 +89,15 @@ class PrunedModel:
             )
         config = model.hf_config
         keeps = Settings.of(config).entry().spec.position_policy == "keep"
-        asks = model.uses_mrope and model.multimodal_config.is_multimodal_pruning_enabled()
-        if keeps != asks:
+        asks = model.uses_mrope, model.multimodal_config.is_multimodal_pruning_enabled()
+        if asks != (keeps, keeps):
+            given = [word for word, is_given in zip(ASKING, asks) if is_given]
             raise UserError(
-                f"The engine {'asks' if asks else 'does not ask'} the model for positions, and "
-                f"position_policy '{'keep' if keeps else 'repack'}' wants it the other way: "
-                f'mrope_section and --video-pruning-rate go with "keep" and only with it. Start '
-                f"the engine by `python -m rcp serve FOLDER`, which prints the command it runs."
+                f"The engine was started with {' and '.join(given) or 'none'} of "
+                f"{' and '.join(ASKING)}, by which it asks the model for positions: "
+                f"position_policy 'keep' wants both, 'repack' none, and this plug-in's is "
+                f"'{'keep' if keeps else 'repack'}'. Start it by `python -m rcp serve FOLDER`, "
+                f"which prints the command."
             )
         if keeps:
             _widen(config.text_config, model.max_model_len)
