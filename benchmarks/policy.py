@@ -42,7 +42,7 @@ from rcp.folder.read_write import load_plugin
 from rcp.plugin import Plugin
 
 RECIPE = "rcp_tiny_policy.yaml"
-STEPS, BATCH = 500, 16
+STEPS, BATCH = 300, 16
 BUDGETS = {"N/36": 1 / 36, "N/9": 1 / 9}
 GUIDE, LONGER, DRAWS = "guide", "guide, longer", "guide, then draws"
 
