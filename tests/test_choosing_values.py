@@ -1,6 +1,7 @@
 """What is chosen, on numbers small enough to do it by hand."""
 
 import math
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from rcp.choosing.tokens import (
     IGNORED,
     build_token_map,
     continuation_map,
+    one_more_token,
     predicting,
 )
 from rcp.choosing.view import mean_over_question, total_attention
@@ -426,3 +428,14 @@ def test_slots_of_a_continuation_are_marked_not_counted():
     found = continuation_map(marks("xxx"), predicting=2)
     assert found.answer_columns.tolist() == [[1, 2]]
     assert found.answer_valid.dtype == torch.bool and found.answer_valid.all()
+
+
+def test_one_more_token_is_a_continuation_of_one_column():
+    found = one_more_token(2, torch.device("cpu"))
+    plain = continuation_map(marks("x", "x"))
+    for field in fields(plain):
+        here, there = getattr(found, field.name), getattr(plain, field.name)
+        if isinstance(there, torch.Tensor):
+            assert here.dtype == there.dtype and torch.equal(here, there), field.name
+    assert replace(found.host, answer_run=None) == plain.host
+    assert found.host.answer_run == range(1)
