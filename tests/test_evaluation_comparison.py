@@ -11,11 +11,14 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import rcp
 from rcp.backbones import backbone_for
-from rcp.conversations import ConversationDataset
+from rcp.conversations import ConversationDataset, Sample
 from rcp.evaluation import prefill
+from rcp.evaluation.answers import Answer
 from rcp.evaluation.comparison import Timing, compare
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.generation import Questions
+from rcp.evaluation.metrics.occupancy import Occupancy
+from rcp.evaluation.metrics.tally import Tally
 from rcp.evaluation.report import rows, tables
 from rcp.evaluation.report.rows import ResultRow
 from rcp.evaluation.scoring import ExactMatchScoring
@@ -72,6 +75,7 @@ class Counted:
 
     def __init__(self, accuracy):
         self.accuracy = accuracy
+        self.metric, self.percent = "accuracy", True
         self.scores = [1.0] * round(40 * accuracy) + [0.0] * round(40 * (1 - accuracy))
         self.figures = {"accuracy": accuracy, "accuracy_never": math.nan}
         self.by_type = {"counting": accuracy / 2}
@@ -102,6 +106,28 @@ def test_a_row_is_paired_with_the_full_models():
     low, high = row.interval
     assert low < -0.2 < high < 0  # about the difference of the mean scores
     assert Counted.scoring.percent and row.percent
+
+
+class Pairs(ExactMatchScoring):
+    """A set in points, whose sum needs both questions of an image."""
+
+    primary = "points"
+    percent = False
+
+    def figures(self, answers, samples):
+        points = math.nan if len(samples) % 2 else 100.0 * len(samples)
+        return {"points": points, "asked": float(len(samples))}
+
+
+@pytest.mark.parametrize(
+    "count, told", [(2, ("points", 200.0, False)), (3, ("mean score", 2 / 3, True))]
+)
+def test_a_part_of_a_set_that_has_no_figure_is_told_by_its_mean_score(count, told):
+    samples = [Sample(str(n), (), "what?", "red", "colour") for n in range(count)]
+    said = ["red", "blue", "red"][:count]
+    answers = [Answer(n, text, Occupancy(4, 2), 8.0, 1.0) for n, text in enumerate(said)]
+    tally = Tally(None, Pairs(), samples, answers)
+    assert (tally.metric, tally.accuracy, tally.percent) == pytest.approx(told)
 
 
 def test_the_full_model_is_not_paired_with_itself():

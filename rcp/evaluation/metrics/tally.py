@@ -1,5 +1,6 @@
 """What is counted of one contestant's answers."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from functools import cached_property
@@ -8,6 +9,8 @@ from rcp.base_model.cost import DecoderSizes, kv_bytes, paper_prefill_flops, pre
 from rcp.conversations import Sample
 from rcp.evaluation.answers import Answer
 from rcp.evaluation.scoring import Scoring, mean_by_type
+
+MEAN_SCORE = "mean score"
 
 
 class Tally:
@@ -43,9 +46,26 @@ class Tally:
         return self.scoring.figures([answer.said for answer in self.answers], self.asked)
 
     @property
+    def has_primary(self) -> bool:
+        """Whether what was asked gives the primary figure: a part of a set may have none."""
+        return math.isfinite(self.figures[self.scoring.primary])
+
+    @property
     def accuracy(self) -> float:
-        """The primary one of the figures."""
-        return self.figures[self.scoring.primary]
+        """The primary one of the figures; where there is none, the mean score."""
+        if self.has_primary:
+            return self.figures[self.scoring.primary]
+        return statistics.fmean(self.scores)
+
+    @property
+    def metric(self) -> str:
+        """What :attr:`accuracy` is called."""
+        return self.scoring.primary if self.has_primary else MEAN_SCORE
+
+    @property
+    def percent(self) -> bool:
+        """Whether :attr:`accuracy` is a share."""
+        return self.scoring.percent or not self.has_primary
 
     @property
     def by_type(self) -> dict[str, float]:

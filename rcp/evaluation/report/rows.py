@@ -92,8 +92,8 @@ def pooled(
         interval=_rounded(against.interval) if against else None,
         mcnemar_p=float(f"{against.p:.4g}") if against else None,
         figures=_means([tally.figures for tally in tallies]),
-        metric=tallies[0].scoring.primary,
-        percent=tallies[0].scoring.percent,
+        metric=tallies[0].metric,
+        percent=tallies[0].percent,
         tokens_per_layer=_per_layer([tally.visual for tally in tallies], 4),
         kv_bytes_per_layer=_per_layer([tally.kv_bytes_per_layer for tally in tallies], 1),
     )
@@ -117,7 +117,8 @@ def _means(figures: Sequence[dict[str, float]]) -> dict[str, float | None]:
 def write_rows(rows: Sequence[ResultRow], path: Path) -> None:
     """Write ``rows`` as a JSON list; the file appears whole or not at all."""
     with atomic(path) as unfinished:
-        unfinished.write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+        found = json.dumps([asdict(row) for row in rows], indent=2, allow_nan=False)
+        unfinished.write_text(found + "\n")
 
 
 def read_rows(path: Path) -> list[ResultRow]:
