@@ -24,6 +24,7 @@ from rcp.choosing.schedule import Published, Schedule, mean_ratio_of, schedule_f
 from rcp.choosing.selection import cut, retention, straight_through, threshold, top_k
 from rcp.choosing.tokens import (
     IGNORED,
+    OnHost,
     build_token_map,
     continuation_map,
     one_more_token,
@@ -422,6 +423,14 @@ def test_a_prompt_of_one_token_answers_from_it():
     found = build_token_map(nothing, marks("x", "."))
     assert found.answer.tolist() == [[True], [False]]
     assert found.question.tolist() == [[True], [False]]
+    padded = build_token_map(marks("..."), marks("x.."))
+    assert padded.answer.tolist() == [[True, False, False]]
+
+
+def test_a_whole_question_is_a_mean_over_heads_and_rows():
+    weights = torch.tensor([[[[1.0, 0.0], [2.0, 3.0]], [[3.0, 0.0], [6.0, 1.0]]]])  # 2 heads, 2 rows
+    assert mean_over_question(weights, None).tolist() == [[3.0, 1.0]]
+    assert mean_over_question(weights[:, :, :0], None).tolist() == [[0.0, 0.0]]
 
 
 def test_slots_of_a_continuation_are_marked_not_counted():
@@ -438,4 +447,5 @@ def test_one_more_token_is_a_continuation_of_one_column():
         if isinstance(there, torch.Tensor):
             assert here.dtype == there.dtype and torch.equal(here, there), field.name
     assert replace(found.host, answer_run=None) == plain.host
+    assert plain.host == OnHost((0, 0), (0, 0), (1, 1), (1, 1))
     assert found.host.answer_run == range(1)
