@@ -428,7 +428,7 @@ def test_a_prompt_of_one_token_answers_from_it():
 
 
 def test_a_whole_question_is_a_mean_over_heads_and_rows():
-    weights = torch.tensor([[[[1.0, 0.0], [2.0, 3.0]], [[3.0, 0.0], [6.0, 1.0]]]])  # 2 heads, 2 rows
+    weights = torch.tensor([[[[1.0, 0.0], [2.0, 3.0]], [[3.0, 0.0], [6.0, 1.0]]]])  # heads of 2
     assert mean_over_question(weights, None).tolist() == [[3.0, 1.0]]
     assert mean_over_question(weights[:, :, :0], None).tolist() == [[0.0, 0.0]]
 
