@@ -1,10 +1,14 @@
 """What methods see of the decoder's attention is what eager attention computes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import DynamicCache
 
 import rcp
+from rcp.attaching.forwards.attention import LayerAttention
+from rcp.choosing.positions import Positions
 from rcp.choosing.view import mean_over_question
 from tests.decoding import family
 from tests.families import Sample
@@ -219,3 +223,23 @@ def test_what_looks_back_is_refused_at_layer_0(tiny_llava):
     spec = rcp.PluginSpec(stages=[rcp.StageSpec(0, 0.5, "fastv")])
     with pytest.raises(rcp.UserError, match="'fastv'.*layer 1 or later"):
         rcp.Plugin.for_model(spec, tiny_llava)
+
+
+@pytest.mark.parametrize(
+    "question, last",
+    [
+        (Positions(run=range(1, 4)), [[3], [3]]),
+        (Positions(torch.tensor([[0, 2], [1, 3]])), [[2], [3]]),
+        (
+            Positions(
+                torch.tensor([[0, 2], [1, 0]]), valid=torch.tensor([[True, True], [True, False]])
+            ),
+            [[2], [1]],
+        ),
+    ],
+    ids=["a run", "as many words at other places", "fewer words"],
+)
+def test_the_last_row_is_one_row_of_each_sample(question, last):
+    place = SimpleNamespace(question=question, hidden=torch.zeros(2, 4, 1))
+    found = LayerAttention._rows(SimpleNamespace(place=place), "last")
+    assert found.index(place.hidden).tolist() == last

@@ -17,6 +17,10 @@ EQUIVALENT: dict[str, str] = {
     "  # refuses impossible layers  [0.0 + 1]": "spans are of layers alone",
     "rcp/choosing/tokens.py: grid=none[..., None].expand(-1, -1, 2).float(),  [1 - 1] #2":
         "a continuation has no slot, so that none of none is none",
+    "rcp/attaching/forwards/columns.py: order = torch.where(real, index, -1).argsort(dim=1, "
+    "stable=True)  [False]": "on a CPU every sort is stable; other devices are told to",
+    "rcp/attaching/forwards/columns.py: real_or_none = real.gather(1, order) if min(counts) < "
+    "max(counts) else None  [LtE]": "where all slots are real, a mask of them says nothing more",
     "rcp/attaching/forwards/drop.py: self.masks.clear()  [left out]":
         "masks are kept by stage: those of an earlier one are not asked for again",
     "rcp/attaching/forwards/drop.py: binds = window is not None and "
