@@ -22,7 +22,8 @@ EQUIVALENT: dict[str, str] = {
     "rcp/attaching/forwards/columns.py: real_or_none = real.gather(1, order) if min(counts) < "
     "max(counts) else None  [LtE]": "where all slots are real, a mask of them says nothing more",
     "rcp/attaching/forwards/drop.py: if new == 1 and own is None and keys.valid is None and not "
-    "binds:  [1 + 1]": "over a past the model itself masks several new rows, and one comes out below",
+    "binds:  [1 + 1]":
+        "over a past the model itself masks several new rows; one comes out below",
     "rcp/attaching/forwards/drop.py: self.masks.clear()  [left out]":
         "masks are kept by stage: those of an earlier one are not asked for again",
     "rcp/attaching/forwards/drop.py: binds = window is not None and "

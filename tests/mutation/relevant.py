@@ -24,7 +24,8 @@ OF_ROOM = {
     ],
     "rcp/attaching": [
         "tests/test_attached_values.py", "tests/test_attachment.py",
-        "tests/test_columns.py", "tests/test_attention_views.py", "tests/test_golden.py", "tests/test_survivors.py",
+        "tests/test_columns.py",
+        "tests/test_attention_views.py", "tests/test_golden.py", "tests/test_survivors.py",
         "tests/test_repairing.py", "tests/test_stand_in.py", "tests/test_cache_names.py",
         "tests/test_masking.py", "tests/test_record.py", "tests/test_methods.py",
         "tests/test_before_decoder.py", "tests/test_lora.py", "tests/test_relevance.py",
