@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 import rcp
+from rcp.choosing.schedule import Schedule
 from rcp.conversations import ConversationCollator, ConversationDataset
 from rcp.training.checkpoint import ENTRY
 from rcp.training.guided import refuse_waiting_for_idle_parts
@@ -239,6 +240,12 @@ def test_the_guided_stage_follows_its_guide(
     run = trainer(tmp_path, 60)
     run.fit(module, data(conversations, batch_size=8))
     assert run.callback_metrics["train/loss"] < 0.1, "the labels have variance one"
+
+
+def test_a_stage_that_keeps_nothing_learns_nothing_from_a_guide():
+    wiped = Schedule((0, 1, 3), (0.5, 0.25, 0.0), 4)
+    assert GuideOptions(layer=2).pruning(wiped) == GuideOptions().pruning(wiped) == (0, 1)
+    assert GuideOptions(pruning_layers=[0]).pruning(wiped) == (0,)
 
 
 @pytest.mark.parametrize(("strategy", "refused"), [

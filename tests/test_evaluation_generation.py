@@ -11,12 +11,13 @@ import rcp
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import kv_bytes, paper_prefill_flops, per_layer, prefill_flops
 from rcp.base_model.sizes import decoder_sizes
-from rcp.choosing.schedule import Schedule
+from rcp.choosing.schedule import Schedule, schedule_for
 from rcp.conversations import ConversationDataset
 from rcp.evaluation.contestants import Contestant, blinded, input_controls, schedule_controls
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.images import blank_image, downsampled_input, patch_grid
 from rcp.evaluation.scoring import Scoring
+from rcp.plugin import stages_of
 from tests.tiny import FILM_ARGUMENTS, RCP_ARGUMENTS, randomised
 from tests.tiny_base import LAYERS, TOKENS, conversation, write_conversations
 
@@ -270,6 +271,15 @@ def test_blinding_keeps_the_weights_and_the_repair(plugin):
     mine, theirs = plugin.state_dict(), blind.plugin.state_dict()
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_a_stage_that_keeps_nothing_is_blind_already(model):
+    schedule = schedule_for(0.4, (1,), LAYERS, wiped_from=3)
+    spec = rcp.PluginSpec(stages_of(schedule, "rcp", **RCP_ARGUMENTS))
+    plugin = rcp.Plugin.for_model(spec, model)
+    blind = blinded(Contestant("rcp", plugin)).plugin
+    assert blind.pruner(1).blind and not plugin.pruner(1).blind
+    assert blind.schedule == plugin.schedule == schedule
 
 
 def test_what_has_no_question_cannot_be_blinded(model):

@@ -78,10 +78,11 @@ def blinded(contestant: Contestant) -> Contestant | None:
     """The same plug-in, weights and all, with the question zeroed; None if it cannot be."""
     plugin = contestant.plugin
     assert plugin is not None
-    if not all(plugin.pruner(stage.layer).can_be_blind for stage in plugin.spec.stages):
-        return None
     spec = copy.deepcopy(plugin.spec)
-    for stage in spec.stages:
+    choosing = [stage for stage in spec.stages if stage.ratio]  # others drop all, unseen
+    if not all(plugin.pruner(stage.layer).can_be_blind for stage in choosing):
+        return None
+    for stage in choosing:
         stage.arguments["blind"] = True
     blind = Plugin(spec, plugin.hidden_size, plugin.num_layers)
     blind.load_state_dict(plugin.state_dict())

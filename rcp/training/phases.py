@@ -31,7 +31,7 @@ class GuideOptions:
         online: no phase of its own: the step that teaches the pruners trains the rest of the
             plug-in on the answers, too, whose gradient does not reach them. What a first phase
             would have read from a cache, the step's one pass of the teacher tells
-        pruning_layers: the pruning layers that learn from it; null for all of them
+        pruning_layers: the pruning layers that learn from it; null for all that keep anything
         form: with a layer, label as the "log" of a token's share of the attention, its "rank", or
             the "share" itself, each standardised within the sample
         sinks: with a layer, leave tokens out that receive more than this multiple of their
@@ -80,7 +80,11 @@ class GuideOptions:
                 f"guide.layer is {self.layer}, but the decoder has {schedule.num_layers} layers. "
                 f"Choose one of 0 to {schedule.num_layers - 1}."
             )
-        chosen = schedule.layers if self.pruning_layers is None else tuple(self.pruning_layers)
+        if self.pruning_layers is None:
+            stages = zip(schedule.layers, schedule.ratios)
+            chosen = tuple(layer for layer, ratio in stages if ratio)
+        else:
+            chosen = tuple(self.pruning_layers)
         if unknown := sorted(set(chosen) - set(schedule.layers)):
             raise UserError(
                 f"guide.pruning_layers names layer {unknown[0]}, where nothing is pruned. Choose "
