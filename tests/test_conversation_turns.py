@@ -150,6 +150,28 @@ def test_tables_and_streams_give_the_same(tmp_path):
     assert drawn(3) == drawn(0)[3:], "a resumed stream counts questions"
 
 
+@pytest.mark.parametrize("stored", ["file", "table"])
+def test_check_data_names_a_row_once_and_a_missing_image_where_it_is_asked_of(
+    stored, tmp_path, capsys
+):
+    """Of six questions: two of the first row are sound, the third's image is missing; the second
+    row, whose text is unsound, is one problem, however many it would ask."""
+    late = turns(*SAID[:4], "<image>\nwhat is dark ?", "red")
+    images = ["images/0.png", "images/gone.png"]
+    unsound = conversation(1, image=["images/1.png"], conversations=turns(*SAID[:5], " "))
+    path = written(tmp_path, conversation(0, image=images, conversations=late), unsound)
+    if stored == "table":
+        (tmp_path / "table").mkdir()
+        rows = datasets.Dataset.from_list(json.loads(path.read_text()))
+        path = tmp_path / "table"
+        rows.to_parquet(path / "train.parquet")
+    asked = ["check-data", str(path), "--image-folder", str(tmp_path), "--turns", "all"]
+    assert command(asked) == 2
+    told = capsys.readouterr()
+    assert "has 2 problems beside 2 sound samples" in told.err
+    assert "sample-0 (question 3)" in told.out and told.out.count("sample-1") == 1
+
+
 def test_caches_tell_turns_apart_and_know_those_of_before(tmp_path):
     path = written(tmp_path, conversation(0, conversations=turns(*SAID)))
     first, second, _ = ConversationDataset(path, all_turns=True).samples

@@ -41,15 +41,15 @@ def check_file(dataset: ConversationDataset, thoroughness: Thoroughness) -> Find
     for fault in dataset.unreadable:
         row = fault.row or 0
         found.problems.append(Entry(row, 0, row, dataset.own_ids[row], str(fault)))
-    missing = {fault.row: fault for fault in dataset.missing()}
+    missing = {fault.id: fault for fault in dataset.missing()}
     sound: set[Path] = set()
     for index, (number, sample) in enumerate(zip(dataset.numbers, dataset.samples)):
         place = (number, 0, number, dataset.own_ids[number])
         images = {image for image in sample.images if isinstance(image, Path)}
         known = len(images) == len(sample.images) and images <= sound
         try:
-            if number in missing:
-                raise missing[number]
+            if sample.id in missing:
+                raise missing[sample.id]
             if thoroughness.decode and not (known and thoroughness.collate is None):
                 _look_at(dataset[index], thoroughness)
                 sound |= images
@@ -66,13 +66,19 @@ def check_table(table: StreamedTable, thoroughness: Thoroughness) -> Findings:
     number = -1
     for row in table.rows():
         number += row.question == 0
+        place = (number, row.file, row.number, own_id(row.values))
         try:
             sample = names.unique(table.read(row, number), number)
+        except Unreadable as fault:
+            if row.question == 0:  # the text of a row is sound as a whole, or none of it is
+                _note(found, place, fault)
+            continue
+        try:
             if thoroughness.decode:
                 _look_at(table.source.loaded(sample, number), thoroughness)
             found.samples.append(sample.without_bytes(number))
         except Unreadable as fault:
-            _note(found, (number, row.file, row.number, own_id(row.values)), fault)
+            _note(found, place, fault)
     found.repeated = list(names.repeated)
     return found
 
