@@ -218,6 +218,9 @@ REFUSED = {
 REFUSED_AROUND = {
     "Set model.retention to null": {"retention": {}},
     "Set model.margin to null": {"margin": 2.0},
+    "Set model.policy to null": {
+        "guide": {"share": 0.5}, "policy": {"share": 0.5}, "optimizer": {"pruners": 0.0}
+    },
     "its layer 3 attends to": {"guide": {"layer": 3, "share": 1.0}},
     "Give model.guide, such as": {"guide": None},
     "model.optimizer.pruners is 1 in the steps after model.guide.share = 0.5": {

@@ -142,7 +142,7 @@ class PluginTraining(ValidatedTraining):
             )
         guide = guide_options(guide)
         refuse_masked_training(
-            backbone_for(self.model), self.plugin, guide, optimizer, retention, margin
+            backbone_for(self.model), self.plugin, guide, optimizer, retention, margin, policy
         )
         if policy is not None:
             policy.check(guide, pruners_from is not None, self.plugin)

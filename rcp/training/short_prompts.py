@@ -4,7 +4,7 @@ from rcp.backbones import Backbone
 from rcp.errors import UserError
 from rcp.plugin import Plugin
 from rcp.training.options import OptimizerOptions
-from rcp.training.phases import GuideOptions, RetentionOptions
+from rcp.training.phases import GuideOptions, PolicyOptions, RetentionOptions
 
 
 def refuse_masked_training(
@@ -14,6 +14,7 @@ def refuse_masked_training(
     optimizer: OptimizerOptions,
     retention: RetentionOptions | None,
     margin: float | None,
+    policy: PolicyOptions | None,
 ) -> None:
     """Raise ``UserError`` for what would need masks, if ``backbone`` loses tokens before its
     decoder alone: its pruner learns from a guide, from gradients of the embeddings, and end to end
@@ -36,6 +37,11 @@ def refuse_masked_training(
         )
     if retention is not None:
         raise UserError(f"{why}, as soft retention does. Set model.retention to null.")
+    if policy is not None:
+        raise UserError(
+            f"{why}, where the choices of a policy are drawn. Set model.policy to null: a guide "
+            f"teaches the pruner."
+        )
     if margin is not None:
         raise UserError(f"{why}: what it drops is gone in any case. Set model.margin to null.")
     if guide is not None and guide.layer is not None:
