@@ -35,6 +35,10 @@ class Scoring(ABC):
         ``UserError`` for sequences of unequal length, and for what the metric refuses.
         """
 
+    def references(self, sample: Sample) -> list[str]:
+        """The answers to ``sample`` that are shown beside a model's: all that its score knows."""
+        return [sample.answer]
+
 
 class ExactMatchScoring(Scoring):
     """Right is what equals the sample's answer, up to case and surrounding space.

@@ -3,6 +3,7 @@
 import math
 import re
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
@@ -10,8 +11,12 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 from rcp.__main__ import main
 from rcp.base_model.answering import greedy_answers
 from rcp.conversations.sample import PLACEHOLDER
+from rcp.evaluation.answers import Answer
 from rcp.evaluation.metrics.answer_metric import METRICS
+from rcp.evaluation.metrics.occupancy import Occupancy
+from rcp.evaluation.metrics.tally import Tally
 from rcp.evaluation.preparation import Preparation
+from rcp.evaluation.report.samples import Answered, write_samples
 from rcp.evaluation.scoring import Scoring
 from rcp.evaluation.sets.base import SETS
 from rcp.evaluation.sets.door import open_questions
@@ -122,3 +127,28 @@ def test_without_answers_there_are_no_figures(name, as_json):
     nothing = scoring.figures([], [])
     assert scoring.primary in nothing
     assert math.isnan(nothing[scoring.primary]) or nothing[scoring.primary] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("vqav2", [["dark", "light"], ["two"]]),
+        ("refcoco_testA", None),
+        ("scienceqa_img", None),
+    ],
+)
+def test_every_accepted_answer_is_shown_once(name, shown, as_json):
+    dataset, scoring = open_questions(name, as_json(name))
+    expected = [[sample.answer] for sample in dataset.samples] if shown is None else shown
+    assert [scoring.references(sample) for sample in dataset.samples] == expected
+
+
+def test_they_stand_beside_each_answer_in_the_file(as_json, tmp_path):
+    dataset, scoring = open_questions("vqav2", as_json("vqav2"))
+    answers = [Answer(n, "light", Occupancy(4, 2), 8.0, 1.0) for n in range(2)]
+    tally = Tally(None, scoring, dataset.samples, answers)
+    path = tmp_path / "rows.samples.parquet"
+    write_samples([Answered("full", 0, tally)], tmp_path, {}, path)
+    found = pq.read_table(path).to_pylist()
+    assert [row["references"] for row in found] == [["dark", "light"], ["two"]]
+    assert [row["score"] for row in found] == [1.0, 0.0]

@@ -34,7 +34,8 @@ SAMPLES = pa.schema(
     ]
 )
 """``index``: the sample's number in the data, rows without a sound text not counted. ``image``:
-paths from the image folder, empty for an image that is no file. ``answer``: as generated.
+paths from the image folder, empty for an image that is no file. ``references``: each accepted
+answer once, most often one. ``answer``: as generated.
 ``score``: from 0 to 1. ``visual_tokens``: before any is dropped; of these ``kept`` numbers those
 that are alive from each of ``layers`` on. ``places`` (row, column) and ``image_index`` of each are
 with the full model. The fields are promised; a version that changes one says so.
@@ -111,7 +112,7 @@ def _columns(tally: Tally, folder: Path) -> dict[str, Any]:
         "image": [[_relative(image, folder) for image in sample.images] for sample in samples],
         "question": [sample.question.replace(PLACEHOLDER, "").strip() for sample in samples],
         "type": [sample.question_type for sample in samples],
-        "references": [[sample.answer] for sample in samples],
+        "references": [tally.scoring.references(sample) for sample in samples],
         "answer": [answer.said for answer in answers],
         "score": tally.scores,
         "visual_tokens": [answer.tokens.visual for answer in answers],

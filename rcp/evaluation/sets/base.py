@@ -119,6 +119,12 @@ class EvaluationSet(Scoring):
     def score(self, answer: str, sample: Sample) -> float:
         return self.figures([answer], [sample])[self.own or self.primary]
 
+    def references(self, sample: Sample) -> list[str]:
+        several = (sample.facts or {}).get("references")
+        if not isinstance(several, list):  # one answer, which the sample writes as a model would
+            return [sample.answer]
+        return list(dict.fromkeys(several))
+
     def figures(self, answers: Sequence[str], samples: Sequence[Sample]) -> dict[str, float]:
         refuse_unequal(answers=answers, samples=samples)
         parsed = [self.parsed(answer, sample) for answer, sample in zip(answers, samples)]
