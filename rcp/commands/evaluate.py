@@ -1,7 +1,7 @@
 """Evaluate a plug-in beside the full model and controls at the same cost.
 
 Answers questions with the tokens physically dropped, prints accuracy and cost, and writes the rows
-as JSON.
+as JSON and every answer as Parquet.
 """
 
 import argparse
