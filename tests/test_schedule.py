@@ -86,6 +86,15 @@ def test_another_budget_leaves_the_wipe_where_it_is():
     assert other.ratios == pytest.approx((0.4, 0.2, 0.0, 0.0))
 
 
+def test_at_its_own_mean_a_schedule_is_itself_however_it_falls():
+    """0.9, 0.5, 0.4 over 2, 2 and 4 of 8 layers are a mean of 0.55, and fall by no one factor."""
+    schedule = Schedule((0, 2, 4), (0.9, 0.5, 0.4), 8)
+    assert schedule.at(0.55) == schedule
+    fallen = schedule.at(0.275).ratios  # by 2 / 3 on the mean: (2 + 4 / 3 + 16 / 9) r = 2.2
+    assert fallen == pytest.approx((0.430435, 0.286957, 0.191304), rel=1e-5)
+    assert Schedule((8,), (0.0,), 12).at(8 / 12).ratios == (0.0,)
+
+
 @pytest.mark.parametrize(
     "mean, layers, at, message",
     [

@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isclose
 
 from rcp.errors import UserError
 
@@ -78,7 +79,12 @@ class Schedule:
         return (kept[-1] / kept[0]) ** (1 / (len(kept) - 1))
 
     def at(self, mean_ratio: float) -> "Schedule":
-        """The same layers with another mean, falling as this one does; see :func:`schedule_for`."""
+        """The same layers with another mean, falling as this one does; see :func:`schedule_for`.
+
+        At its own mean it is this one, however it falls.
+        """
+        if isclose(mean_ratio, self.mean_ratio):
+            return self
         stages = tuple(n for n, ratio in zip(self.layers, self.ratios) if ratio > 0)
         other = schedule_for(mean_ratio, stages, self.num_layers, self.decay, self.wiped_from)
         wiped = (0.0,) * (len(self.layers) - len(stages))
