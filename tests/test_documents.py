@@ -129,3 +129,12 @@ def test_every_method_has_its_row():
     for name, row in papers.items():
         number = re.search(r"arXiv [\d.]+", PRUNERS.get(name).paper)
         assert number is None or number[0] in row or "control" in row
+
+
+def test_the_readme_counts_the_families_of_the_table():
+    page, readme = read("docs/backbones.md"), " ".join(read("README.md").split())
+    sections = dict(re.findall(r"^## (.+?)$(.*?)(?=^## |\Z)", page, re.M | re.S))
+    counts = {name: len(re.findall(r"^\| `(?!model_type)", rows, re.M))
+              for name, rows in sections.items()}
+    assert (counts["Supported"], counts["Supported before the decoder"]) == (50, 9)
+    assert "Fifty types of models, from" in readme and "; nine more, such as" in readme
