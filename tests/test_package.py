@@ -1,5 +1,6 @@
 """Promises about the package as a whole."""
 
+import configparser
 import subprocess
 import sys
 import time
@@ -9,6 +10,7 @@ import torch
 
 import rcp
 from rcp.pruners import PRUNERS
+from tests.documents import ROOT
 from tests.tiny import attention_spec
 
 
@@ -41,6 +43,14 @@ def test_help_does_not_wait_for_torch(script):
     assert done.stdout.startswith(f"usage: {script} ")
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert "rcp.errors" in imported and not imported & {"torch", "numpy", "transformers"}
+
+
+@pytest.mark.parametrize("extra", ["train", "eval"])
+def test_tables_are_read_with_either_extra(extra):
+    """What opens them is imported late, by trainings and by published sets alike."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    assert "datasets>=4" in config["options.extras_require"][extra].split()
 
 
 def test_every_public_name_is_found_and_no_other():
