@@ -23,6 +23,7 @@ from rcp.evaluation.metrics.occupancy import occupancies
 from rcp.evaluation.studies.attention_trend import attention_trends
 from rcp.evaluation.studies.diagnosis import diagnose
 from rcp.evaluation.studies.horizon import information_by_layer
+from rcp.evaluation.studies.schedule_search import agreement
 from rcp.objectives import losses
 from rcp.objectives.labels import LabelForm, attention_labels, relevance_labels
 from rcp.pruners import PRUNERS
@@ -247,6 +248,7 @@ def evaluation(dtype: torch.dtype, device: str) -> None:
     diagnose(case.model, plugin, [batch])
     information_by_layer(case.model, [batch])
     attention_trends(case.model, [batch], range(3))
+    agreement(case.model, plugin, [batch])(plugin.schedule)
     image = inputs["input_ids"] == IMAGE
     text = inputs["attention_mask"].bool() & ~image
     attention = torch.rand(*image.shape, image.shape[1], device=device, dtype=dtype)

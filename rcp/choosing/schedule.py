@@ -176,9 +176,27 @@ def schedule_for(
     which layer on a model reads them no longer. Each stage keeps ``decay`` times what the one
     before kept. With ``decay`` None the shares fall geometrically so that the last stage keeps a
     tenth of the first, which is close to the published 64-token row (16.7 → 1.4 %, RCP [draft]);
-    the shape is our decision [ours]. Raises ``UserError`` where the layers before the first stage
-    alone cost more than the budget, for a mean above 1 or above what the layers before
-    ``wiped_from`` can hold, and for layers that cannot be.
+    the shape is our decision [ours]. Raises ``UserError`` as :func:`shaped` does.
+    """
+    if decay is None:
+        decay = 0.1 ** (1 / max(1, len(layers) - 1))
+    shape = [decay**i for i in range(len(layers))]
+    return shaped(shape, mean_ratio, layers, num_layers, wiped_from)
+
+
+def shaped(
+    shape: Sequence[float],
+    mean_ratio: float,
+    layers: tuple[int, ...],
+    num_layers: int,
+    wiped_from: int | None = None,
+) -> Schedule:
+    """The schedule of that mean whose stages keep in proportion to ``shape``, but at most all.
+
+    ``shape``: a positive number for each of ``layers``, never rising. What a stage cannot hold goes
+    to those behind it. ``wiped_from`` as in :func:`schedule_for`. Raises ``UserError`` where the
+    layers before the first stage alone cost more than the budget, for a mean above 1 or above what
+    the layers before ``wiped_from`` can hold, and for layers that cannot be.
     """
     if not layers or not mean_ratio <= 1.0:
         raise UserError(
@@ -205,9 +223,6 @@ def schedule_for(
             f"{floor:.2%} of {num_layers} layers already. Prune earlier, or raise the budget "
             f"above {floor:.2%}."
         )
-    if decay is None:
-        decay = 0.1 ** (1 / max(1, len(layers) - 1))
-    shape = [decay**i for i in range(len(layers))]
     left = mean_ratio * num_layers - first
     # water-filling: no stage may keep more than everything
     ratios = [0.0] * len(layers)

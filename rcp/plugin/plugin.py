@@ -116,13 +116,14 @@ class Plugin(OnHub, nn.Module):
 
     def at_budget(self, mean_ratio: float) -> "Plugin":
         """The same weights under :meth:`schedule_at`, which says what is raised."""
-        return self._under(self.schedule_at(mean_ratio))
+        return self.under(self.schedule_at(mean_ratio))
 
     def keeping(self, mean_ratio: float) -> "Plugin":
         """The same weights with another budget, whatever they were trained for."""
-        return self._under(self.made_with.at(mean_ratio))
+        return self.under(self.made_with.at(mean_ratio))
 
-    def _under(self, schedule: Schedule) -> "Plugin":
+    def under(self, schedule: Schedule) -> "Plugin":
+        """The same weights with the ratios of ``schedule``, whose layers are this one's."""
         if schedule == self.schedule:
             return self
         stages = [
