@@ -4,7 +4,7 @@ Prints the `vllm serve` that does the same by itself. Arguments it does not know
 it. A request may give `"mm_processor_kwargs": {"visual_budget": 64}`, a share such as
 0.25, or "all" to prune nothing:
 
-    python -m rcp serve my-plugin --budget 64 --port 8000
+    %(prog)s my-plugin --budget 64 --port 8000
 """
 
 import argparse

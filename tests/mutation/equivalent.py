@@ -13,8 +13,8 @@ EQUIVALENT: dict[str, str] = {
     "  [2 - 1]": "members are as many targets as guests: all tokens",
     "rcp/choosing/merging.py: targets = (counts * share).floor().long()  [without floor]":
         "a whole number is what is left of a positive one without its fraction",
-    "rcp/choosing/schedule.py: spans = Schedule(layers, (0.0,) * len(layers), num_layers).spans"
-    "  # refuses impossible layers  [0.0 + 1]": "spans are of layers alone",
+    "rcp/choosing/schedule.py: spans = Schedule(stages, (0.0,) * len(stages), num_layers)"
+    ".spans[: len(layers) + 1]  [0.0 + 1]": "spans are of layers alone",
     "rcp/choosing/tokens.py: grid=none[..., None].expand(-1, -1, 2).float(),  [1 - 1] #2":
         "a continuation has no slot, so that none of none is none",
     "rcp/attaching/forwards/columns.py: order = torch.where(real, index, -1).argsort(dim=1, "
