@@ -23,6 +23,7 @@ from rcp.evaluation.answers import Answer, AnsweredBatch, Places
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.metrics.occupancy import Occupancy
 from rcp.evaluation.options import command, parse
+from rcp.evaluation.report import samples as report_samples
 from rcp.evaluation.report.samples import SAMPLES, TIMES
 from rcp.evaluation.share import Share
 from rcp.evaluation.unfinished import Unfinished
@@ -225,7 +226,9 @@ def asked(made, tmp_path_factory):
     """The folder of a run that has asked everything, and written no result."""
     output = tmp_path_factory.mktemp("asked") / "rows.json"
     with pytest.MonkeyPatch.context() as patched, pytest.raises(MemoryError):
-        patched.setattr(cli, "write_samples", lambda *_: (_ for _ in ()).throw(MemoryError))
+        patched.setattr(
+            report_samples, "write_samples", lambda *_: (_ for _ in ()).throw(MemoryError)
+        )
         cli.run(arguments(made, output))
     assert os.listdir(output.parent) == ["rows.partial"]
     return output.with_name("rows.partial")
@@ -257,6 +260,19 @@ def test_a_process_that_comes_late_finds_what_the_others_left(made, whole, cut_o
     assert [first.returncode, late.returncode] == [0, 0], said
     assert answers_in(cut_off) == answers_in(whole[0])
     assert not cut_off.with_name("rows.partial").exists()
+
+
+def test_without_pyarrow_there_are_rows_alone(made, whole, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    output = tmp_path / "rows.json"
+    report = cli.run(arguments(made, output))
+    assert os.listdir(tmp_path) == ["rows.json"]
+    assert report.rows[1].accuracy == whole[1].rows[1].accuracy
+    with pytest.raises(rcp.UserError, match="--report needs pyarrow"):
+        cli.run(arguments(made, tmp_path / "other.json", "--report", str(tmp_path)))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(rcp.UserError, match="torchrun needs pyarrow"):
+        cli.run(arguments(made, tmp_path / "other.json"))
 
 
 def test_a_run_cut_off_at_its_end_only_writes(made, whole, cut_off, counted):

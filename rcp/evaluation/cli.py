@@ -2,11 +2,13 @@
 
 import argparse
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 import torch
 
 from rcp.backbones import backbone_for
 from rcp.choosing.schedule import mean_ratio_of
+from rcp.errors import UserError
 from rcp.evaluation import provenance
 from rcp.evaluation.comparison import Report, answer, compare
 from rcp.evaluation.contestants import Contestant
@@ -20,12 +22,9 @@ from rcp.evaluation.entrants import (
 from rcp.evaluation.generation import NothingReadable, Questions
 from rcp.evaluation.options import parse
 from rcp.evaluation.report import tables
-from rcp.evaluation.report.page.page import write_report
-from rcp.evaluation.report.rows import write_rows
-from rcp.evaluation.report.samples import beside, write_samples, write_times
+from rcp.evaluation.report.rows import beside, write_rows
 from rcp.evaluation.sets.door import open_questions
 from rcp.evaluation.share import Share
-from rcp.evaluation.unfinished import Unfinished
 from rcp.extensions import import_files
 
 
@@ -71,12 +70,35 @@ def evaluate(options: argparse.Namespace) -> Report | None:
         max_new_tokens=options.max_new_tokens or (published.max_new_tokens if published else 16),
         scoring=published,
     )
+    if find_spec("pyarrow") is None:
+        return _rows_alone(options, questions, entrants, others, share)
     return _results(options, questions, entrants, others, share)
 
 
 def _device(share: Share) -> str:
     """Each process of a machine has a device of its own, where there are any."""
     return f"cuda:{share.local_rank}" if torch.cuda.is_available() else "cpu"
+
+
+def _rows_alone(
+    options: argparse.Namespace,
+    questions: Questions,
+    entrants: Sequence[Contestant],
+    others: Sequence[Contestant],
+    share: Share,
+) -> Report:
+    """Where nothing can keep answers: on a bare machine with a GPU, there may be no pyarrow."""
+    if share.ranks > 1 or options.report is not None:
+        wanted = "--report" if share.ranks == 1 else "torchrun"
+        raise UserError(
+            f"{wanted} needs pyarrow, in whose files answers are kept, and it is not installed. "
+            "Install it, or leave that out: the rows alone can do without."
+        )
+    report = compare(questions, entrants, others, controls=options.controls, seeds=options.seeds)
+    _show(report)
+    write_rows(report.rows, options.output)
+    print(f"Rows written to {options.output}; answers are kept where pyarrow is installed")
+    return report
 
 
 def _results(
@@ -87,6 +109,8 @@ def _results(
     share: Share,
 ) -> Report | None:
     """Answers, kept until all that is made of them is written."""
+    from rcp.evaluation.unfinished import Unfinished  # brings pyarrow
+
     asked = provenance.asked(options, questions, [*entrants, *others])
     unfinished = Unfinished(beside(options.output, "partial"), asked, share)
     if not share.first:
@@ -120,6 +144,9 @@ def _show(report: Report) -> None:
 
 def _write(report: Report, options: argparse.Namespace, questions: Questions) -> None:
     """The rows last: where they are, all is."""
+    from rcp.evaluation.report.page.page import write_report  # bring pyarrow
+    from rcp.evaluation.report.samples import write_samples, write_times
+
     samples, times = (beside(options.output, f"{what}.parquet") for what in ("samples", "times"))
     metadata = provenance.recorded(options, questions, report.rows)
     write_samples(report.answered, questions.dataset.source.folder, metadata, samples)

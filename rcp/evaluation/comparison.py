@@ -15,12 +15,11 @@ from rcp.evaluation.contestants import (
 from rcp.evaluation.generation import Questions
 from rcp.evaluation.images import blank_image, downsampled_input
 from rcp.evaluation.keeping import InMemory, Keeping
-from rcp.evaluation.metrics.tally import Tally
+from rcp.evaluation.metrics.tally import Answered, Tally
 from rcp.evaluation.paired import over_seeds
 from rcp.evaluation.prefill import encoder_flops, plugin_flops, speedups
 from rcp.evaluation.report import notes
 from rcp.evaluation.report.rows import ResultRow, pooled
-from rcp.evaluation.report.samples import Answered
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,8 @@ class Preparation:
 
 def sees_the_middle(processor: Any) -> bool:
     """Whether all that a model sees of an image is its middle square."""
-    return bool(getattr(processor.image_processor, "do_center_crop", False))
+    images = getattr(processor, "image_processor", None)
+    return bool(getattr(images, "do_center_crop", False))
 
 
 def with_encoded_images(model: Any, inputs: dict[str, Tensor], **options: Any) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from rcp.conversations.sample import PLACEHOLDER
 from rcp.evaluation.answers import Answer
 from rcp.evaluation.metrics.answer_metric import METRICS
 from rcp.evaluation.metrics.occupancy import Occupancy
-from rcp.evaluation.metrics.tally import Tally
+from rcp.evaluation.metrics.tally import Answered, Tally
 from rcp.evaluation.preparation import Preparation
-from rcp.evaluation.report.samples import Answered, write_samples
+from rcp.evaluation.report.samples import write_samples
 from rcp.evaluation.scoring import Scoring
 from rcp.evaluation.sets.base import SETS
 from rcp.evaluation.sets.door import open_questions

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from rcp.base_model.cost import DecoderSizes, kv_bytes, paper_prefill_flops, prefill_flops
@@ -109,3 +110,12 @@ class Tally:
     @property
     def _rows(self) -> list[list[int]]:
         return [answer.tokens.rows(self.facts.layers) for answer in self.answers]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One contestant: number ``seed`` of its ``method``."""
+
+    method: str
+    seed: int
+    tally: Tally

@@ -114,6 +114,11 @@ def _means(figures: Sequence[dict[str, float]]) -> dict[str, float | None]:
     return {name: round(mean, 6) if math.isfinite(mean) else None for name, mean in found.items()}
 
 
+def beside(output: Path, what: str) -> Path:
+    """The file or folder called ``what`` that belongs to the rows in ``output``."""
+    return output.with_name(f"{output.stem}.{what}")
+
+
 def write_rows(rows: Sequence[ResultRow], path: Path) -> None:
     """Write ``rows`` as a JSON list; the file appears whole or not at all."""
     with atomic(path) as unfinished:

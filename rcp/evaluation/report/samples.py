@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pyarrow.parquet as pq
 from rcp.atomic_write import atomic
 from rcp.conversations import PLACEHOLDER
 from rcp.conversations.sample import ImageSource
-from rcp.evaluation.metrics.tally import Tally
+from rcp.evaluation.metrics.tally import Answered, Tally
 
 KEY = [("contestant", pa.string()), ("seed", pa.int64()), ("index", pa.int64())]
 
@@ -43,20 +42,6 @@ with the full model. The fields are promised; a version that changes one says so
 
 TIMES = pa.schema([*KEY, ("milliseconds", pa.float64())])
 """``milliseconds``: prefill and decoding of the batch, over the samples in it."""
-
-
-@dataclass(frozen=True)
-class Answered:
-    """One contestant: number ``seed`` of its ``method``."""
-
-    method: str
-    seed: int
-    tally: Tally
-
-
-def beside(output: Path, what: str) -> Path:
-    """The file or folder called ``what`` that belongs to the rows in ``output``."""
-    return output.with_name(f"{output.stem}.{what}")
 
 
 def write_samples(

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from rcp.errors import UserError
-from rcp.evaluation.report.rows import ResultRow, read_rows
-from rcp.evaluation.report.samples import SAMPLES, TIMES, beside
+from rcp.evaluation.report.rows import ResultRow, beside, read_rows
+from rcp.evaluation.report.samples import SAMPLES, TIMES
 from rcp.quoting import plain, quoted
 
 
