@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 
@@ -15,6 +14,8 @@ from rcp.conversations.source import open_conversations
 from rcp.conversations.stream import StreamedTable, TrainingStream
 from tests.cli import settings
 from tests.tiny_base import conversation, make_processor, write_conversations
+
+datasets = pytest.importorskip("datasets")
 
 pytest_plugins = ["tests.training_fixtures"]
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
