@@ -294,3 +294,12 @@ def test_a_kind_that_cannot_be_is_refused(arguments, message, tmp_path):
     command = [sys.executable, "-m", "data.generate", "--output", str(tmp_path / "out"), *arguments]
     ran = subprocess.run(command, capture_output=True, text=True)
     assert ran.returncode == 2 and message in ran.stderr and not (tmp_path / "out").exists()
+
+
+def test_of_answers_as_frequent_the_first_ones_are_guessed():
+    """Sixty answers occur once each: the fifty that come first are tried, and no later one."""
+    kind = replace(KINDS["strings"], score=lambda said, answer: float(int(said) >= 50))
+    (example,) = drawn("strings", 1)
+    examples = [replace(example, type="t", turns=(("", str(n)),)) for n in range(60)]
+    assert guessed(kind, examples) == {"t": 0.0}
+    assert guessed(kind, examples[::-1]) == {"t": 1.0}

@@ -39,7 +39,7 @@ def same(said: str, answer: str) -> float:
 def guessed(kind: Kind, examples: Sequence[Example]) -> dict[str, float]:
     """What the best constant answer scores in each type; of a dialogue, in its last turn.
 
-    Candidates are the 50 most frequent answers of a type.
+    Candidates are the 50 most frequent answers of a type, of equals those that come first.
     """
     answers: dict[str, list[str]] = {}
     for example in examples:
@@ -47,7 +47,7 @@ def guessed(kind: Kind, examples: Sequence[Example]) -> dict[str, float]:
     return {
         type: max(
             sum(kind.score(guess, answer) for answer in given) / len(given)
-            for guess in sorted(set(given), key=given.count, reverse=True)[:50]
+            for guess in sorted(dict.fromkeys(given), key=given.count, reverse=True)[:50]
         )
         for type, given in sorted(answers.items())
     }
