@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 [ $# -gt 0 ] || set -- transformers==5.17.* transformers==5.18.* transformers==5.19.* \
     transformers==5.20.* transformers==5.21.* transformers==5.22.* transformers==5.23.* \
     transformers==5.24.* peft==0.17.* peft==0.18.* peft==0.19.* peft==0.20.* peft==0.21.* \
-    torch==2.11.* torch==2.12.* torch==2.13.* torch==2.14.* torch==2.15.*
+    torch==2.11.* torch==2.12.* torch==2.13.* torch==2.14.*
 TABLE=benchmarks/results/releases.md
 FOLDER=runs/releases
 PYTHON=$FOLDER/venv/bin/python
@@ -24,7 +24,7 @@ for REQUIREMENT; do
     [ "$PACKAGE" = peft ] || TESTS="$TESTS $(echo tests/test_families*.py tests/test_parity*.py) \
         tests/test_masking.py tests/test_tokens.py"
     LOG=$FOLDER/$(echo "$REQUIREMENT" | sed 's/[.*]*$//; s/==/_/').log
-    "$PYTHON" -m pip install --quiet "$REQUIREMENT" $OTHERS pytest pillow safetensors hypothesis \
+    "$PYTHON" -m pip install --quiet "$REQUIREMENT" $OTHERS pytest pillow safetensors hypothesis scipy \
         PyYAML datasets torchmetrics 'pytorch-lightning<3' 'jsonargparse[signatures]>=4.53,<5'
     OMP_NUM_THREADS=1 "$PYTHON" -m pytest -q -p no:cacheprovider --disable-warnings -rf \
         $TESTS > "$LOG" 2>&1 || true

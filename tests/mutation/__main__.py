@@ -66,9 +66,10 @@ def main() -> int:
 
 
 def nearest(mutant: Mutant, room: str, caught_by: Counter[tuple[str, str]]) -> list[str]:
-    """All test files of ``room``: first what has caught others of this source or is named alike."""
-    tests = dict.fromkeys([*OF_ROOM[room], *OF_ALL])
+    """Its own test file and those of ``room``: first what caught others of this source."""
     stem = Path(mutant.file).stem
+    own = [test for test in [f"tests/test_{stem}.py"] if Path(test).is_file()]
+    tests = dict.fromkeys([*own, *OF_ROOM[room], *OF_ALL])
     return sorted(tests, key=lambda test: (-caught_by[mutant.file, test], stem not in test))
 
 

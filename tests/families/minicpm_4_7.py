@@ -1,14 +1,9 @@
-"""MiniCPM-V 4.7 and MiniCPM-OCR, which came with a later release than 4.6."""
+"""MiniCPM-V 4.7, which came with a later release than 4.6."""
 
 from collections.abc import Sequence
 
 from torch import Tensor
-from transformers import (
-    MiniCPMOcrConfig,
-    MiniCPMOcrForConditionalGeneration,
-    MiniCPMV4_7Config,
-    MiniCPMV4_7ForConditionalGeneration,
-)
+from transformers import MiniCPMV4_7Config, MiniCPMV4_7ForConditionalGeneration
 
 from .case import END, IMAGE, START, VIDEO, Sample
 from .minicpm import inputs, minicpm
@@ -32,5 +27,4 @@ ENTRY_CASES = {
     "minicpmv4_7": lambda: minicpm(
         MiniCPMV4_7Config, MiniCPMV4_7ForConditionalGeneration, typed_inputs, **MARKERS
     ),
-    "minicpm_ocr": lambda: minicpm(MiniCPMOcrConfig, MiniCPMOcrForConditionalGeneration),
 }
