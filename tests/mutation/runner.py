@@ -14,7 +14,7 @@ import pytest
 
 from tests.mutation.mutants import Mutant, mutated
 
-OURS = ("rcp", "tests", "conftest")
+OURS = ("rcp", "benchmarks", "data", "tests", "conftest", "train", "export", "evaluate")
 PATIENCE = 10
 LONGEST = 600
 """Seconds of a processor for one test file."""
