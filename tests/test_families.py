@@ -12,8 +12,8 @@ from rcp.backbones import backbone_for
 from rcp.backbones.base import BACKBONES
 from rcp.backbones.refused import REFUSED
 from tests.decoding import REFERENCES, error, family, logits, plugin_for, prompt_ends
-from tests.families import ENTRY_FAMILIES, FAMILIES, Case, Sample
-from tests.families.batches import BATCHES, batches_of, text_of
+from tests.families import ENTRY_FAMILIES, FAMILIES, Case, Sample, upstream
+from tests.families.batches import BATCHES, batches_of, text_of, videos_of
 from tests.tiny import attention_spec, rcp_spec
 
 TOLERANCE = 1e-5
@@ -50,6 +50,13 @@ def test_a_family_that_says_it_takes_videos_is_tried_with_one(name):
     case = family(name)
     takes = "pixel_values_videos" in inspect.signature(case.model.forward).parameters
     assert case.videos == backbone_for(case.model).videos == takes
+
+
+@pytest.mark.parametrize("name", upstream.CLIPS)
+def test_clips_that_this_release_refuses_without_a_plugin(name):
+    case = family(name)
+    with pytest.raises(ValueError, match="num_frames_per_video"):
+        case.model(**case.inputs(videos_of(case)))
 
 
 @pytest.mark.parametrize("reference", REFERENCES)

@@ -4,6 +4,7 @@ from torch import Tensor
 
 from rcp.backbones import Backbone
 
+from . import upstream
 from .case import Case, Sample
 
 BATCHES = {
@@ -13,8 +14,9 @@ BATCHES = {
 
 
 def batches_of(case: Case) -> dict[str, tuple[Sample, ...]]:
-    """With one of videos for a family that understands them."""
-    return BATCHES | ({"video": videos_of(case)} if case.videos else {})
+    """With one of videos for a family that understands them, if this release's model does."""
+    tried = case.videos and case.model.config.model_type not in upstream.CLIPS
+    return BATCHES | ({"video": videos_of(case)} if tried else {})
 
 
 def videos_of(case: Case) -> tuple[Sample, ...]:
