@@ -28,8 +28,8 @@ class Subject:
     dataset: ConversationDataset
 
 
-def configure(parser: argparse.ArgumentParser, output: str) -> None:
-    """Options that name the plug-in, the data and where the result goes."""
+def configure(parser: argparse.ArgumentParser, output: str | None = None) -> None:
+    """Options that name the plug-in, the data and, where ``output`` is one, the file to write."""
     add = parser.add_argument
     add("--plugin", type=Path, required=True, metavar="DIR", help="exported plug-in")
     add_data(parser)
@@ -40,7 +40,9 @@ def configure(parser: argparse.ArgumentParser, output: str) -> None:
         "share of them")
     add("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the base model")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    add("--output", type=Path, default=Path(output), help="file to write (default: %(default)s)")
+    if output is not None:
+        add("--output", type=Path, default=Path(output),
+            help="file to write (default: %(default)s)")
 
 
 def subject(options: argparse.Namespace) -> Subject:

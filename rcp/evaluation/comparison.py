@@ -110,7 +110,7 @@ def _controls(
     plugin = entrants[0].plugin
     assert plugin is not None
     schedule = plugin.schedule
-    if plugin.spec.selection == "threshold":
+    if plugin.spec.selection != "top_k":
         # what it really kept; its own ratios are only what it was trained towards
         kept = tuple(first.visual[layer] / full.visual[0] for layer in schedule.layers)
         schedule = Schedule(schedule.layers, kept, schedule.num_layers)

@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from math import isclose
 from typing import Any
 
 from torch import nn
@@ -9,6 +10,7 @@ from torch import nn
 from rcp.backbones import backbone_for
 from rcp.backbones.before_decoder import refuse_stages_inside
 from rcp.base_model.identity import BaseIdentity
+from rcp.choosing.calibrated import Calibration, Cut
 from rcp.choosing.schedule import Schedule
 from rcp.choosing.view import LOOKS_BACK
 from rcp.errors import UserError
@@ -72,8 +74,7 @@ class Plugin(OnHub, nn.Module):
                 spec.repair.arguments,
             )
         self.lora = Lora(spec.lora) if spec.lora is not None else None
-        if spec.selection == "threshold":
-            self._check_thresholds()
+        self._check_selection()
         if spec.budgets is not None:
             self._check_budgets(spec.budgets)
 
@@ -99,6 +100,14 @@ class Plugin(OnHub, nn.Module):
         its own do. Raises ``UserError`` outside the range the plug-in was trained for; one in which
         nothing is trained has any. [ours]
         """
+        if self.spec.calibration is not None and not isclose(
+            mean_ratio, self.mean_ratio, rel_tol=SAME_BUDGET
+        ):
+            raise UserError(
+                f"A budget of {mean_ratio:.2%} of the visual tokens cannot be chosen: the cuts of "
+                f"this plug-in are calibrated for {self.mean_ratio:.2%}, mean over layers. "
+                f"Calibrate the plug-in that it was made from at that budget: `rcp calibrate`."
+            )
         if next(self.parameters(), None) is None:
             return self.made_with.at(mean_ratio)
         low, high = self.spec.budgets or (self.mean_ratio, self.mean_ratio)
@@ -133,6 +142,24 @@ class Plugin(OnHub, nn.Module):
         other.schedule = schedule
         other.spec = replace(self.spec, stages=stages)
         return other
+
+    def calibrated(self, calibration: Calibration) -> "Plugin":
+        """The same weights, keeping what lies within the cuts of ``calibration``."""
+        other = copy.copy(self)  # shares all weights
+        other.spec = replace(self.spec, selection="calibrated", calibration=calibration)
+        other._check_selection()
+        return other
+
+    def selection(self, stage: int) -> str | Cut:
+        """What decides at the ``stage`` of that number: "top_k", "threshold", or a cut.
+
+        Of nothing, which a ratio of 0 keeps, there is nothing to decide.
+        """
+        if self.schedule.ratios[stage] == 0:
+            return "top_k"
+        if self.spec.calibration is not None:
+            return self.spec.calibration.at(stage)
+        return self.spec.selection
 
     def pruner(self, layer: int) -> Pruner:
         """The pruner of the stage at ``layer``."""
@@ -190,14 +217,32 @@ class Plugin(OnHub, nn.Module):
             self.schedule.at(mean_ratio)  # or says why not
         self.at_budget(self.mean_ratio)  # its own must be among them
 
-    def _check_thresholds(self) -> None:
+    def _check_selection(self) -> None:
+        selection, calibration = self.spec.selection, self.spec.calibration
+        if (selection == "calibrated") != (calibration is not None):
+            raise UserError(
+                f"selection '{selection}' and calibration {quoted(calibration)} do not go together:"
+                f" the one needs the other. `rcp calibrate` writes a plug-in that has both; with "
+                f"any other selection, leave calibration out."
+            )
+        if calibration is not None:
+            calibration.check(len(self.spec.stages))
         for stage in self.spec.stages:
-            if not self.pruner(stage.layer).learned:
+            if selection == "top_k" or stage.ratio == 0:
+                continue
+            pruner = self.pruner(stage.layer)
+            if selection == "threshold" and not pruner.learned:
                 learned = [name for name in PRUNERS.names() if PRUNERS.get(name).learned]
                 raise UserError(
                     f"The pruner '{stage.method}' at layer {stage.layer} has no learned zero, so "
                     f"threshold mode means nothing for it. Use selection: top_k, or one of "
                     f"{', '.join(learned)}."
+                )
+            if selection == "calibrated" and not pruner.ranks:
+                raise UserError(
+                    f"The pruner '{stage.method}' at layer {stage.layer} selects tokens without "
+                    f"scoring them one by one, so that there is nothing to cut. Use selection: "
+                    f"top_k, or a pruner that scores."
                 )
 
 

@@ -52,6 +52,12 @@ class Pruner(nn.Module):
         super().__init__()
         self.hidden_size = hidden_size
 
+    @property
+    def ranks(self) -> bool:
+        """Whether :meth:`select` keeps what :meth:`forward` scores highest, and nothing else."""
+        own = type(self)
+        return own.select is Pruner.select and own.forward is not Pruner.forward
+
     def forward(self, view: View) -> Tensor:
         """Scores (B, N) fp32, higher is kept; values at dead slots are ignored.
 

@@ -63,6 +63,10 @@ class ReweightingPruner(Pruner):
         """What the attention to each visual token is multiplied by, (B, N) fp32, not negative."""
         raise TypeError(f"{type(self).__name__} must override factor()")
 
+    @property
+    def ranks(self) -> bool:
+        return self.inner.ranks
+
     def forward(self, view: View) -> Tensor:
         return self.inner(self._corrected(view))
 

@@ -228,7 +228,7 @@ class Forward:
         return choice
 
     def _chosen(self, stage: int, place: Place, device: torch.device) -> Choice:
-        pruner, selection = self.plugin.pruner(place.layer), self.plugin.spec.selection
+        pruner, selection = self.plugin.pruner(place.layer), self.plugin.selection(stage)
         counts = self.survivors.counts[stage]
         most = max(counts) if selection == "top_k" else None
         each = most if self.survivors.slots.whole and min(counts) == most else None

@@ -11,6 +11,7 @@ from rcp.attaching.forwards.attention import LayerAttention
 from rcp.attaching.forwards.place import Place
 from rcp.attaching.forwards.slots import Slots
 from rcp.backbones import Backbone
+from rcp.choosing.calibrated import Cut, by_sample
 from rcp.choosing.merging import merge_rows
 from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
@@ -128,10 +129,10 @@ def choose(
     pruner: Pruner,
     view: View,
     counts: Tensor,
-    selection: str,
+    selection: str | Cut,
     relaxation: Relaxation | Sampling | None,
 ) -> Choice:
-    """Let ``pruner`` choose ``counts`` (B,) tokens a row, or those above zero.
+    """Let ``pruner`` choose ``counts`` (B,) tokens a row, or those above zero or within a cut.
 
     With a relaxation the choice is perturbed by its noise and carries a gradient, with a sampling
     ``counts`` tokens are drawn; not so with a method without parameters, which would learn nothing
@@ -144,7 +145,10 @@ def choose(
         return Choice(keep, weights=pruner.merge(view, keep))
     scores = pruner(view)
     if relaxation is None:
-        keep = threshold(scores, view.alive)
+        keep = (
+            by_sample(scores, view.alive, counts, selection) if isinstance(selection, Cut)
+            else threshold(scores, view.alive)
+        )
         return Choice(keep, scores=scores, weights=pruner.merge(view, keep))
     noisy = relaxation.perturb(scores)
     if isinstance(relaxation, Sampling):
