@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,6 +25,7 @@ from rcp import (
 )
 from rcp.__main__ import main
 from rcp.attaching.cache_names import cache_in
+from rcp.choosing.calibrated import Calibration
 from rcp.choosing.view import LOOKS_BACK
 from rcp.plugin import LoraSpec
 from rcp.pruners import PRUNERS
@@ -72,6 +74,7 @@ def served(model, plugin, ids, pixels):
     host, taken = model.model, {}
     engine = EngineModel(model)
     backbone = FusedDecoder(engine)
+    backbone.lora = plugin.lora
     tower = backbone.tower
     attention = host.vision_tower.encoder.layers[-1].self_attn
 
@@ -107,6 +110,31 @@ def test_an_engine_keeps_what_an_attached_plugin_keeps(method, policy):
     merged = plan.merges.get(0)
     wanted = features[ranks] if merged is None else merged[0] @ features
     torch.testing.assert_close(rows, wanted)
+
+
+@pytest.mark.parametrize("method", ["rcp", "question_attention"])
+def test_a_choice_is_made_with_the_adapters_that_the_engine_serves(method):
+    """The engine's own products know them for its batch alone, which a choice is not of."""
+    lora = LoraSpec(rank=3, alpha=60.0, targets=["q_proj", "k_proj", "v_proj", "o_proj"])
+    model = tiny_llava_model()
+    stage = StageSpec(0, 0.4, method, ARGUMENTS.get(method, {}))
+    plugin = randomised(Plugin.for_model(PluginSpec([stage], lora=lora), model))
+    inputs = tiny_inputs((6,), (1,))
+    kept = {}
+    for name, one in (("with", plugin), ("without", bare(plugin))):
+        with torch.no_grad(), attach(model, one):
+            plan = plan_of(cache_in(model(**inputs)))
+        kept[name] = plan.alive[0, 0][inputs["input_ids"][0] == IMAGE].nonzero()[:, 0].tolist()
+    entry = entry_stage(plugin, False)
+    _, ranks, _ = served(model, entry, inputs["input_ids"][0], inputs["pixel_values"])
+    assert ranks.tolist() == kept["with"] != kept["without"]
+
+
+def bare(plugin: Plugin) -> Plugin:
+    """The pruners alone."""
+    made = Plugin(replace(plugin.spec, lora=None), plugin.hidden_size, plugin.num_layers)
+    made.pruners = plugin.pruners
+    return made
 
 
 @pytest.mark.parametrize("method", [m for m in METHODS if not PRUNERS.get(m).reads_question])
@@ -264,7 +292,6 @@ def entry_spec(**changes: object) -> PluginSpec:
         ({"stages": [StageSpec(0, 0.5, "rcp", RCP_ARGUMENTS),
                      StageSpec(3, 0.2, "rcp", RCP_ARGUMENTS)]}, "stages inside.*layer 3"),
         ({"repair": RepairSpec([3, 5], "film", FILM_ARGUMENTS)}, "repair adapter at layers 3, 5"),
-        ({"lora": LoraSpec(rank=2)}, "low-rank adapters.*--enable-lora"),
     ],
 )
 def test_more_than_the_entry_is_refused_unless_it_is_left_out_knowingly(changes, lost):
@@ -272,7 +299,7 @@ def test_more_than_the_entry_is_refused_unless_it_is_left_out_knowingly(changes,
     with pytest.raises(UserError, match=f"{lost}.*entry_only"):
         entry_stage(plugin, False)
     entry = entry_stage(plugin, True)
-    assert entry.schedule.layers == (0,) and entry.repair is None and entry.lora is None
+    assert entry.schedule.layers == (0,) and entry.repair is None
     assert entry.pruner(0) is plugin.pruner(0) and not entry.training
 
 
@@ -290,6 +317,8 @@ def test_budgets_of_a_plugin_become_those_of_its_entry():
         (PluginSpec([StageSpec(1, 0.5, "uniform")]), "layers \\[1\\].*stage at layer 0"),
         (PluginSpec([]), "layers \\[\\]"),
         (entry_spec(selection="threshold"), "'threshold' keeps what its scores say"),
+        (entry_spec(selection="calibrated", calibration=Calibration([0.5])),
+         "'calibrated' keeps what its scores say"),
         (PluginSpec([StageSpec(0, 0.5, "todre_exit")]), "'todre_exit' may keep nothing"),
         (PluginSpec([StageSpec(0, 0.0, "uniform")]), "keeps 0 visual tokens"),
         (PluginSpec([StageSpec(0, 0.5, "oracle")]), "'oracle' needs a forward of the whole"),
@@ -334,6 +363,33 @@ def test_a_repacked_plugin_needs_no_positions(tmp_path):
     )
     assert set(arguments) == {"hf_overrides"}
     assert "mrope_section" not in arguments["hf_overrides"]
+
+
+@pytest.mark.parametrize(("rank", "room"), [(1, 1), (3, 8), (8, 8), (9, 16)])
+def test_adapters_are_handed_over(tmp_path, rank, room):
+    """As the folder has them, for every prompt with an image; the engine knows certain ranks."""
+    plugin = plugin_of(tiny_llava_model(), "divprune", lora=LoraSpec(rank=rank))
+    folder = tmp_path / "plugin"
+    save_plugin(plugin, folder)
+    arguments = engine_arguments(Settings(str(folder)), "LlavaForConditionalGeneration")
+    assert arguments["enable_lora"] is True and arguments["max_lora_rank"] == room
+    assert arguments["default_mm_loras"] == {"image": str(folder / "lora")}
+    words = serve_command("model", arguments, [])
+    assert words[words.index("--enable-lora") + 1].startswith("--")
+    assert json.loads(words[words.index("--default-mm-loras") + 1]) == {
+        "image": str(folder / "lora")
+    }
+
+
+def test_adapters_that_cannot_be_handed_over_are_refused(tmp_path):
+    model = tiny_llava_model()
+    save_plugin(plugin_of(model, "divprune", lora=LoraSpec(rank=513)), tmp_path / "wide")
+    with pytest.raises(UserError, match="rank 513.*512 at most"):
+        engine_arguments(Settings(str(tmp_path / "wide")), "LlavaForConditionalGeneration")
+    save_plugin(plugin_of(model, "divprune", lora=LoraSpec(rank=2)), tmp_path / "part")
+    shutil.rmtree(tmp_path / "part" / "lora")
+    with pytest.raises(UserError, match="lora' is not there.*[Ee]xport"):
+        engine_arguments(Settings(str(tmp_path / "part")), "LlavaForConditionalGeneration")
 
 
 def test_settings_that_are_not_there_or_other_are_refused(folder):

@@ -1,14 +1,20 @@
 """How an engine is told of a plug-in: its arguments and its command line."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 from rcp.errors import UserError
+from rcp.folder.files import ADAPTERS
+from rcp.plugin.lora import Lora
 from rcp.serving.vllm import ARCHITECTURES, served_name
 from rcp.serving.vllm.settings import FIELD, Settings
 
 ANY_RATE = 0.5
 """A pruning rate of videos, of which the engine only asks whether it is above 0."""
+
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""Ranks of adapters for which the engine makes room."""
 
 
 def engine_arguments(settings: Settings, architecture: str) -> dict[str, Any]:
@@ -30,7 +36,28 @@ def engine_arguments(settings: Settings, architecture: str) -> dict[str, Any]:
         # both make the engine ask the model for positions; the decoder itself reads text_config
         overrides["mrope_section"] = [1, 1, 1]
         arguments["video_pruning_rate"] = ANY_RATE
+    if entry.lora is not None:
+        arguments |= _adapters(entry.lora, Path(settings.plugin) / ADAPTERS)
     return arguments
+
+
+def _adapters(lora: Lora, folder: Path) -> dict[str, Any]:
+    """What makes the engine add the adapters in ``folder`` for every prompt with an image."""
+    if lora.spec.rank > RANKS[-1]:
+        raise UserError(
+            f"The low-rank adapters have rank {lora.spec.rank}, and vLLM takes {RANKS[-1]} at "
+            f"most. Train a plug-in with a smaller lora.rank."
+        )
+    if not folder.is_dir():
+        raise UserError(
+            f"'{folder}' is not there, which holds the plug-in's low-rank adapters for vLLM. "
+            f"Export the plug-in again, or copy all of its folder."
+        )
+    return {
+        "enable_lora": True,
+        "max_lora_rank": next(rank for rank in RANKS if rank >= lora.spec.rank),
+        "default_mm_loras": {"image": str(folder)},
+    }
 
 
 def serve_command(model: str, arguments: dict[str, Any], others: list[str]) -> list[str]:
@@ -40,5 +67,7 @@ def serve_command(model: str, arguments: dict[str, Any], others: list[str]) -> l
     """
     words = ["serve", model, "--trust-request-mm-kwargs"]
     for name, value in arguments.items():
-        words += [f"--{name.replace('_', '-')}", json.dumps(value)]
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(json.dumps(value))
     return words + others

@@ -13,6 +13,7 @@ from torch import Tensor
 from rcp.backbones.base import Backbone, Rope
 from rcp.backbones.tower import Tower
 from rcp.base_model.samples import Values, Weight
+from rcp.plugin.lora import Lora
 
 RENAMED = {
     "language_model.model.": "model.language_model.",
@@ -64,7 +65,13 @@ class FusedTower(Tower):
 
 
 class FusedDecoder(Backbone):
-    """The first layer of a model of vLLM."""
+    """The first layer of a model of vLLM; ``lora``: adapters that the engine adds to its products.
+
+    It adds them for the tokens of a batch that it knows. A choice is made of others: what the
+    adapters give is added here.
+    """
+
+    lora: Lora | None = None
 
     @property
     def decoder(self) -> Any:
@@ -103,15 +110,26 @@ class FusedDecoder(Backbone):
     def _both(self, layer: int, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Rotated queries and keys of the normed ``rows`` (B, R, D) at ``positions`` (B, R, 1)."""
         attention = self._attention(layer)
-        mixed, _ = attention.qkv_proj(rows.flatten(0, 1))
+        product = getattr(attention.qkv_proj, "base_layer", attention.qkv_proj)
+        flat = rows.flatten(0, 1)
+        mixed, _ = product(flat)
         sizes = [attention.q_size, attention.kv_size, attention.kv_size]
         query, key, _ = mixed.split(sizes, dim=-1)
+        query, key = self._adapted(layer, "q", flat, query), self._adapted(layer, "k", flat, key)
         query, key = self._normed(attention, "q", query), self._normed(attention, "k", key)
         query, key = attention.rotary_emb(
             positions.flatten().long(), query.contiguous(), key.contiguous()
         )
         heads = (*rows.shape[:2], -1, attention.head_dim)
         return query.reshape(heads).transpose(1, 2), key.reshape(heads).transpose(1, 2)
+
+    def _adapted(self, layer: int, which: str, rows: Tensor, product: Tensor) -> Tensor:
+        if self.lora is None:
+            return product
+        ending = f"layers.{layer}.self_attn.{which}_proj"
+        names = [name for name in self.lora.spec.modules if name.endswith(ending)]
+        pairs = [self.lora.pairs[name.replace(".", "/")] for name in names]
+        return product + sum(pair(rows).to(product) for pair in pairs) if pairs else product
 
     def _normed(self, attention: Any, which: str, flat: Tensor) -> Tensor:
         norm = getattr(attention, f"{which}_norm", None)

@@ -1,4 +1,4 @@
-"""The part of a plug-in that an engine can run: its stage before the decoder, alone."""
+"""The part of a plug-in that an engine can run: its stage before the decoder, and adapters."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ NOT_SERVED = "vLLM drops visual tokens before the decoder"
 
 
 def entry_stage(plugin: Plugin, entry_only: bool) -> Plugin:
-    """``plugin`` reduced to its stage at layer 0, which shares its weights.
+    """``plugin`` reduced to its stage at layer 0 and its low-rank adapters; weights are shared.
 
     Raises ``UserError`` for a plug-in without one, or whose number of kept tokens nobody knows
     beforehand, and, unless ``entry_only``, for one that does more than that stage.
@@ -30,22 +30,18 @@ def entry_stage(plugin: Plugin, entry_only: bool) -> Plugin:
             )
     entry = Plugin(_reduced(plugin), plugin.hidden_size, plugin.num_layers)
     entry.pruners["0"] = plugin.pruner(0)
+    entry.lora = plugin.lora
     entry.base = plugin.base
     return entry.eval()
 
 
 def what_is_lost(spec: PluginSpec) -> list[str]:
-    """What a plug-in of ``spec`` does beside its first stage, in words."""
+    """What a plug-in of ``spec`` does that no engine does, in words."""
     lost = []
     if later := [stage.layer for stage in spec.stages[1:]]:
         lost.append(f"stages inside the decoder, at {_layers(later)}")
     if spec.repair is not None:
         lost.append(f"a repair adapter at {_layers(spec.repair.layers)}")
-    if spec.lora is not None:
-        lost.append(
-            "low-rank adapters (vLLM serves these itself: --enable-lora --lora-modules "
-            "NAME=FOLDER/lora)"
-        )
     return lost
 
 
@@ -80,4 +76,4 @@ def _reduced(plugin: Plugin) -> PluginSpec:
     spec, budgets = plugin.spec, plugin.spec.budgets
     if budgets is not None:
         budgets = [plugin.at_budget(budget).schedule.ratios[0] for budget in budgets]
-    return replace(spec, stages=spec.stages[:1], repair=None, lora=None, budgets=budgets)
+    return replace(spec, stages=spec.stages[:1], repair=None, budgets=budgets)

@@ -32,6 +32,7 @@ class Pruning:
     def __init__(self, backbone: FusedDecoder, settings: Settings, placeholder: int) -> None:
         self.backbone = backbone
         self.entry = settings.entry()
+        backbone.lora = self.entry.lora
         self.placeholder = placeholder
         self.facts = prepared(backbone, self.entry).facts  # or says why not, before requests come
         self._at = lru_cache(maxsize=64)(self._prepared)
