@@ -18,7 +18,7 @@ from benchmarks.command import RESULTS
 from benchmarks.environment import environment
 from benchmarks.serving.report import page
 
-PARTS = ("trained", "divprune", "todre", "cls_attention", "load")
+PARTS = ("trained", "divprune", "todre", "cls_attention", "adapters", "load")
 
 
 def main() -> None:

@@ -8,10 +8,11 @@ import torch
 
 from benchmarks.serving.cases import cases, questions
 from benchmarks.serving.engine import Engine
-from benchmarks.serving.padded import padded
+from benchmarks.serving.padded import padded, padded_plugin
 from benchmarks.serving.reference import Reference
 from rcp import Plugin, PluginSpec, StageSpec, save_plugin
 from rcp.base_model.loading import pretrained
+from rcp.plugin import LoraSpec
 from rcp.serving.vllm.settings import Settings
 
 BASE = Path("data/tiny-vlm")
@@ -19,6 +20,8 @@ LENGTH = 6
 """Tokens of an answer, at most."""
 
 RATIO = 0.125
+ADAPTERS = "adapters"
+"""The part whose plug-in has low-rank adapters, drawn at random: they change most answers."""
 
 
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -31,7 +34,7 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     known = questions(options.data, options.questions)
     budgets = [36, 0.5] if next(entry.parameters(), None) is None else []
     planned = list(cases(known, budgets))
-    engine = Engine(padded(BASE, Path("runs/serving/base")), settings)
+    engine = Engine(padded(BASE, Path("runs/serving/base")), _served(settings, model))
     rows = []
     for name, requests in planned:
         served = engine.answers(requests, LENGTH)
@@ -44,6 +47,15 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def _served(settings: Settings, model: Any) -> Settings:
+    """The same for the padded base."""
+    if settings.entry().lora is None:
+        return settings
+    width = model.config.get_text_config().head_dim
+    other = padded_plugin(Path(settings.plugin), width, Path("runs/serving/adapters_padded"))
+    return Settings(str(other.absolute()))
+
+
 def settings_of(part: str, trained: Path, model: Any) -> Settings:
     """The plug-in folder that a part serves; a method without training gets one."""
     if part == "trained":
@@ -51,5 +63,19 @@ def settings_of(part: str, trained: Path, model: Any) -> Settings:
     folder = Path("runs/serving") / part
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_plugin(Plugin.for_model(PluginSpec([StageSpec(0, RATIO, part)]), model), folder)
+        save_plugin(_adapted(model) if part == ADAPTERS else _plain(part, model), folder)
     return Settings(str(folder.absolute()))
+
+
+def _plain(method: str, model: Any) -> Plugin:
+    return Plugin.for_model(PluginSpec([StageSpec(0, RATIO, method)]), model)
+
+
+def _adapted(model: Any) -> Plugin:
+    lora = LoraSpec(targets=["q_proj", "k_proj", "v_proj", "o_proj"])
+    stage = StageSpec(0, RATIO, "question_attention")
+    plugin = Plugin.for_model(PluginSpec([stage], lora=lora), model)
+    generator = torch.Generator().manual_seed(0)
+    for name, weight in plugin.lora.named_parameters():  # type: ignore[union-attr]
+        weight.data = 0.1 * torch.randn(weight.shape, generator=generator)
+    return plugin

@@ -1,6 +1,7 @@
 """What transformers answers with the same plug-in attached."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -32,9 +33,18 @@ class Reference:
             plugin = at_share(self.entry, share)
             plan = self._each_alone(inputs, plugin) if len(request.images) > 1 else None
             attached = attach(self.model, plugin, plan=plan)
+        elif request.images and self.entry.lora is not None:
+            attached = attach(self.model, self._adapters_alone())
         with attached:
             made = self.model.generate(**inputs, max_new_tokens=length, do_sample=False)
         return made[0, inputs["input_ids"].shape[1] :].tolist()
+
+    def _adapters_alone(self) -> Plugin:
+        """What is left of the entry stage where a request switches pruning off."""
+        spec = replace(self.entry.spec, stages=[])
+        plugin = Plugin(spec, self.entry.hidden_size, self.entry.num_layers)
+        plugin.lora, plugin.base = self.entry.lora, self.entry.base
+        return plugin.eval()
 
     def _inputs(self, request: Request) -> Any:
         images = request.opened() or None
