@@ -77,7 +77,7 @@ def test_contexts_sum_up_over_stages_and_each_repair_takes_the_last_one(case, mo
     assert len(noted.droppings) == len(noted.dropped) == 3
     for stage, dropping in enumerate(noted.droppings):
         summed = sum(noted.dropped[: stage + 1])
-        torch.testing.assert_close(dropping.pruned_sum, summed, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(dropping.sums, summed, rtol=1e-4, atol=1e-4)
         gone = [n - k for n, k in zip(total, kept[stage])]
         assert dropping.pruned_count.tolist() == gone
         assert dropping.alive.sum(1).tolist() == kept[stage]
@@ -102,7 +102,7 @@ def test_training_remembers_what_inference_does(case, monkeypatch):
     for one, other in zip(told["drop"], told["soft"], strict=True):
         for name in ("alive", "exists", "pruned_count"):
             assert torch.equal(getattr(one, name), getattr(other, name))
-        torch.testing.assert_close(one.pruned_sum, other.pruned_sum, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(one.sums, other.sums, rtol=1e-4, atol=1e-4)
 
 
 def test_facts_of_images_are_put_at_their_slots_and_shared_by_beams():

@@ -59,7 +59,7 @@ def context_by_hand(encoder: ContextEncoder, dropping: Dropping, sample: int) ->
     context = linear(encoder.mask_projection, pooled)
     count = dropping.pruned_count[sample].item()
     if count:
-        mean = [x / count for x in dropping.pruned_sum[sample].tolist()]
+        mean = [x / count for x in dropping.sums[sample].tolist()]
         context = [a + b for a, b in zip(context, linear(encoder.pruned_projection, mean))]
     return context
 

@@ -24,7 +24,7 @@ class Plain(RepairAdapter):
 
     def remember(self, dropping):
         self.seen = dropping
-        return torch.cat([dropping.pruned_sum, dropping.pruned_count[:, None]], 1)
+        return torch.cat([dropping.sums, dropping.pruned_count[:, None]], 1)
 
     def forward(self, layer, hidden, context):
         return torch.ones_like(hidden) * context[:, None, :1] * layer
@@ -73,7 +73,7 @@ def test_the_adapter_is_told_places_and_what_exists():
     assert seen.exists.tolist() == [[True] * 3, [False] * 3]
     assert seen.alive.tolist() == [[True, False, True], [False] * 3]
     assert seen.grid[0].isnan().any(-1).tolist() == [False, False, True]
-    assert seen.pruned_sum.dtype == torch.float32 and seen.pruned_count.tolist() == [1, 0]
+    assert seen.sums.dtype == torch.float32 and seen.pruned_count.tolist() == [1, 0]
 
 
 def test_a_stage_that_drops_nothing_adds_nothing():

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from rcp.registry import Registry
@@ -15,16 +16,16 @@ REPAIRS = Registry("repair adapter", "rcp.repair")
 class Dropping:
     """What one stage dropped, over all N slots a sample began with.
 
-    ``alive`` (B, N) bool after the stage, ``exists`` (B, N) bool, ``grid`` (B, N, 2);
-    ``pruned_sum`` (B, D) fp32 sums the normed hidden states of the tokens dropped so far, each
-    taken when it was dropped. ``pruned_each``: how many of each sample these are, and
+    ``alive`` (B, N) bool after the stage, ``exists`` (B, N) bool, ``grid`` (B, N, 2); ``sums``
+    (B, S) fp32: what the adapter's :meth:`~RepairAdapter.summed` gave at this stage and those
+    before, added up. ``pruned_each``: how many of each sample these are, and
     ``all_placed``: that every slot exists and has a place, where the host knows it.
     """
 
     alive: Tensor
     exists: Tensor
     grid: Tensor
-    pruned_sum: Tensor
+    sums: Tensor
     pruned_each: int | None = None
     all_placed: bool = False
 
@@ -34,23 +35,28 @@ class Dropping:
         return (self.exists & ~self.alive).sum(1)
 
     def of_pruned_mean(self, function: Callable[[Tensor], Tensor]) -> Tensor:
-        """``function`` of the mean of the dropped tokens, (B, D) fp32; zero where none were."""
+        """``function`` of the mean of the dropped tokens, (B, D) fp32; zero where none were.
+
+        Where ``sums`` are of their rows.
+        """
         if self.pruned_each is not None:
-            value = function(self.pruned_sum / max(self.pruned_each, 1))
+            value = function(self.sums / max(self.pruned_each, 1))
             # a product, so that a gradient of zero reaches what `function` learns
             return value if self.pruned_each else value * 0
         count = self.pruned_count[:, None]
-        return function(self.pruned_sum / count.clamp(min=1)) * (count > 0)
+        return function(self.sums / count.clamp(min=1)) * (count > 0)
 
 
 class RepairAdapter(nn.Module):
     """Corrects the rows that predict answer tokens, at each of ``layers``.
 
     A method sets ``name`` and overrides :meth:`remember` and :meth:`forward`. What it remembers
-    is a tensor (B, C) per sample, nothing per token: it lives on the cache of a generation.
+    is a tensor (B, C) per sample, nothing per token: it lives on the cache of a generation. One
+    with ``remembers`` False looks at no dropped token, and is given (B, 0).
     """
 
     name: ClassVar[str] = ""
+    remembers: bool = True
 
     def __init_subclass__(cls) -> None:
         if cls.name:
@@ -60,6 +66,14 @@ class RepairAdapter(nn.Module):
         super().__init__()
         self.hidden_size = hidden_size
         self.layers = tuple(layers)
+
+    def summed(self, normed: Tensor, gone: Tensor) -> Tensor:
+        """What of the tokens that a stage drops is added up over the stages: (B, S) fp32.
+
+        ``normed`` (B, n, D): the normed rows before the stage, ``gone`` (B, n) bool: which of them
+        it drops. By default the sum of these, S = D.
+        """
+        return torch.where(gone[..., None], normed, 0).float().sum(1)
 
     def remember(self, dropping: Dropping) -> Tensor:
         """The context (B, C) a stage leaves for the repair layers after it."""

@@ -12,7 +12,8 @@ class FilmRepair(RepairAdapter):
     """x += up(γ · h + β), γ and β from a context of the dropped tokens (RCP [draft]).
 
     ``inner`` is 512 in the paper, ``side`` x ``side`` the learned grid of ``channels``-vectors.
-    α = 1 and ``up`` starts at zero, so that a fresh adapter is an exact identity [ours].
+    Without ``context`` γ and β come from the row alone, for comparison [ours]. α = 1 and ``up``
+    starts at zero, so that a fresh adapter is an exact identity [ours].
     """
 
     name = "film"
@@ -25,11 +26,14 @@ class FilmRepair(RepairAdapter):
         inner: int = 512,
         side: int = 24,
         channels: int = 64,
+        context: bool = True,
     ) -> None:
         super().__init__(hidden_size, layers)
+        self.remembers = context
         for size, value in (("inner", inner), ("side", side), ("channels", channels)):
             check_range(size, value, 1)
-        self.context = ContextEncoder(hidden_size, inner, side, channels)
+        if context:
+            self.context = ContextEncoder(hidden_size, inner, side, channels)
         self.films = nn.ModuleDict({str(layer): Film(hidden_size, inner) for layer in layers})
 
     def remember(self, dropping: Dropping) -> Tensor:
@@ -77,10 +81,10 @@ class ContextEncoder(nn.Module):
 
 
 class Film(nn.Module):
-    """One repair layer: what to add to rows (B, A, D), given the context (B, inner).
+    """One repair layer: what to add to rows (B, A, D), given the context (B, inner) or (B, 0).
 
-    With s = state(h) + context the features GELU(down(h)) are scaled by 1 + gamma(s) and shifted
-    by beta(s) (RCP [draft]); zero when fresh. [ours]
+    With s = state(h) + context, or state(h), the features GELU(down(h)) are scaled by 1 + gamma(s)
+    and shifted by beta(s) (RCP [draft]); zero when fresh. [ours]
     """
 
     def __init__(self, hidden_size: int, inner: int) -> None:
@@ -95,6 +99,8 @@ class Film(nn.Module):
             nn.init.zeros_(linear.bias)
 
     def forward(self, hidden: Tensor, context: Tensor) -> Tensor:
-        condition = context[:, None] + self.state(hidden)
+        condition = self.state(hidden)
+        if context.shape[1]:
+            condition = context[:, None] + condition
         features = functional.gelu(self.down(hidden))
         return self.up((1 + self.gamma(condition)) * features + self.beta(condition))

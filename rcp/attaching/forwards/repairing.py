@@ -15,9 +15,9 @@ from rcp.repair.base import Dropping
 class Repairing:
     """The repair of one forward by ``adapter``; without one, nothing is remembered or added.
 
-    ``contexts``: by stage, what the adapter made of the dropped tokens, (B, C); ``pruned_sum``
-    (B, D) fp32 the normed rows dropped so far; both are changed by :meth:`remember` alone, and by
-    :meth:`go_on`, which alone tells of samples that had an image before. The columns ``at`` are
+    ``contexts``: by stage, what the adapter made of the dropped tokens, (B, C); ``sums`` (B, S)
+    fp32 what it added up of those dropped so far; both are changed by :meth:`remember` alone, and
+    by :meth:`go_on`, which alone tells of samples that had an image before. The columns ``at`` are
     repaired: all text with ``all_text``, else the rows that predict answers.
     """
 
@@ -26,7 +26,7 @@ class Repairing:
         self.tokens = tokens
         self.at = tokens.text_at if adapter is not None and all_text else tokens.answer_at
         self.contexts: dict[int, Tensor] = {}
-        self.pruned_sum: Tensor | None = None
+        self.sums: Tensor | None = None
         self._earlier: dict[int, Tensor] = {}
         self._saw_image: Tensor | None = None
         self._all_see = min(tokens.host.visual_counts, default=0) > 0
@@ -53,17 +53,20 @@ class Repairing:
         """Make the context of ``stage``, which left ``survivors`` of the rows ``normed``
         (B, n, D), the visual slots there were before it."""
         assert self.adapter is not None
+        if not self.adapter.remembers:
+            self.contexts[stage] = normed.new_zeros(len(normed), 0)
+            return
         # that of the first repair layer
         tokens, device = self.tokens, next(self.adapter.parameters(), normed).device
         gone = survivors.gone().to(normed.device)
-        dropped = torch.where(gone[..., None], normed, 0).float().sum(1).to(device)
-        self.pruned_sum = dropped if self.pruned_sum is None else self.pruned_sum + dropped
+        dropped = self.adapter.summed(normed, gone).to(device)
+        self.sums = dropped if self.sums is None else self.sums + dropped
         context = self.adapter.remember(
             Dropping(
                 alive=survivors.alive.to(device),
                 exists=tokens.visual_valid.to(device),
                 grid=tokens.grid.to(device),
-                pruned_sum=self.pruned_sum,
+                sums=self.sums,
                 pruned_each=survivors.gone_each,
                 all_placed=tokens.host.all_placed and tokens.visual_at.valid is None,
             )
