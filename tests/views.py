@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rcp.choosing.view import View, mean_over_question
 
-WIDTH, QUESTION, HEADS, LAYERS, ENCODER = 8, 3, 2, 4, 6
+WIDTH, QUESTION, TEXT, HEADS, LAYERS, ENCODER = 8, 3, 7, 2, 4, 6
 PROJECTOR = torch.nn.Linear(ENCODER, WIDTH).requires_grad_(False)
 
 
@@ -48,9 +48,9 @@ class TableAttention:
         )
 
 
-def make_view(batch, tokens, kind, seed, alive=None):
+def make_view(batch, tokens, kind, seed, alive=None, images=1):
     """Every field filled; ``kind``: "random", or in all that is visual "duplicates" of one token,
-    "pairs" of equal ones, or "zeros"."""
+    "pairs" of equal ones, or "zeros". Up to so many ``images``, of two frames each, unequal."""
     generator = torch.Generator().manual_seed(seed)
 
     def table(*shape, slot):
@@ -71,6 +71,10 @@ def make_view(batch, tokens, kind, seed, alive=None):
     side = int(tokens**0.5 + 0.999)
     grid = torch.stack([rank // side, rank % side], -1) / max(1, side - 1) * 2 - 1
     rows = tokens + QUESTION
+    several = torch.Generator().manual_seed(seed)
+    cuts = torch.randint(0, tokens, (batch, 2 * images - 1), generator=several)
+    frame = (cuts[:, :, None] <= rank[:, None]).sum(1)
+    text_image = torch.arange(TEXT).remainder(images + 1).sub(1).sort().values
 
     def attention():
         logits = table(batch, HEADS, rows, rows, slot=[3])
@@ -85,7 +89,7 @@ def make_view(batch, tokens, kind, seed, alive=None):
         question_valid=question_valid,
         rank=rank,
         total=torch.full((batch,), tokens),
-        image_index=torch.zeros(batch, tokens, dtype=torch.long),
+        image_index=frame // 2,
         grid=grid,
         question_attention=mean_over_question(own("question"), question_valid),
         attention=own,
@@ -93,6 +97,10 @@ def make_view(batch, tokens, kind, seed, alive=None):
         layer_input=table(batch, tokens, WIDTH, slot=[1]),
         transitions=table(batch, tokens, slot=[1]).abs(),
         full_attention=table(batch, LAYERS, tokens, slot=[2]).abs(),
+        text=torch.randn(batch, TEXT, WIDTH, generator=several),
+        text_image=text_image.expand(batch, TEXT),
+        text_embeds=torch.randn(batch, TEXT, WIDTH, generator=several),
+        frame_index=frame,
         projected=table(batch, tokens, WIDTH, slot=[1]),
         question_embeds=torch.randn(batch, QUESTION, WIDTH, generator=generator),
         encoder_tokens=table(batch, tokens, ENCODER, slot=[1]),
@@ -104,7 +112,8 @@ def make_view(batch, tokens, kind, seed, alive=None):
 
 PER_SLOT = {"visual": 1, "alive": 1, "rank": 1, "image_index": 1, "grid": 1,
             "question_attention": 1, "layer_input": 1, "transitions": 1, "full_attention": 2,
-            "projected": 1, "encoder_tokens": 1, "vision_cls_attention": 1, "encoder_keys": 1}
+            "frame_index": 1, "projected": 1, "encoder_tokens": 1, "vision_cls_attention": 1,
+            "encoder_keys": 1}
 
 
 def narrowed(view, rows, slots=None):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from rcp.backbones.base import Arguments, Backbone
-from rcp.backbones.places import Places, any_resolution
+from rcp.backbones.places import Places, any_resolution, frames_of_any_resolution
 from rcp.backbones.tower import Tower
 
 
@@ -20,11 +20,21 @@ class AnyResolution(Backbone):
     limits = "newline rows count as visual tokens; images need text between them for right places"
 
     def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
+        return any_resolution(image, self._newlines(image, embeds), *self._sides)
+
+    def frames(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Tensor:
+        return frames_of_any_resolution(image, self._newlines(image, embeds), *self._sides)
+
+    def _newlines(self, image: Tensor, embeds: Tensor) -> Tensor:
         newline = self.model.base_model.image_newline.to(embeds)
-        is_newline = image & (embeds == newline).all(-1)
+        return image & (embeds == newline).all(-1)
+
+    @property
+    def _sides(self) -> tuple[int, int]:
+        """Tokens of one side of an image's tile, and of a video's frame."""
         vision = self.config.vision_config
         side = vision.image_size // vision.patch_size
-        return any_resolution(image, is_newline, side, self.frame_side(side))
+        return side, self.frame_side(side)
 
     def frame_side(self, side: int) -> int:
         """Tokens of one side of a video's frame, given those of an image's tile."""

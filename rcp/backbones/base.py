@@ -132,6 +132,11 @@ class Backbone:
         """
         return None
 
+    def frames(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Tensor | None:
+        """The frame of each visual column in its video, (B, T) long; arguments as of
+        :meth:`places`. None: whatever counts as an image is one frame."""
+        return None
+
     @property
     def tower(self) -> Tower | None:
         """The vision side; None where no row of its output belongs to one visual token alone."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,18 @@ def from_positions(image: Tensor, positions: Tensor) -> Places:
     return Places(index, centres(row, column, rows, columns))
 
 
+def raster_numbers(positions: Tensor) -> Tensor:
+    """Number the rasters of a row, each of which begins again at its first place: (B, T) long.
+
+    From M-RoPE ``positions`` (3 or 4, B, T). Its axis of time does not tell: frames that follow
+    on each other faster than it counts share a number there.
+    """
+    row, column = positions[-2:]
+    below, same = row[:, 1:] > row[:, :-1], row[:, 1:] == row[:, :-1]
+    goes_on = below | (same & (column[:, 1:] > column[:, :-1]))
+    return functional.pad((~goes_on).long().cumsum(1), (1, 0))
+
+
 def any_resolution(image: Tensor, newline: Tensor, side: int, frame_side: int) -> Places:
     """LLaVA-NeXT's packing: a base image of ``side`` x ``side``, then rows that end in a newline.
 
@@ -99,10 +112,30 @@ def any_resolution(image: Tensor, newline: Tensor, side: int, frame_side: int) -
     small = torch.full_like(number, frame_side)
     of_frames = centres(frame // frame_side, frame % frame_side, small, small)
 
-    is_video = (newlines < 2) & (size != base + 1)
+    is_video = _is_video(size, newlines, base)
     grid = torch.where((number < base)[..., None], of_base, of_tiles)
     grid = torch.where(is_video[..., None], of_frames, grid)
     return Places(index, grid.masked_fill(newline[..., None], torch.nan))
+
+
+def frames_of_any_resolution(
+    image: Tensor, newline: Tensor, side: int, frame_side: int
+) -> Tensor:
+    """The frame of each column of the videos of :func:`any_resolution`, 0 in images: (B, T) long.
+
+    A newline behind a video belongs to its last frame.
+    """
+    index = image_runs(image)
+    size, newlines = total(index, image), total(index, newline & image)
+    of_frame = frame_side * frame_side
+    frame = torch.div(rank(index, image), of_frame, rounding_mode="floor")
+    last = (torch.div(size, of_frame, rounding_mode="floor") - 1).clamp(min=0)
+    return torch.where(_is_video(size, newlines, side * side), torch.minimum(frame, last), 0)
+
+
+def _is_video(size: Tensor, newlines: Tensor, base: int) -> Tensor:
+    """Whether ``size`` tokens, of which ``newlines`` are newlines, are no image of ``base``."""
+    return (newlines < 2) & (size != base + 1)
 
 
 def broken_rows(image: Tensor, embeds: Tensor) -> Places:

@@ -5,7 +5,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from rcp.backbones.base import Backbone
-from rcp.backbones.places import Places, from_positions
+from rcp.backbones.places import Places, from_positions, raster_numbers
 
 
 class MRope(Backbone):
@@ -21,6 +21,11 @@ class MRope(Backbone):
         if positions is None or positions.dim() != 3 or len(positions) < 3:
             return None
         return from_positions(image, positions)
+
+    def frames(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Tensor | None:
+        if positions is None or positions.dim() != 3 or len(positions) < 3:
+            return None
+        return raster_numbers(positions)
 
 
 class PaddleOcrVL(MRope):

@@ -85,14 +85,19 @@ class View:
     Of the decoder: ``question_attention`` (B, N) fp32: the layer's own attention from the question
     to each visual token, mean over heads and rows. ``attention``: any block of it;
     ``attention_before``: likewise of the layer before. ``layer_input`` (B, N, D): the visual rows
-    before the layer's norm. ``transitions`` (B, N) fp32: how much attention and feed-forward
-    blocks have turned and scaled each token, summed over layers
+    before the layer's norm. ``text`` (B, X, D): the layer's normed input rows of all text of the
+    prompt, and ``text_image`` (B, X) long which image each belongs to, as ``image_index`` numbers
+    them: text between an image and the next one belongs to it; -1 where it belongs to none or does
+    not exist (:mod:`rcp.choosing.several`). ``transitions`` (B, N) fp32: how much attention and
+    feed-forward blocks have turned and scaled each token, summed over layers
     (:mod:`rcp.attaching.forwards.transitions`). ``full_attention`` (B, L, N) fp32: for each of the
     decoder's L layers, question to visual attention of a separate full forward of the unpruned
     model, mean over heads and rows.
 
-    Of its entrance: ``projected`` (B, N, D) and ``question_embeds`` (B, Q, D): visual tokens and
-    question as they entered the decoder, before any norm. ``encoder_tokens`` (B, N, C): what the
+    Of its entrance: ``projected`` (B, N, D), ``question_embeds`` (B, Q, D) and ``text_embeds``
+    (B, X, D): visual tokens, question and all text as they entered the decoder, before any norm.
+    ``frame_index`` (B, N) long: the frame a token is of, counted over its sample before anything
+    was dropped; an image is one frame, a video has several. ``encoder_tokens`` (B, N, C): what the
     projector made ``projected`` of, and ``projector`` the projector itself, (..., C) → (..., D).
     ``vision_cls_attention`` (B, N) fp32 and ``encoder_keys`` (B, N, d): in the vision tower's
     layer whose output is projected, the attention of [CLS] to each token and the tokens' keys,
@@ -116,10 +121,14 @@ class View:
     attention: AttentionBlocks | None = None
     attention_before: AttentionBlocks | None = None
     layer_input: Tensor | None = None
+    text: Tensor | None = None
+    text_image: Tensor | None = None
     transitions: Tensor | None = None
     full_attention: Tensor | None = None
     projected: Tensor | None = None
     question_embeds: Tensor | None = None
+    text_embeds: Tensor | None = None
+    frame_index: Tensor | None = None
     encoder_tokens: Tensor | None = None
     vision_cls_attention: Tensor | None = None
     encoder_keys: Tensor | None = None

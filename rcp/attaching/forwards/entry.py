@@ -1,6 +1,6 @@
 """What images and question were when they entered the decoder, for the methods that ask."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from typing import Any
 
@@ -11,12 +11,17 @@ from rcp.attaching.encoder_watch import VisionFacts
 from rcp.attaching.forwards.slots import Slots
 from rcp.backbones import Backbone
 from rcp.backbones.tower import VISION_FACTS
+from rcp.choosing.positions import Positions
+from rcp.choosing.several import frame_numbers, prompt_text
 from rcp.choosing.tokens import TokenMap
 from rcp.choosing.view import View
 from rcp.errors import UserError
 from rcp.plugin import Plugin
 
-EMBEDDINGS = ("projected", "question_embeds")
+INPUT_FACTS = ("projected", "question_embeds", "text_embeds", "frame_index")
+"""What the decoder's input tells; the vision side tells the others."""
+
+OF_TEXT = ("question_embeds", "text_embeds")
 
 
 def entry_facts(backbone: Backbone, plugin: Plugin) -> frozenset[str]:
@@ -37,7 +42,7 @@ def entry_facts(backbone: Backbone, plugin: Plugin) -> frozenset[str]:
             backbone.check_fact(fact)
         asked |= pruner.needs
         asked |= {name for name in pruner.uses if _to_be_had(backbone, name)}
-    return frozenset(asked.intersection((*EMBEDDINGS, *VISION_FACTS)))
+    return frozenset(asked.intersection((*INPUT_FACTS, *VISION_FACTS)))
 
 
 def _to_be_had(backbone: Backbone, name: str) -> bool:
@@ -60,16 +65,15 @@ class Entry:
         self.encoded: VisionFacts = {}
         self._dense: dict[str, Tensor] = {}
 
-    def enter(self, tokens: TokenMap, embeds: Tensor | None) -> None:
-        """Called once, with the roles of the columns and the decoder's input (B, T, D).
+    def enter(self, tokens: TokenMap, embeds: Tensor | None, positions: Tensor | None) -> None:
+        """Called once, with the roles of the columns, the decoder's input (B, T, D) and its
+        position ids.
 
         Raises ``UserError`` if a fact is missing or does not fit the visual tokens.
         """
         if embeds is not None:
-            rows = {"projected": tokens.visual_at, "question_embeds": tokens.question_at}
-            for name in self.names.intersection(EMBEDDINGS):
-                self._dense[name] = rows[name].take(embeds).detach()
-        for name in self.names.difference(EMBEDDINGS, ["projector"]):
+            self._take_input(tokens, embeds, positions)
+        for name in self.names.difference(INPUT_FACTS, ["projector"]):
             if name not in self.encoded:
                 raise UserError(
                     f"'{name}' is not there: it is taken while images are encoded, and these were "
@@ -77,6 +81,18 @@ class Entry:
                     f"pixel_values. (Of videos it cannot be had.)"
                 )
             self._dense[name] = by_slot(self.encoded[name], tokens)
+
+    def _take_input(self, tokens: TokenMap, embeds: Tensor, positions: Tensor | None) -> None:
+        rows: dict[str, Callable[[], Positions]] = {
+            "projected": lambda: tokens.visual_at,
+            "question_embeds": lambda: tokens.question_at,
+            "text_embeds": lambda: prompt_text(tokens),
+        }
+        for name in self.names.intersection(rows):
+            self._dense[name] = rows[name]().take(embeds).detach()
+        if "frame_index" in self.names:
+            within = self.backbone.frames(tokens.image, embeds, positions)
+            self._dense["frame_index"] = frame_numbers(tokens, within)
 
     def seen(self, names: Iterable[str], slots: Slots, device: torch.device) -> dict[str, Any]:
         """The facts ``names`` of the ``slots`` left, on ``device``."""
@@ -86,7 +102,7 @@ class Entry:
                 found[name] = self.backbone.tower.projector  # type: ignore[union-attr]
             else:
                 value = self._dense[name]
-                value = value if name == "question_embeds" else slots.looked_up(value)
+                value = value if name in OF_TEXT else slots.looked_up(value)
                 found[name] = value.to(device)
         return found
 

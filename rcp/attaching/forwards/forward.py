@@ -23,6 +23,7 @@ from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
 from rcp.choosing.sampling import Sampling
 from rcp.choosing.schedule import Schedule
+from rcp.choosing.several import prompt_text
 from rcp.choosing.tokens import TokenMap
 from rcp.choosing.view import View
 from rcp.plugin import Plugin
@@ -109,7 +110,7 @@ class Forward:
                 self.tokens = self.tokens.placed(places.index, places.grid)
                 self.survivors = Survivors(self.tokens, self.schedule, self.budgets)
         if self.tokens.has_images:
-            self.entry.enter(self.tokens, embeds)
+            self.entry.enter(self.tokens, embeds, positions)
         return arguments
 
     def before_layer(
@@ -153,11 +154,9 @@ class Forward:
         rows = self.inputs.rows
         # own mask and alive keys, not the bias: a score must not see a gradient of older masks
         mask = arguments["attention_mask"]
-        if mask is not None and mask.dim() == 2:
-            mask = None  # flash attention's padding mask; `alive` says the same
         if mask is not None:
-            # keys of this forward only; images of earlier ones stay out of it
-            mask = mask[..., -rows.length :]
+            # keys of this forward only; of flash attention's padding mask `alive` says the same
+            mask = None if mask.dim() == 2 else mask[..., -rows.length :]
         survivors = self.survivors
         alive = None if survivors.every_column and rows.real is None else survivors.columns
         return Place(
@@ -169,6 +168,7 @@ class Forward:
             alive=None if alive is None else alive.gather(1, rows.current),
             visual=self.visual_rows,
             question=rows.locate(self.tokens.question_at),
+            locate_text=lambda: rows.locate(prompt_text(self.tokens)),
             norm=partial(self.backbone.input_norm, layer),
         )
 

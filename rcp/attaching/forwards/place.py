@@ -19,7 +19,7 @@ class Place:
     ``mask`` the 4-D mask over these rows or None for plain causal; ``columns`` (B, R) their
     original columns; ``alive`` (B, R) bool: neither padding nor dropped, None where all are;
     ``visual`` and ``question``: where the visual slots and the question's tokens are among these
-    rows. ``norm`` is the layer's own.
+    rows; ``locate_text`` tells it of all text of the prompt. ``norm`` is the layer's own.
     """
 
     layer: int
@@ -30,6 +30,7 @@ class Place:
     alive: Tensor | None
     visual: Positions
     question: Positions
+    locate_text: Callable[[], Positions]
     norm: Callable[[Tensor], Tensor]
 
     @cached_property
@@ -54,5 +55,6 @@ class Place:
             alive=None if self.alive is None else self.alive.to(device),
             visual=self.visual.to(device),
             question=self.question.to(device),
+            locate_text=self.locate_text,
             norm=self.norm,
         )

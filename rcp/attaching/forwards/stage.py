@@ -17,6 +17,7 @@ from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
 from rcp.choosing.sampling import Sampling
 from rcp.choosing.selection import retention, straight_through, threshold, top_k
+from rcp.choosing.several import image_of_text
 from rcp.choosing.view import View, deferred, mean_over_question
 from rcp.pruners import Pruner
 
@@ -100,6 +101,8 @@ def look(
         "attention": lambda: attention,
         "attention_before": lambda: _before(backbone, before, device),
         "layer_input": lambda: place.visual.take(place.hidden),
+        "text": lambda: of_layer(place.locate_text()),
+        "text_image": lambda: image_of_text(slots.tokens).to(device),
         "transitions": lambda: of_slots(transitions),
         "full_attention": lambda: of_slots(full_attention),
     }
