@@ -23,14 +23,15 @@ def build(name):
 @settings(max_examples=25, deadline=None)
 @given(
     tokens=st.integers(1, 40),
+    images=st.integers(1, 3),
     share=st.floats(0, 1),
     kind=st.sampled_from(["random", "duplicates", "pairs", "zeros"]),
     seed=st.integers(0, 1000),
 )
-def test_exactly_k_alive_tokens_whatever_the_neighbours(name, tokens, share, kind, seed):
+def test_exactly_k_alive_tokens_whatever_the_neighbours(name, tokens, images, share, kind, seed):
     dead = torch.rand(3, tokens, generator=torch.Generator().manual_seed(seed)) < 0.3
     dead[:, 0] = False
-    view = make_view(3, tokens, kind, seed, alive=~dead)
+    view = make_view(3, tokens, kind, seed, ~dead, images)
     pruner = build(name)
     counts = torch.tensor([1, int(share * tokens), tokens]).clamp(min=1)
     counts = torch.minimum(counts, view.alive.sum(1))
@@ -55,15 +56,16 @@ MERGING = [name for name in PRUNERS.names() if PRUNERS.get(name).merge is not Pr
 @settings(max_examples=25, deadline=None)
 @given(
     tokens=st.integers(1, 30),
+    images=st.integers(1, 3),
     share=st.floats(0, 1),
     kind=st.sampled_from(["random", "duplicates", "pairs", "zeros"]),
     seed=st.integers(0, 1000),
 )
-def test_merge_weights_are_k_slots_of_alive_tokens(name, tokens, share, kind, seed):
+def test_merge_weights_are_k_slots_of_alive_tokens(name, tokens, images, share, kind, seed):
     """(k, N) weights: each kept slot has a row; dead tokens and batch neighbours weigh nothing."""
     dead = torch.rand(2, tokens, generator=torch.Generator().manual_seed(seed)) < 0.3
     dead[:, 0] = False
-    view = make_view(2, tokens, kind, seed, alive=~dead)
+    view = make_view(2, tokens, kind, seed, ~dead, images)
     pruner = build(name)
     counts = torch.tensor([1, int(share * tokens)]).clamp(min=1).minimum(view.alive.sum(1))
     with torch.no_grad():

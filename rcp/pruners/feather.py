@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from rcp.choosing.groups import consecutive
 from rcp.choosing.schedule import Published
 from rcp.choosing.view import View, total_attention
 from rcp.pruners.base import Pruner
@@ -47,7 +48,8 @@ def cells(view: View) -> Tensor:
     place = view.grid.float()
     known = view.alive & ~place.isnan().any(-1)
     place = torch.where(known[..., None], place, 1.0)
-    image = view.image_index.clamp(min=0)[..., None].expand_as(place)
+    # numbered without gaps: of fewer tokens than images the last numbers would be out of bounds
+    image = consecutive(view.image_index, view.alive)[..., None].expand_as(place)
     widest = torch.zeros_like(place).scatter_reduce(1, image, -place, "amax").gather(1, image)
     count = (1 / (1 - widest).clamp(min=1e-6)).round()
     cell = ((place + 1) / 2 * count - 0.5).round().long()
