@@ -33,6 +33,7 @@ TOLERANCE = 0.01
 UNREAD_CLS = "nothing this model was trained for reads its tower's last [CLS] attention"
 REMARKS = {
     "cls_attention": UNREAD_CLS,
+    "aot": UNREAD_CLS,
     "evit": UNREAD_CLS,
     "holov": UNREAD_CLS,
     "agilepruner": UNREAD_CLS,

@@ -57,7 +57,8 @@ def test_groups_are_those_of_a_loop(seed):
             assert [int(place[row, t]) for t in ranked] == list(range(len(own)))
             assert slots[row, number][taken[row, number]].tolist() == own
             exact = int(counts[row]) * len(own) / int(member[row].sum())
-            assert abs(int(quota[row, own[0]]) - exact) < 1 and len({*quota[row, own].tolist()}) == 1
-            shared += int(quota[row, own[0]])
+            (share,) = {*quota[row, own].tolist()}
+            assert abs(share - exact) < 1
+            shared += share
         assert shared == counts[row]
         assert (place[row][~member[row]] == tokens).all()

@@ -74,6 +74,11 @@ def test_feather_adds_a_grid_in_its_first_stage_only():
     assert set(later[0].nonzero()[:, 0].tolist()) == set(score.topk(6).indices.tolist())
 
 
+def test_feather_bears_fewer_tokens_than_images():
+    view = replace(make_view(1, 2, "random", 0), image_index=torch.tensor([[1, 4]]))
+    assert PRUNERS.get("feather")(8).select(view, torch.tensor([1])).sum() == 1
+
+
 def kept(name, **arguments):
     found = plugin(name, (1, 3), (1.0, 0.5), **arguments)
     soft, masked = run(found, "soft", batch())

@@ -12,6 +12,9 @@ from torch import Tensor
 from rcp.choosing.positions import columns_of, take_rows
 from rcp.choosing.selection import top_k
 
+NOTHING = 1e-300
+"""In place of a mass of zero, which is divided by where there is nobody."""
+
 
 def unmerged(keep: Tensor, most: int) -> Tensor:
     """Weights that leave every kept token as it is: (B, most, N) fp32."""
@@ -52,6 +55,27 @@ def _members(targets: Tensor, guests: Tensor, likeness: Tensor) -> Tensor:
     joining = guests & targets.any(1, keepdim=True)
     nobody = torch.zeros_like(likeness, dtype=torch.bool)
     return nobody.scatter(1, host[:, None], joining[:, None])
+
+
+def transport(
+    cost: Tensor, sources: Tensor, targets: Tensor, epsilon: float, iterations: int = 100
+) -> Tensor:
+    """Entropic optimal transport, by Sinkhorn's iterations: the plan (..., I, J) fp64.
+
+    ``cost`` (..., I, J) fp64 in [0, 2]; ``sources`` (..., I) and ``targets`` (..., J) bool say who
+    exists. Every source sends a mass of 1, exactly; targets get equal shares, as nearly as the
+    iterations bring it about. Zero where there is nobody. Scaled without logarithms, which an
+    ``epsilon`` of 0.01 or more allows: no factor is below e^-200.
+    """
+    kernel = torch.exp(-cost / epsilon) * (sources[..., None] & targets[..., None, :])
+    sent, shares = sources[..., None].to(kernel), targets[..., None].to(kernel)
+    got = shares * (sent.sum(-2, keepdim=True) / shares.sum(-2, keepdim=True).clamp(min=1))
+    of_target = shares
+    for _ in range(iterations):
+        of_source = sent / (kernel @ of_target).clamp(min=NOTHING)
+        of_target = got / (kernel.mT @ of_source).clamp(min=NOTHING)
+    of_source = sent / (kernel @ of_target).clamp(min=NOTHING)
+    return of_source * kernel * of_target.mT
 
 
 def merge_rows(hidden: Tensor, rows: Tensor, keep: Tensor, weights: Tensor) -> Tensor:
