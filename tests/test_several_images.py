@@ -1,5 +1,7 @@
 """Several images in a prompt: whose a text is, and which frame a visual token is of."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -109,6 +111,22 @@ def test_frames_of_a_video_are_told_apart(name, frames):
     assert lengths[0] <= lengths[-1] <= lengths[0] + 1
     assert (lengths[:-1] == lengths[0]).all()
     assert torch.equal(images, view.image_index[1][view.alive[1]]) and images.max() == 1
+
+
+@pytest.mark.parametrize("generating", [False, True])
+def test_a_fact_that_is_only_used_is_left_out_beside_videos(generating):
+    """AOT's [CLS] attention, which this tower has; what is needed is refused as before."""
+    case = family("llava_next_video")
+    inputs = case.inputs((Sample(6, video=True), Sample(7, images=2)))
+    for name in ("aot", "cls_attention"):
+        spec = rcp.PluginSpec([rcp.StageSpec(0, 0.5, name)])
+        plugin = rcp.Plugin.for_model(spec, case.model).eval()
+        with torch.no_grad(), rcp.attach(case.model, plugin):
+            with contextlib.nullcontext() if name == "aot" else pytest.raises(rcp.UserError):
+                if generating:
+                    case.model.generate(**inputs, max_new_tokens=2, do_sample=False)
+                else:
+                    case.model(**inputs)
 
 
 def views(model, inputs, mode="drop", ratios=(0.5, 0.25)):

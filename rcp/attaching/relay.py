@@ -50,7 +50,10 @@ class Relay:
         call = Call.of(arguments, prompt, generating, guard.budgets if guard is not None else ())
         refuse_pages(call.cache)
         self.local.forward = open_forward(self.setup, self.mode, call, trace)
-        self.local.forward.entry.encoded = carried(arguments.get("mm_encoder_outputs"))
+        entry, outputs = self.local.forward.entry, arguments.get("mm_encoder_outputs")
+        entry.encoded = carried(outputs)
+        shown = arguments.get("pixel_values_videos"), (outputs or {}).get("video")
+        entry.videos = any(video is not None for video in shown)
 
     def encoded(self, facts: VisionFacts) -> None:
         """What was taken of images encoded inside the forward goes to its entry."""

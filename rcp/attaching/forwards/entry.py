@@ -56,13 +56,18 @@ def _to_be_had(backbone: Backbone, name: str) -> bool:
 class Entry:
     """Facts over all visual slots a sample began with: each (B, N, ...), by the view's names.
 
-    ``encoded`` is what was taken while images were encoded, and is set before :meth:`enter`.
+    ``encoded`` is what was taken while images were encoded, ``videos`` whether there are videos,
+    of which nothing is; both are set before :meth:`enter`. Beside videos facts that are not
+    ``needed`` are left out.
     """
 
-    def __init__(self, backbone: Backbone, names: frozenset[str]) -> None:
+    def __init__(self, backbone: Backbone, names: frozenset[str], plugin: Plugin) -> None:
         self.backbone = backbone
         self.names = names
+        pruners = [plugin.pruner(layer) for layer in plugin.schedule.layers]
+        self.needed = frozenset().union(*(pruner.needs for pruner in pruners))
         self.encoded: VisionFacts = {}
+        self.videos = False
         self._dense: dict[str, Tensor] = {}
 
     def enter(self, tokens: TokenMap, embeds: Tensor | None, positions: Tensor | None) -> None:
@@ -74,6 +79,8 @@ class Entry:
         if embeds is not None:
             self._take_input(tokens, embeds, positions)
         for name in self.names.difference(INPUT_FACTS, ["projector"]):
+            if self.videos and name not in self.needed:
+                continue
             if name not in self.encoded:
                 raise UserError(
                     f"'{name}' is not there: it is taken while images are encoded, and these were "
@@ -100,7 +107,7 @@ class Entry:
         for name in self.names.intersection(names):
             if name == "projector":
                 found[name] = self.backbone.tower.projector  # type: ignore[union-attr]
-            else:
+            elif name in self._dense:
                 value = self._dense[name]
                 value = value if name in OF_TEXT else slots.looked_up(value)
                 found[name] = value.to(device)

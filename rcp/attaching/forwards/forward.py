@@ -88,7 +88,7 @@ class Forward:
         repack = setup.plugin.spec.position_policy == "repack"
         self.inputs = LayerInputs(setup.backbone, tokens.columns, repack)
         self.seen = Seen()
-        self.entry = Entry(setup.backbone, setup.facts)
+        self.entry = Entry(setup.backbone, setup.facts, setup.plugin)
         if trace is not None:
             trace.restart()
             trace.visual_valid = tokens.visual_valid
