@@ -152,6 +152,30 @@ def test_dropping_is_masking_and_a_row_is_by_itself(tiny_llava):
         assert (logits[0, -1] - drop[row, -1]).abs().max() < PARITY
 
 
+@pytest.mark.parametrize("margin", [None, 1.0, 2.0])
+@pytest.mark.parametrize("hard", [True, False])
+def test_a_relaxation_keeps_the_same_tokens(tiny_llava, hard, margin):
+    """Not those above zero: the level of scores tells nothing here."""
+    plugin = randomised(Plugin.for_model(rcp_spec(), tiny_llava))
+    for layer in plugin.schedule.layers:
+        plugin.pruner(layer).bias.data.fill_(-50.0)
+    plugin = plugin.calibrated(Calibration([0.8, 0.5])).eval()
+    inputs = ragged()
+    kept, drop = kept_of(tiny_llava, plugin, inputs)
+    relaxation = rcp.Relaxation(temperature=0.5, hard=hard, margin=margin)
+    with rcp.attach(tiny_llava, plugin, "soft", relaxation=relaxation) as handle:
+        with handle.trace() as trace:
+            logits = tiny_llava(**inputs).logits
+    assert kept[:, :3].min() >= 1 and torch.equal(trace.plan.kept, kept)
+    if hard:
+        rows = text_rows(inputs)
+        assert (logits - drop)[rows].abs().max() < PARITY
+    logits[0, -1].square().sum().backward()
+    gradient = plugin.pruner(plugin.schedule.layers[0]).bias.grad
+    assert gradient is not None and gradient.abs() > 0
+    plugin.zero_grad()
+
+
 def test_it_decodes_as_it_masks(tiny_llava):
     plugin = randomised(Plugin.for_model(rcp_spec(), tiny_llava)).calibrated(
         Calibration([0.8, 0.5]))

@@ -49,8 +49,9 @@ def retention(
 ) -> Tensor:
     """Share of each token that is retained, sigmoid((scores - t) / τ): (B, N) fp32.
 
-    CoViPAL stage 2 [note]. ``centred`` takes t from :func:`cut` (top-k mode [ours]): a guide that
-    teaches an order leaves the scores' level open, and t = 0 would retain nearly all or nothing.
+    CoViPAL stage 2 [note]. ``centred`` takes t from :func:`cut` (top-k and calibrated mode [ours]):
+    a guide that teaches an order leaves the scores' level open, and t = 0 would retain nearly all
+    or nothing.
     Otherwise t = 0, where threshold mode cuts [draft]. Dead slots are exactly 0.
     """
     offset = cut(scores, keep, alive) if centred else 0.0

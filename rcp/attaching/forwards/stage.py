@@ -148,21 +148,20 @@ def choose(
         return Choice(keep, weights=pruner.merge(view, keep))
     scores = pruner(view)
     if relaxation is None:
-        keep = (
-            by_sample(scores, view.alive, counts, selection) if isinstance(selection, Cut)
-            else threshold(scores, view.alive)
-        )
+        keep = _kept(scores, view.alive, counts, selection)
         return Choice(keep, scores=scores, weights=pruner.merge(view, keep))
     noisy = relaxation.perturb(scores)
     if isinstance(relaxation, Sampling):
         keep = top_k(noisy, view.alive, counts)
         drawn = noisy.masked_fill(~keep, -torch.inf)
         return Choice(keep, weights=pruner.merge(view, keep), drawn=drawn)
-    centred = selection == "top_k"
-    if centred:
-        keep = top_k(noisy.detach(), view.alive, counts)
-    else:
-        keep = threshold(noisy.detach(), view.alive)
+    keep = _kept(noisy.detach(), view.alive, counts, selection)
     mask = straight_through if relaxation.hard else retention
-    soft = mask(noisy, keep, view.alive, relaxation, centred=centred)
+    soft = mask(noisy, keep, view.alive, relaxation, centred=selection != "threshold")
     return Choice(keep, soft, scores, pruner.merge(view, keep))
+
+
+def _kept(scores: Tensor, alive: Tensor, counts: Tensor, selection: str | Cut) -> Tensor:
+    if isinstance(selection, Cut):
+        return by_sample(scores, alive, counts, selection)
+    return top_k(scores, alive, counts) if selection == "top_k" else threshold(scores, alive)
