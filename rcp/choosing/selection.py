@@ -51,8 +51,7 @@ def retention(
 
     CoViPAL stage 2 [note]. ``centred`` takes t from :func:`cut` (top-k and calibrated mode [ours]):
     a guide that teaches an order leaves the scores' level open, and t = 0 would retain nearly all
-    or nothing.
-    Otherwise t = 0, where threshold mode cuts [draft]. Dead slots are exactly 0.
+    or nothing. Otherwise t = 0, where threshold mode cuts [draft]. Dead slots are exactly 0.
     """
     offset = cut(scores, keep, alive) if centred else 0.0
     return torch.sigmoid((scores.float() - offset) / relaxation.temperature) * alive
