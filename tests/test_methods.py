@@ -225,3 +225,27 @@ def test_a_reserve_trains_what_it_wraps():
     pruner = PRUNERS.get("reserve")(8, method="rcp", arguments=arguments).eval()
     assert torch.equal(pruner(view), pruner.inner(view))
     assert any(True for _ in pruner.parameters())
+
+
+def test_recoverable_keeps_one_of_each_kind(monkeypatch):
+    """Four of six: by [CLS] 0, by the text 4, as a centre 2; 1, 3 and 5 go on as one."""
+    counts = (torch.tensor([1]), torch.tensor([1]), torch.tensor([1]))
+    monkeypatch.setattr("rcp.pruners.recoverable.outlier_counts", lambda *_: counts)
+    view = make_view(1, 6, "random", 3)
+    projected = torch.zeros(1, 6, 8)
+    projected[..., 1], projected[0, 4] = 1.0, torch.eye(8)[0]
+    view = replace(
+        view,
+        vision_cls_attention=torch.tensor([[0.6, 0.1, 0.2, 0.05, 0.04, 0.01]]),
+        projected=projected,
+        question_embeds=torch.eye(8)[0].expand(1, 3, 8),
+    )
+    pruner = PRUNERS.get("recoverable")(8)
+    keep = pruner.select(view, torch.tensor([4]))
+    assert keep[0].nonzero()[:, 0].tolist() == [0, 1, 2, 4]
+    assert torch.allclose(pruner.merge(view, keep)[0], torch.tensor([
+        [1, 0, 0, 0, 0, 0],
+        [0, 0.1, 0, 0.05, 0, 0.01],
+        [0, 0.1, 1, 0.05, 0, 0.01],
+        [0, 0, 0, 0, 1, 0],
+    ]))
