@@ -249,3 +249,28 @@ def test_recoverable_keeps_one_of_each_kind(monkeypatch):
         [0, 0.1, 1, 0.05, 0, 0.01],
         [0, 0, 0, 0, 1, 0],
     ]))
+
+
+def test_vflowopt_asks_the_most_attended_and_merges_by_importance():
+    """Two by two tokens of one cell, patch 0 the one that is attended to: importance .4 .3 .2 .1.
+
+    Two stay: the best, and the mean of the others by importance in the slot of the second best.
+    """
+    side = torch.arange(2)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), -1).view(1, 4, 2) - 0.5
+    attention = torch.tensor([[0.3, 9.0], [0.3, 9.0], [0.1, 9.0], [0.0, 9.0]])[None]
+    view = replace(
+        make_view(1, 4, "random", 0),
+        grid=grid,
+        encoder_attention=attention,
+        encoder_attended=torch.tensor([1.5, 0.5]).expand(1, 4, 2),
+        patch_entropy=torch.tensor([[0.05, 0.0, 0.05, 0.05]]),
+    )
+    pruner = PRUNERS.get("vflowopt")(8, threshold=1.0, alpha=2.0, cell=2)
+    assert torch.allclose(pruner(view), torch.tensor([[0.4, 0.3, 0.2, 0.1]]))
+    keep = pruner.select(view, torch.tensor([2]))
+    assert keep.tolist() == [[True, True, False, False]]
+    merged = torch.tensor([[1, 0, 0, 0], [0, 0.5, 1 / 3, 1 / 6]])
+    assert torch.allclose(pruner.merge(view, keep)[0], merged)
+    nobody = PRUNERS.get("vflowopt")(8, threshold=3.0, alpha=0.0)
+    assert torch.allclose(nobody(view), attention.mean(2)), "then all patches are asked"

@@ -80,8 +80,7 @@ def served(model, plugin, ids, pixels):
 
     def take(_, args, kwargs):
         hidden = args[0] if args else kwargs["hidden_states"]
-        taken["vision_cls_attention"] = tower.cls_attention(hidden)[0]
-        taken["encoder_keys"] = tower.keys(hidden)[0]
+        taken.update((fact, make(hidden)[0]) for fact, make in tower.of_attention.items())
 
     hook = attention.register_forward_pre_hook(take, with_kwargs=True)
     encoded = host.vision_tower(pixels, output_hidden_states=True).hidden_states[-1][:, 1:]
@@ -91,7 +90,7 @@ def served(model, plugin, ids, pixels):
     embed = engine.language_model.model.embed_input_ids
     before, after = embed(ids[:at]), embed(ids[at + TOKENS :])
     setup = prepared(backbone, plugin)
-    known = {"encoder_tokens": encoded[0], **taken}
+    known = {"encoder_tokens": encoded[0], "patch_entropy": tower.entropy(pixels)[0], **taken}
     facts = {name: fact for name, fact in known.items() if name in setup.facts}
     return features, *chosen(setup, features, before, after, facts)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rcp.choosing.view import View, mean_over_question
 
-WIDTH, QUESTION, TEXT, HEADS, LAYERS, ENCODER = 8, 3, 7, 2, 4, 6
+WIDTH, QUESTION, TEXT, HEADS, LAYERS, ENCODER, PATCHES = 8, 3, 7, 2, 4, 6, 5
 PROJECTOR = torch.nn.Linear(ENCODER, WIDTH).requires_grad_(False)
 
 
@@ -107,13 +107,16 @@ def make_view(batch, tokens, kind, seed, alive=None, images=1):
         vision_cls_attention=table(batch, tokens, slot=[1]).abs(),
         encoder_keys=table(batch, tokens, ENCODER, slot=[1]),
         projector=PROJECTOR,
+        encoder_attention=table(batch, tokens, PATCHES, slot=[1]).abs(),
+        encoder_attended=table(batch, 1, PATCHES, slot=[]).abs().expand(batch, tokens, PATCHES),
+        patch_entropy=table(batch, tokens, slot=[1]).abs(),
     )
 
 
 PER_SLOT = {"visual": 1, "alive": 1, "rank": 1, "image_index": 1, "grid": 1,
             "question_attention": 1, "layer_input": 1, "transitions": 1, "full_attention": 2,
             "frame_index": 1, "projected": 1, "encoder_tokens": 1, "vision_cls_attention": 1,
-            "encoder_keys": 1}
+            "encoder_keys": 1, "encoder_attention": 1, "encoder_attended": 1, "patch_entropy": 1}
 
 
 def narrowed(view, rows, slots=None):

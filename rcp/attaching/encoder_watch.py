@@ -59,10 +59,11 @@ class Watch:
         assert tower is not None, "Backbone.check_fact comes first"
         if "encoder_tokens" in self.facts:
             self._hook(tower.projector, "encoder_tokens", Tensor.detach)
-        if "vision_cls_attention" in self.facts:
-            self._hook(tower.attention, "vision_cls_attention", tower.cls_attention)
-        if "encoder_keys" in self.facts:
-            self._hook(tower.attention, "encoder_keys", tower.keys)
+        for fact, measure in tower.of_attention.items():
+            if fact in self.facts:
+                self._hook(tower.attention, fact, measure)
+        if "patch_entropy" in self.facts:
+            self._hook(tower.encoder.embeddings, "patch_entropy", tower.entropy)
         host = self.backbone.model.base_model
         self._stand_in = StandIn(host, "get_image_features", self._encode)
 
@@ -81,7 +82,8 @@ class Watch:
         taken = getattr(self._local, "taken", None)
         if taken is not None:
             with torch.no_grad():
-                taken[fact] = measure(args[0] if args else kwargs["hidden_states"])
+                name = "pixel_values" if "pixel_values" in kwargs else "hidden_states"
+                taken[fact] = measure(args[0] if args else kwargs[name])
 
     def _encode(self, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of the model's ``get_image_features``."""

@@ -4,8 +4,14 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn import functional
 
-VISION_FACTS = ("encoder_tokens", "projector", "vision_cls_attention", "encoder_keys")
+from rcp.backbones.patch_entropy import entropy_shares
+
+OF_ATTENTION = ("vision_cls_attention", "encoder_keys", "encoder_attention", "encoder_attended")
+"""Facts that the tower's :attr:`Tower.attention` tells, of its input."""
+
+VISION_FACTS = ("encoder_tokens", "projector", *OF_ATTENTION, "patch_entropy")
 
 
 class Tower:
@@ -26,10 +32,12 @@ class Tower:
 
     def missing(self, fact: str) -> str | None:
         """Why ``fact`` of :data:`VISION_FACTS` cannot be had, to follow the model's name."""
-        if fact in ("vision_cls_attention", "encoder_keys") and self.attention is None:
+        if fact in OF_ATTENTION and self.attention is None:
             return "has a vision tower whose queries and keys are not at hand"
         if fact == "vision_cls_attention" and not self.has_cls:
             return "has a vision tower without a [CLS] token"
+        if fact == "patch_entropy" and self.attention is None:
+            return "has a vision tower whose rows are not known to be patches"
         return None
 
     @property
@@ -66,6 +74,12 @@ class Tower:
         found = getattr(layer, "self_attn", None) or getattr(layer, "attention", None)
         return found if hasattr(found, "q_proj") and hasattr(found, "k_proj") else None
 
+    @property
+    def of_attention(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """What makes each fact of :data:`OF_ATTENTION` of the input of :attr:`attention`."""
+        measures = (self.cls_attention, self.keys, self.received, self.attended)
+        return dict(zip(OF_ATTENTION, measures))
+
     def cls_attention(self, hidden: Tensor) -> Tensor:
         """Attention of [CLS] to the rows that are projected, mean over heads: (images, rows, 1).
 
@@ -79,6 +93,30 @@ class Tower:
         """Keys of the rows that are projected, mean over heads: (images, rows, d)."""
         return self._rows(self._heads("k", hidden).mean(1))
 
+    def received(self, hidden: Tensor) -> Tensor:
+        """Attention to the rows that are projected from each of the tower's M patches, mean over
+        heads: (images, rows, M) fp32."""
+        return self._rows(self._among_patches(hidden))
+
+    def attended(self, hidden: Tensor) -> Tensor:
+        """For each row that is projected alike, how much attention the M patches of its image get,
+        over their mean: (images, rows, M) fp32."""
+        got = self._among_patches(hidden)[:, int(self.crops):].sum(2)[:, None]
+        shares = got / got.mean(2, keepdim=True)
+        return self._rows(shares.expand(-1, hidden.shape[1], -1))
+
+    def entropy(self, pixels: Tensor) -> Tensor:
+        """What patches show: :func:`entropy_shares` of the rows projected, (images, rows, 1)."""
+        side = self.model.config.vision_config.patch_size
+        shares = entropy_shares(pixels, side if isinstance(side, int) else side[0])
+        return self._rows(functional.pad(shares, (0, 0, int(self.has_cls), 0)))
+
+    def _among_patches(self, hidden: Tensor) -> Tensor:
+        """(images, all rows of the tower, M): from each patch, a row that is not cropped."""
+        query, key = (self._heads(which, hidden).float() for which in ("q", "k"))
+        weights = (query[:, :, int(self.crops):] @ key.mT) * query.shape[-1] ** -0.5
+        return weights.softmax(-1).mean(1).mT
+
     def _heads(self, which: str, hidden: Tensor) -> Tensor:
         attention = self.attention
         projected = getattr(attention, f"{which}_proj")(hidden)
@@ -90,4 +128,5 @@ class Tower:
     def _rows(self, facts: Tensor) -> Tensor:
         """Facts (images, rows of the tower, F) of the rows that are projected."""
         facts = facts[:, 1:] if self.crops else facts
-        return facts if self.fold is None else self.fold(facts)
+        # pixel shuffling takes another view of them
+        return facts if self.fold is None else self.fold(facts.contiguous())

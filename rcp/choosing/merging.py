@@ -41,11 +41,22 @@ def nearest_mean(weights: Tensor, targets: Tensor, guests: Tensor, likeness: Ten
     return weights + weights @ members
 
 
-def cluster_mean(weights: Tensor, targets: Tensor, guests: Tensor, likeness: Tensor) -> Tensor:
-    """As :func:`nearest_mean`, but a target becomes the mean of itself and its guests."""
+def cluster_mean(
+    weights: Tensor,
+    targets: Tensor,
+    guests: Tensor,
+    likeness: Tensor,
+    importance: Tensor | None = None,
+) -> Tensor:
+    """As :func:`nearest_mean`, but a target becomes the mean of itself and its guests.
+
+    With ``importance`` (B, N), positive, each counts by it.
+    """
     members = _members(targets, guests, likeness).to(weights.dtype)
-    identity = torch.eye(members.shape[2], device=members.device)
-    return weights @ ((members + identity) / (members.sum(2, keepdim=True) + 1))
+    members = members + torch.eye(members.shape[2], device=members.device)
+    if importance is not None:
+        members = members * importance[:, None].to(members)
+    return weights @ (members / members.sum(2, keepdim=True))
 
 
 def _members(targets: Tensor, guests: Tensor, likeness: Tensor) -> Tensor:

@@ -101,7 +101,11 @@ class View:
     projector made ``projected`` of, and ``projector`` the projector itself, (..., C) → (..., D).
     ``vision_cls_attention`` (B, N) fp32 and ``encoder_keys`` (B, N, d): in the vision tower's
     layer whose output is projected, the attention of [CLS] to each token and the tokens' keys,
-    both mean over heads.
+    both mean over heads. ``encoder_attention`` (B, N, M) fp32: attention to the token in that layer
+    from each of the M patches of its image, mean over heads; ``encoder_attended`` (B, N, M) fp32:
+    how much attention these patches get themselves, over their mean. ``patch_entropy`` (B, N) fp32:
+    softmax over the image's patches of the entropy of their grey levels
+    (:mod:`rcp.backbones.patch_entropy`).
     """
 
     layer: int
@@ -132,6 +136,9 @@ class View:
     encoder_tokens: Tensor | None = None
     vision_cls_attention: Tensor | None = None
     encoder_keys: Tensor | None = None
+    encoder_attention: Tensor | None = None
+    encoder_attended: Tensor | None = None
+    patch_entropy: Tensor | None = None
     projector: Callable[[Tensor], Tensor] | None = None
 
     def __getattribute__(self, name: str) -> Any:

@@ -62,12 +62,12 @@ class RecoverableCompressionPruner(Pruner):
     def _split(self, view: View, counts: Tensor) -> "_Split":
         attention, alive = view.given("vision_cls_attention"), view.alive
         text = text_scores(view)
-        found = outlier_counts(attention, text, alive)
+        by_cls, by_question, around = outlier_counts(attention, text, alive)
+        total = (by_cls + by_question + around).clamp(min=1)
         # of one token there is none to spare for the rest
         shared = torch.where(counts > 1, counts - 1, counts)
-        total = sum(found).clamp(min=1)
         by_text, as_centres = (
-            torch.div(shared * part, total, rounding_mode="floor") for part in found[1:]
+            torch.div(shared * part, total, rounding_mode="floor") for part in (by_question, around)
         )
         visual = top_k(attention, alive, shared - by_text - as_centres)
         main = visual | top_k(text, alive & ~visual, by_text)

@@ -99,8 +99,8 @@ class PrunedLlava(
         encoded = last[:, 1:] if tower.crops else last
         makers = {
             "encoder_tokens": lambda _: encoded,
-            "vision_cls_attention": tower.cls_attention,
-            "encoder_keys": tower.keys,
+            "patch_entropy": lambda _: tower.entropy(pixels),
+            **tower.of_attention,
         }
         asked = self.pruning.facts & makers.keys()
         normed = tower.encoder.encoder.layers[-1].layer_norm1(before) if asked else before
