@@ -14,7 +14,16 @@ from rcp.choosing.schedule import Schedule, schedule_for
 from rcp.choosing.tokens import IGNORED
 from rcp.errors import UserError
 from rcp.evaluation.contestants import untrained
-from rcp.evaluation.studies.schedule_search import STEEPEST, agreement, fallen, search
+from rcp.evaluation.studies.schedule_search import (
+    STEEPEST,
+    Range,
+    Trial,
+    agreement,
+    confirmed,
+    cosines,
+    fallen,
+    search,
+)
 from tests.tiny import tiny_inputs
 from tests.tiny_base import LAYERS
 
@@ -99,6 +108,45 @@ def test_one_stage_leaves_nothing_to_search(wiped_from):
         search(like_wanted, start, 5)
 
 
+RANGES = {"alpha": Range(0.0, 4.0, 3.0), "cell": Range(1, 8, 2)}
+
+
+def like_wanted_arguments(schedule, alpha=3.0, cell=2):
+    return like_wanted(schedule) - (alpha - 1) ** 2 - (cell - 6) ** 2
+
+
+def test_arguments_are_searched_with_the_schedule():
+    tried = search(like_wanted_arguments, START, 60, ranges=RANGES)
+    best = max(tried, key=lambda trial: trial.value)
+    assert tried[0] == Trial(START, like_wanted_arguments(START), {}) and len(tried) == 60
+    assert abs(best.arguments["alpha"] - 1) < 0.5 and best.arguments["cell"] == 6
+    for trial in tried[1:]:
+        assert trial.arguments.keys() == RANGES.keys() and type(trial.arguments["cell"]) is int
+        assert 0 <= trial.arguments["alpha"] <= 4 and 1 <= trial.arguments["cell"] <= 8
+        assert trial.schedule.mean_ratio == pytest.approx(0.2)
+        assert trial.value == like_wanted_arguments(trial.schedule, **trial.arguments)
+
+
+def test_of_one_stage_arguments_can_be_searched_from_a_start_beyond_their_range():
+    start = schedule_for(0.3, (2,), 12)
+    far = {"alpha": Range(0.0, 2.0, 9.0)}
+    tried = search(lambda schedule, alpha=9.0: -abs(alpha - 1), start, 25, ranges=far)
+    assert tried[0].value == -8 and {trial.schedule for trial in tried} == {start}
+    assert max(trial.value for trial in tried) > -0.2
+
+
+@pytest.mark.parametrize(("gains", "holds"), [
+    ([0.1, 0.2, 0.3, 0.2], True),  # mean 0.2, deviation 0.071, error 0.035
+    ([0.9, -0.5, 0.3, -0.5], False),  # mean 0.05, deviation 0.59, error 0.30
+    ([-0.1, -0.1], False), ([0.0, 0.0], False), ([0.1], True),
+])
+def test_what_is_found_must_hold_on_other_samples(gains, holds):
+    worth = {0: torch.zeros(len(gains)), 1: torch.tensor(gains)}
+    start, best = Trial(START, 0.5), Trial(START, 0.9, {"alpha": 1})
+    found = confirmed(start, best, lambda schedule, alpha=0: worth[alpha])
+    assert found is (best if holds else start)
+
+
 def prompts(inputs):
     return {"inputs": inputs, "labels": torch.full_like(inputs["input_ids"], IGNORED)}
 
@@ -138,6 +186,17 @@ def test_agreement_is_the_mean_cosine_over_samples(tiny_llava):
     assert cosine(Schedule((1, 3), (1.0, 1.0), 6)) == pytest.approx(1, abs=1e-6)
 
 
+def test_arguments_stand_in_the_place_of_the_usual_ones(tiny_llava):
+    schedule, inputs = Schedule((1, 3), (0.5, 0.0), 6), tiny_inputs(questions=(6, 9))
+    each = cosines(tiny_llava, untrained("random", schedule, tiny_llava), [prompts(inputs)])
+    for seed in (1, 2):
+        other = untrained("random", schedule, tiny_llava, seed=seed)
+        pruned, full = (last_rows(tiny_llava, inputs, by) for by in (other, None))
+        wanted = torch.nn.functional.cosine_similarity(full, pruned)
+        assert torch.allclose(each(schedule, seed=seed), wanted, atol=1e-5)
+    assert not torch.allclose(each(schedule, seed=1), each(schedule, seed=2), atol=1e-5)
+
+
 def test_a_state_that_is_not_finite_is_told(tiny_llava):
     plugin = untrained("uniform", schedule_for(0.5, (1, 3), 6), tiny_llava)
     inputs = tiny_inputs()
@@ -175,6 +234,58 @@ def test_the_command_writes_a_plugin_with_what_it_found(command, tmp_path, capsy
     assert one == other
 
 
+def searching_vflowopt(command, *more):
+    line = [*command, "--layers", "0", "2", "--argument", "cell=1..3", *more]
+    line[line.index("fastv")] = "vflowopt"
+    return line
+
+
+def test_the_command_searches_arguments(command, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("rcp.commands.search_schedule.confirmed", lambda start, best, _: best)
+    assert main(searching_vflowopt(command, "--argument", "alpha=0..1.5")) == 0
+    said = capsys.readouterr().out
+    cell, alpha = (
+        float(re.search(rf"^{name}: {usual} at the start, found (\S+)$", said, re.M)[1])
+        for name, usual in (("cell", "6"), ("alpha", "17.39"))
+    )
+    stages = rcp.load_plugin(tmp_path / "plugin").spec.stages
+    assert [stage.layer for stage in stages] == [0, 2]
+    for stage in stages:
+        assert stage.arguments == {"cell": cell, "alpha": pytest.approx(alpha, rel=1e-5)}
+    assert 0 <= alpha <= 1.5 and cell in (1, 2, 3)
+
+
+def test_the_start_is_written_where_what_was_found_does_not_hold(command, tmp_path, monkeypatch,
+                                                                 capsys):
+    def each(*_):
+        return lambda schedule, **arguments: torch.full((2,), 0.5 if arguments else 0.6)
+
+    monkeypatch.setattr("rcp.commands.search_schedule.cosines", each)
+    monkeypatch.setattr(
+        "rcp.commands.search_schedule.agreement",
+        lambda *_: lambda schedule, **arguments: float(bool(arguments)),
+    )
+    assert main(searching_vflowopt(command)) == 0
+    said = capsys.readouterr().out
+    assert "no better on other samples: the start stays" in said and "found 6" in said
+    plugin = rcp.load_plugin(tmp_path / "plugin")
+    assert plugin.schedule == schedule_for(7 / 16, (0, 2), LAYERS)
+    assert [stage.arguments for stage in plugin.spec.stages] == [{}, {}]
+
+
+def test_what_is_found_is_judged_on_the_other_half(command, monkeypatch):
+    shown = []
+
+    def told(model, plugin, batches):
+        shown.append(sum(len(batch["labels"]) for batch in batches))
+        return cosines(model, plugin, batches)
+
+    monkeypatch.setattr("rcp.commands.search_schedule.cosines", told)
+    command[command.index("--samples") + 1] = "8"
+    assert main(command) == 0
+    assert shown == [4]
+
+
 def test_all_that_is_left_can_go_at_a_layer(command, tmp_path):
     command[command.index("--layers") + 3] = "--wiped-from"
     command.insert(command.index("--wiped-from") + 1, "3")
@@ -193,6 +304,16 @@ def test_all_that_is_left_can_go_at_a_layer(command, tmp_path):
         ("--layers 1 4", "layer 4 is outside the model"),
         ("--pruner fastw", "fastw"),
         ("--pruner rcp", "has weights to train"),
+        ("--argument alpha=0..1", "names no number 'fastv' takes. Its numbers are none"),
+        ("--pruner vflowopt --argument gamma=0..1", "numbers are alpha, cell, threshold"),
+        ("--pruner vflowopt --argument alpha", "alpha is no range: write NAME=LOW..HIGH"),
+        ("--pruner vflowopt --argument alpha=2..1", "two numbers, the lower first"),
+        ("--pruner vflowopt --argument alpha=0..inf", "two numbers, the lower first"),
+        ("--pruner vflowopt --argument alpha=nan..1", "two numbers, the lower first"),
+        ("--pruner vflowopt --argument cell=1.5..3", "two whole numbers"),
+        ("--pruner vflowopt --argument cell=0..3", "cell is 0, but it must be from 1"),
+        ("--pruner vflowopt --argument cell=1..3 --argument cell=1..2", "given twice"),
+        ("--samples 1", "judged by nothing"),
         ("--trials 0", "--trials is 0"),
         ("--samples -1", "--samples is -1"),
         ("--batch-size 0", "--batch-size is 0"),

@@ -1,28 +1,40 @@
 """Search how much each stage of a method that needs no training should keep, at one budget.
 
 What is sought is the schedule under which the last hidden state at the end of the prompt is most
-like the full model's, on the first --samples of --data. The plug-in is written with it. That is no
-promise of better answers: evaluate it against the usual schedule before you use it. For example:
+like the full model's, on half of the first --samples of --data. The plug-in is written with it if
+it does better than the usual one on the other half, too, by more than the error; else with the
+usual one. That is no promise of better answers: evaluate it before you use it. For example:
 
-    %(prog)s --pruner fastv --base MODEL --data questions.json \\
-        --layers 2 9 15 --budget 64 --output my-plugin
+    %(prog)s --pruner vflowopt --base MODEL --data questions.json \\
+        --budget 64 --argument alpha=0..20 --argument cell=2..8 --output my-plugin
 """
 
 import argparse
 import os
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from rcp.base_model.loading import load_base
 from rcp.choosing.schedule import Schedule
 from rcp.commands import _questions
+from rcp.commands._ranges import ranges_of
 from rcp.conversations.source import open_conversations
 from rcp.errors import UserError
 from rcp.evaluation.entrants import training_free
 from rcp.evaluation.preparation import conversation_batches
-from rcp.evaluation.studies.schedule_search import Trial, agreement, search
+from rcp.evaluation.studies.schedule_search import (
+    Range,
+    Trial,
+    agreement,
+    confirmed,
+    cosines,
+    search,
+    under,
+)
 from rcp.extensions import IMPORT_HELP, import_files
 from rcp.folder.read_write import save_plugin
 from rcp.refusals import refuse_below_one, refuse_unwritable
@@ -40,10 +52,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--wiped-from", type=int, metavar="L",
         help="drop all visual tokens that are left at this layer, and spend what that saves "
         "before it (python -m rcp horizon)")
+    add("--argument", dest="arguments", action="append", default=[], metavar="NAME=LOW..HIGH",
+        help="a number that the pruner takes, to be searched as well; repeatable")
     add("--trials", type=int, default=30, metavar="T",
         help="schedules to try, the usual one first (default: %(default)s)")
-    add("--samples", type=int, default=32, metavar="N",
-        help="the first N prompts to try them on (default: %(default)s)")
+    add("--samples", type=int, default=128, metavar="N",
+        help="the first N prompts: half to try them on, half to judge what was found "
+        "(default: %(default)s)")
     add("--batch-size", type=int, default=16, metavar="B")
     add("--seed", type=int, default=0, metavar="S", help="of the search (default: %(default)s)")
     add("--output", type=Path, required=True, metavar="DIR", help="folder to write; must be new")
@@ -54,6 +69,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> None:
     _refuse(options)
     import_files(options.imports)
+    ranges = ranges_of(options.pruner, options.arguments)
     dataset = open_conversations(options.data, options.image_folder)
     model, processor = load_base(options.base, options.dtype, options.device)
     (entrant,) = training_free(
@@ -61,21 +77,30 @@ def run(options: argparse.Namespace) -> None:
     )
     plugin = entrant.plugin
     assert plugin is not None
+    size = min(options.batch_size, -(-options.samples // 2))
     batches = list(conversation_batches(
-        processor, dataset, options.samples, options.batch_size, with_answers=False
+        processor, dataset, options.samples, size, with_answers=False
     ))
-    cosine = agreement(model, plugin, batches)
+    if len(batches) < 2:
+        raise UserError(
+            "One batch of prompts can be read, and what is found on it would be judged by nothing. "
+            "Give two samples or more, and a --batch-size of at most half of them."
+        )
+    cosine = agreement(model, plugin, batches[::2])
     with tqdm(total=options.trials, unit="trial") as progress:
 
-        def counted(schedule: Schedule) -> float:
-            value = cosine(schedule)
+        def counted(schedule: Schedule, **arguments: Any) -> float:
+            value = cosine(schedule, **arguments)
             progress.update()
             return value
 
-        tried = search(counted, plugin.schedule, options.trials, options.seed)
+        tried = search(counted, plugin.schedule, options.trials, options.seed, ranges)
     best = max(tried, key=lambda trial: trial.value)
-    save_plugin(plugin.under(best.schedule), options.output)
-    _tell(tried[0], best)
+    chosen = confirmed(tried[0], best, cosines(model, plugin, batches[1::2]))
+    save_plugin(under(plugin, chosen.schedule, chosen.arguments, model), options.output)
+    _tell(tried[0], chosen, ranges)
+    if chosen is not best:
+        print(f"The best trial, {best.value:.4f}, does no better on other samples: the start stays")
     print(f"Written to {options.output}")
 
 
@@ -91,11 +116,14 @@ def _refuse(options: argparse.Namespace) -> None:
     refuse_unwritable(options.output, "--output")
 
 
-def _tell(start: Trial, best: Trial) -> None:
+def _tell(start: Trial, best: Trial, ranges: Mapping[str, Range]) -> None:
     print("layer    start %    found %")
     stages = zip(start.schedule.layers, start.schedule.ratios, best.schedule.ratios)
     for layer, before, after in stages:
         print(f"{layer:5}  {100 * before:9.2f}  {100 * after:9.2f}")
     means = (100 * trial.schedule.mean_ratio for trial in (start, best))
     print("mean   {:9.2f}  {:9.2f}".format(*means))
+    for name, given in ranges.items():
+        found = best.arguments.get(name, given.usual)
+        print(f"{name}: {given.usual:g} at the start, found {found:g}")
     print(f"cosine {start.value:9.4f}  {best.value:9.4f}")

@@ -103,7 +103,7 @@ def input_controls(ratio: float, model: nn.Module, num_layers: int, seeds: int) 
     ]
 
 
-def untrained(method: str, schedule: Schedule, model: nn.Module, **arguments: int) -> Plugin:
+def untrained(method: str, schedule: Schedule, model: nn.Module, **arguments: float) -> Plugin:
     """A plug-in of one ``method``, which needs no training, at every stage of ``schedule``."""
     spec = PluginSpec(stages_of(schedule, method, **arguments))
     return Plugin.for_model(spec, model).eval()
