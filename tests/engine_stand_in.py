@@ -47,7 +47,7 @@ class EngineModel(nn.Module):
         self.language_model = nn.Module()
         self.language_model.model = nn.Module()
         self.language_model.model.layers = layers
-        self.language_model.model.embed_input_ids = decoder.embed_tokens
+        self.language_model.model.embed_tokens = decoder.embed_tokens
         encoder = getattr(tower, "vision_model", tower)
         last = SimpleNamespace(self_attn=FusedAttention(encoder.encoder.layers[-1].self_attn))
         self.vision_tower = SimpleNamespace(

@@ -87,7 +87,7 @@ def served(model, plugin, ids, pixels):
     hook.remove()
     features = host.multi_modal_projector(encoded)[0]
     at = int((ids == IMAGE).nonzero()[0])
-    embed = engine.language_model.model.embed_input_ids
+    embed = backbone.embed
     before, after = embed(ids[:at]), embed(ids[at + TOKENS :])
     setup = prepared(backbone, plugin)
     known = {"encoder_tokens": encoded[0], "patch_entropy": tower.entropy(pixels)[0], **taken}

@@ -73,6 +73,11 @@ class FusedDecoder(Backbone):
 
     lora: Lora | None = None
 
+    def embed(self, ids: Tensor) -> Tensor:
+        """Embeddings (n, D) of the token ``ids`` (n,) long, as the base has them."""
+        table = self.decoder.embed_tokens
+        return getattr(table, "base_layer", table)(ids)
+
     @property
     def decoder(self) -> Any:
         return self.model.language_model.model

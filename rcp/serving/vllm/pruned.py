@@ -60,7 +60,7 @@ class Pruning:
         """Embeddings of the text before and behind the image."""
         at = prompt.index(self.placeholder) if prompt else 0
         ids = torch.tensor(prompt, dtype=torch.long, device=features.device)
-        embed = self.backbone.decoder.embed_input_ids
+        embed = self.backbone.embed
         return embed(ids[:at]), embed(ids[at + 1 :])
 
     def _prepared(self, share: float) -> Setup:
