@@ -18,7 +18,7 @@ from data.tiny_vlm_training.decoder import train_decoder
 from data.tiny_vlm_training.export import export_model
 from data.tiny_vlm_training.memory import keep_freed_memory
 from data.tiny_vlm_training.model import build_model
-from data.tiny_vlm_training.processor import make_tokenizer
+from data.tiny_vlm_training.processor import make_processor, make_tokenizer
 from data.tiny_vlm_training.projector import align, label_vectors
 from data.tiny_vlm_training.settings import TRUNK_LAYERS
 from data.tiny_vlm_training.state import load_state, save_state
@@ -57,7 +57,8 @@ def main() -> None:
         heads.load_state_dict(aligned["heads"])
     tables = label_vectors(model.get_input_embeddings().weight.detach().cpu(), tokenizer)
     train_decoder(model, heads, tokenizer, tables, arguments.state / "decoder.pt",
-                  arguments.seed + 2, device, partial(export_model, output=arguments.output))
+                  arguments.seed + 2, device,
+                  partial(export_model, output=arguments.output, processor=make_processor()))
 
 
 if __name__ == "__main__":

@@ -17,11 +17,20 @@ def examples(split: str, seed: int) -> Iterator[Example]:
     """A description and a tally in turn."""
     for number, scene in enumerate(sample_scenes(split, seed, OBJECTS)):
         if number % 2 == 0:
-            type, turn = "description", (f"{IMAGE}describe the image.", described(scene))
+            type, turn = "description", description(scene)
         else:
-            asked = "how many objects of each colour are there?"
-            type, turn = "tally", (IMAGE + asked, tally(scene))
+            type, turn = "tally", counted(scene)
         yield Example(type, (draw_scene(scene),), (turn,))
+
+
+def description(scene: Scene) -> tuple[str, str]:
+    """What is asked for a description, and that."""
+    return f"{IMAGE}describe the image.", described(scene)
+
+
+def counted(scene: Scene) -> tuple[str, str]:
+    """What is asked for a tally, and that."""
+    return f"{IMAGE}how many objects of each colour are there?", tally(scene)
 
 
 def described(scene: Scene) -> str:

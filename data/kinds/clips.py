@@ -21,13 +21,16 @@ WAYS = dict(zip(DIRECTIONS, ("left", "right", "up", "down")))
 CELL_FACTS = ("shape", "colour", "size", "letter", "striped", "shift")
 
 
-def examples(split: str, seed: int) -> Iterator[Example]:
-    """The types by turns; what happens, happens between two frames that are drawn."""
+def examples(split: str, seed: int, lengths: range = FRAMES) -> Iterator[Example]:
+    """The types by turns; what happens, happens between two frames that are drawn.
+
+    Clips have as many frames as ``lengths`` says.
+    """
     rng = np.random.default_rng([seed, 14])
     even = Even(rng)
     made = 0
     for scene in sample_scenes(split, seed, OBJECTS):
-        frames = int(rng.integers(FRAMES.start, FRAMES.stop))
+        frames = int(rng.integers(lengths.start, lengths.stop))
         type = TYPES[made % len(TYPES)]
         chosen = even.choose(type, _possible(type, scene, frames))
         if chosen is not None:

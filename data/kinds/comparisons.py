@@ -33,7 +33,8 @@ def examples(split: str, seed: int) -> Iterator[Example]:
                           ((IMAGE * len(images) + asked, answer),))
 
 
-def _more(scenes: list[Scene]) -> dict[str, list[str]]:
+def more(scenes: list[Scene]) -> dict[str, list[str]]:
+    """Which image has most of a colour: questions by answer."""
     counts = np.array([np.bincount(scene.colour[scene.occupied], minlength=len(COLOURS))
                        for scene in scenes])
     answers: dict[str, list[str]] = {number: [] for number in NUMBERS[: len(scenes)]}
@@ -45,7 +46,8 @@ def _more(scenes: list[Scene]) -> dict[str, list[str]]:
     return answers
 
 
-def _difference(scenes: list[Scene]) -> dict[str, list[str]]:
+def difference(scenes: list[Scene]) -> dict[str, list[str]]:
+    """What is in one image and not in another, where that is one thing: questions by answer."""
     answers: dict[str, list[str]] = {}
     for one, other in ((one, other) for one in range(len(scenes)) for other in range(len(scenes))):
         for what, names in (("colour", COLOURS), ("letter", LETTERS)):
@@ -58,6 +60,6 @@ def _difference(scenes: list[Scene]) -> dict[str, list[str]]:
     return answers
 
 
-_ASKED = {"more": _more, "difference": _difference}
+_ASKED = {"more": more, "difference": difference}
 
 KIND = Kind("comparisons", examples, same)

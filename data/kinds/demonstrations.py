@@ -23,8 +23,8 @@ RULES: dict[str, Callable[[Scene], str]] = {
 }
 
 
-def examples(split: str, seed: int) -> Iterator[Example]:
-    """The rules by turns, after two, three and four demonstrations by turns.
+def examples(split: str, seed: int, numbers: range = SHOWN) -> Iterator[Example]:
+    """The rules by turns, after each of these ``numbers`` of demonstrations by turns.
 
     No other rule gives all the answers shown, and none the answer that is asked for.
     """
@@ -33,7 +33,7 @@ def examples(split: str, seed: int) -> Iterator[Example]:
     made = 0
     while True:
         rule = list(RULES)[made % len(RULES)]
-        shown = list(islice(scenes, SHOWN[made // len(RULES) % len(SHOWN)]))
+        shown = list(islice(scenes, numbers[made // len(RULES) % len(numbers)]))
         query = next(scenes)
         if _told(rule, shown) and all(RULES[rule](query) != RULES[o](query) for o in _others(rule)):
             type = f"{rule}, {len(shown)} shown"

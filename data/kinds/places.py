@@ -23,9 +23,13 @@ def examples(split: str, seed: int) -> Iterator[Example]:
         chosen = even.choose("place", cells)
         if chosen is not None:
             cell, name = int(chosen[0]), chosen[1]
-            box = ", ".join(f"{edge / IMAGE_SIZE:.2f}" for edge in box_of(scene, cell))
-            turn = f"{IMAGE}where is {name}?", f"[{box}]"
+            turn = f"{IMAGE}where is {name}?", written(box_of(scene, cell))
             yield Example("place", (draw_scene(scene),), (turn,))
+
+
+def written(box: tuple[int, int, int, int]) -> str:
+    """Edges in pixels as shares of the side."""
+    return f"[{', '.join(f'{edge / IMAGE_SIZE:.2f}' for edge in box)}]"
 
 
 def score(said: str, answer: str) -> float:

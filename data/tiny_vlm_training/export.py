@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import torch
-from transformers import GenerationConfig, LlavaForConditionalGeneration
-
-from data.tiny_vlm_training.processor import make_processor
+from transformers import GenerationConfig, LlavaForConditionalGeneration, LlavaProcessor
 
 
-def export_model(model: LlavaForConditionalGeneration, output: Path) -> None:
+def export_model(model: LlavaForConditionalGeneration, output: Path, processor: LlavaProcessor,
+                 answer_tokens: int = 4) -> None:
     """Write fp16 weights, configuration and processor to `output`, replacing it at the end.
 
     Two renames, so that readers find a whole folder, the old one or the new one.
@@ -20,11 +19,10 @@ def export_model(model: LlavaForConditionalGeneration, output: Path) -> None:
     half = LlavaForConditionalGeneration(model.config)
     half.load_state_dict(model.state_dict())
     half.to(dtype=torch.float16, device="cpu")
-    processor = make_processor()
     tokenizer = processor.tokenizer
     half.generation_config = GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id, max_new_tokens=4, do_sample=False)
+        pad_token_id=tokenizer.pad_token_id, max_new_tokens=answer_tokens, do_sample=False)
     temporary = output.with_name(output.name + ".writing")
     old = output.with_name(output.name + ".old")
     for left_over in (temporary, old):

@@ -1,0 +1,150 @@
+"""The training of the second model: steps over a mixture of forms, resumable bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from torch.nn.utils import clip_grad_norm_
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
+
+from data.tiny_vlm_training.schedule import make_optimizer, set_rate
+from data.tiny_vlm_training.state import load_state, save_state
+from data.tiny_world_training.batches import collated, logits
+from data.tiny_world_training.forms import FORMS, Form, drawn
+
+RATE, FINAL_RATE, WARMUP = 8e-4, 0.05, 40
+TOWER_SHARE = 0.5  # of the decoder's rate, for tower and projector
+FORMS_A_STEP = 3
+MEMORY = 0.9  # of a form's scores from batch to batch
+RESERVE = 0.15  # of its weight is left to a form that makes no mistake
+SAVE_SECONDS = 180.0
+REPORT = 20  # steps between lines of the curve
+
+
+@dataclass
+class Progress:
+    """Running means by form; ``right``: conversations without one wrong token."""
+
+    step: int = 0
+    batches: dict[str, int] = field(default_factory=dict)
+    right: dict[str, float] = field(default_factory=dict)
+    tokens: dict[str, float] = field(default_factory=dict)
+    loss: dict[str, float] = field(default_factory=dict)
+
+    def add(self, name: str, right: float, tokens: float, loss: float) -> None:
+        """Count one batch of a form."""
+        self.batches[name] = self.batches.get(name, 0) + 1
+        for means, value in ((self.right, right), (self.tokens, tokens), (self.loss, loss)):
+            means[name] = MEMORY * means.get(name, value) + (1 - MEMORY) * value
+
+    def shares(self, forms: dict[str, Form]) -> np.ndarray:
+        """How likely each form is: forms that are known get less."""
+        weights = np.array([form.weight * (RESERVE + (1 - RESERVE) * min(
+            1.0, 2 * (1 - self.right.get(name, 0.0)))) for name, form in forms.items()])
+        return weights / weights.sum()
+
+
+class WorldTraining:
+    """Trains ``model`` in place for ``steps`` steps, from the state in ``folder`` if it has one.
+
+    ``folder`` holds `state.pt` and `curve.jsonl`. The batches of a step follow from the seed, the
+    step and the scores so far, all of which the state has: a run that was cut goes on as if it had
+    not been. With more ``steps`` than before, the cosine is stretched to the new end.
+    """
+
+    def __init__(self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast,
+                 folder: Path, steps: int, seed: int, forms: dict[str, Form] = FORMS) -> None:
+        self.model, self.tokenizer, self.folder = model, tokenizer, folder
+        self.steps, self.seed, self.forms = steps, seed, forms
+        self.progress = Progress()
+        self.optimizer = make_optimizer([model.model.language_model, model.lm_head])
+        for group in make_optimizer([model.model.vision_tower,
+                                     model.model.multi_modal_projector]).param_groups:
+            self.optimizer.add_param_group(group)
+        self._resume(load_state(folder / "state.pt"))
+
+    def run(self, until: int, minutes: float = math.inf) -> None:
+        """Train to the step ``until``, or for so many minutes; then save."""
+        started = saved = time.monotonic()
+        self.model.train()
+        while self.progress.step < until and time.monotonic() - started < 60 * minutes:
+            self._step()
+            if self.progress.step % REPORT == 0:
+                self._report(time.monotonic() - started)
+            if time.monotonic() - saved > SAVE_SECONDS:
+                self.save()
+                saved = time.monotonic()
+        self.save()
+
+    def save(self) -> None:
+        """Write the state, atomically."""
+        save_state(self.folder / "state.pt", model=self.model.state_dict(),
+                   optimizer=self.optimizer.state_dict(), seed=self.seed,
+                   progress=vars(self.progress))
+
+    def _step(self) -> None:
+        step = self.progress.step
+        set_rate(self.optimizer, RATE, step, WARMUP, self.steps, FINAL_RATE)
+        for group in self.optimizer.param_groups[2:]:
+            group["lr"] *= TOWER_SHARE
+        rng = np.random.default_rng([self.seed, step, 4])
+        shares = self.progress.shares(self.forms)
+        many = min(FORMS_A_STEP, len(self.forms))
+        chosen = rng.choice(list(self.forms), many, replace=False, p=shares).tolist()
+        self.optimizer.zero_grad()
+        for name in chosen:
+            batch = collated(self.tokenizer, drawn(self.forms[name], self.seed, step))
+            said, labels = logits(self.model, batch)
+            loss = F.cross_entropy(said, labels)
+            (loss / many).backward()
+            hit = said.argmax(-1) == labels
+            wrong = batch.answers[~hit].unique().numel()
+            self.progress.add(name, 1 - wrong / (int(batch.answers.max()) + 1),
+                              hit.float().mean().item(), loss.item())
+        clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.progress.step += 1
+
+    def _report(self, seconds: float) -> None:
+        """One line of the curve: means by form, so far, in this session's seconds."""
+        line: dict[str, Any] = {"step": self.progress.step, "seconds": round(seconds, 1),
+                                "rate": self.optimizer.param_groups[0]["lr"]}
+        for name in ("right", "tokens", "loss"):
+            line[name] = {form: round(value, 4)
+                          for form, value in sorted(getattr(self.progress, name).items())}
+        with open(self.folder / "curve.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        print(f"{line['step']} {seconds:.0f}s "
+              + " ".join(f"{form} {value:.2f}" for form, value in line["right"].items()),
+              flush=True)
+
+    def _resume(self, state: dict[str, Any] | None) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if state is None:
+            return
+        if state["seed"] != self.seed:
+            raise SystemExit(f"{self.folder} was begun with --seed {state['seed']}: go on with it, "
+                             "or name another folder with --state.")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        self._cut_curve()
+
+    def _cut_curve(self) -> None:
+        """Leave out lines behind the state: their steps are done again."""
+        path = self.folder / "curve.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines(keepends=True)
+                    if line.endswith("\n") and json.loads(line)["step"] <= self.progress.step]
+            temporary = path.with_suffix(".writing")
+            temporary.write_text("".join(kept))
+            os.replace(temporary, path)
