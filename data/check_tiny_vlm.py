@@ -2,7 +2,8 @@
 
 Four numbers decide whether it is worth pruning: accuracy by type, the score on a blank image (it
 must fall to the answer prior), the prior itself, and the score with a random ninth of the visual
-tokens (it must fall too, else which tokens are kept does not matter).
+tokens (it must fall too, else which tokens are kept does not matter). `--by kind` measures a model
+on every kind of questions, each with its own metrics (check_kinds.py).
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ import transformers
 from PIL import Image
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
+from data.answering import answered
+from data.check_kinds import check_kinds
 from data.drawing import draw_scene
+from data.generate import conversation
 from data.questions import Question, QuestionSampler
 from data.scenes import IMAGE_SIZE, sample_scenes
 
 GREY = 128
 PER_IMAGE = 4  # questions that share an image
-BATCH_SIZE = 50
+LONGEST = 4  # tokens of an answer, of which one ends it
 Sample = tuple[Image.Image, Question]
 
 
@@ -46,53 +50,11 @@ def held_out(split: str, seed: int, n: int) -> list[Sample]:
     return samples[:n]
 
 
-@torch.no_grad()
 def answers(model: LlavaForConditionalGeneration, processor: transformers.ProcessorMixin,
             samples: Sequence[Sample], keep: float | None = None, seed: int = 0) -> list[str]:
     """Generated answers; `keep` drops all but a random share of the visual tokens beforehand."""
-    generator = torch.Generator().manual_seed(seed)
-    texts: list[str] = []
-    for start in range(0, len(samples), BATCH_SIZE):
-        part = samples[start:start + BATCH_SIZE]
-        prompts = [processor.apply_chat_template(
-            [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": q.text}]}],
-            add_generation_prompt=True) for _, q in part]
-        inputs = processor(images=[image for image, _ in part], text=prompts, padding=True,
-                           return_tensors="pt")
-        length = inputs["input_ids"].shape[1]
-        if keep is None:
-            ids = model.generate(**inputs, max_new_tokens=4, do_sample=False)[:, length:]
-        else:
-            ids = model.generate(**_drop_randomly(model, inputs, keep, generator),
-                                 max_new_tokens=4, do_sample=False)
-        texts += [text.strip() for text in processor.batch_decode(ids, skip_special_tokens=True)]
-    return texts
-
-
-def _drop_randomly(model: LlavaForConditionalGeneration, inputs: dict[str, torch.Tensor],
-                   keep: float, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Inputs as embeddings in which a random share of the image rows is left.
-
-    The survivors keep their original positions, so that only their absence is measured.
-    """
-    ids, mask = inputs["input_ids"], inputs["attention_mask"]
-    image_token = model.config.image_token_id
-    features = model.model.get_image_features(pixel_values=inputs["pixel_values"])
-    features = getattr(features, "pooler_output", features)
-    embeddings = model.get_input_embeddings()(ids)
-    embeddings[ids == image_token] = torch.cat(list(features)).to(embeddings)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    rows = []
-    for row in ids:
-        image = (row == image_token).nonzero()[:, 0]
-        order = torch.randperm(len(image), generator=generator)
-        kept = torch.ones(len(row), dtype=torch.bool)
-        kept[image[order[max(1, round(keep * len(image))):]]] = False
-        rows.append(kept.nonzero()[:, 0])
-    index = torch.stack(rows)  # equally many in every row: all images have equally many tokens
-    across = index[..., None].expand(-1, -1, embeddings.shape[-1])
-    return {"inputs_embeds": embeddings.gather(1, across),
-            "attention_mask": mask.gather(1, index), "position_ids": positions.gather(1, index)}
+    asked = [((image,), (conversation(question),)) for image, question in samples]
+    return answered(model, processor, asked, LONGEST, keep, seed)
 
 
 def accuracy(samples: Sequence[Sample], given: Sequence[str]) -> dict[str, float]:
@@ -147,7 +109,11 @@ def main() -> None:
     """Command line entry."""
     parser = argparse.ArgumentParser(prog="python -m data.check_tiny_vlm", description=__doc__)
     parser.add_argument("--model", type=Path, default=Path("data/tiny-vlm"))
-    parser.add_argument("--output", type=Path, default=Path("benchmarks/results/tiny_vlm.json"))
+    parser.add_argument("--by", choices=("type", "kind"), default="type",
+                        help="type: of questions on one scene; kind: every kind of data.generate")
+    parser.add_argument("--output", type=Path,
+                        help="default: tiny_vlm.json or world_model.json in benchmarks/results; "
+                             "by kind, a table stands beside it, and what it has is not done again")
     parser.add_argument("--n", type=int, default=2000, help="number of questions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--split", choices=("val", "test"), default="test")
@@ -157,11 +123,17 @@ def main() -> None:
     if not (arguments.model / "config.json").exists():
         parser.error(f"--model {arguments.model} holds no config.json: name a model folder, or "
                      "make one with `python -m data.build_tiny_vlm`.")
+    results = Path("benchmarks/results")
+    if arguments.by == "kind":
+        check_kinds(arguments.model, arguments.output or results / "world_model.json",
+                    arguments.n, arguments.seed, arguments.split)
+        return
+    output = arguments.output or results / "tiny_vlm.json"
     result = measure(arguments.model, arguments.n, arguments.seed, arguments.split)
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = arguments.output.with_suffix(".writing")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_suffix(".writing")
     temporary.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(temporary, arguments.output)
+    os.replace(temporary, output)
     print(json.dumps(result, indent=2))
 
 

@@ -47,9 +47,14 @@ def tally(scene: Scene) -> str:
 
 def score(said: str, answer: str) -> float:
     """F1 of what is named, each as often as it is: 2 TP / (said + there)."""
+    both, named, there = overlap(said, answer)
+    return 2 * both / (named + there) if named + there else 1.0
+
+
+def overlap(said: str, answer: str) -> tuple[int, int, int]:
+    """How many things are in both, in what was said, and in the answer."""
     found, there = Counter(_things(said)), Counter(_things(answer))
-    total = found.total() + there.total()
-    return 2 * (found & there).total() / total if total else 1.0
+    return (found & there).total(), found.total(), there.total()
 
 
 def _things(text: str) -> list[str]:

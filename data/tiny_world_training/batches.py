@@ -38,10 +38,14 @@ class Batch:
 
     @property
     def mask(self) -> torch.Tensor:
-        """(groups, 1, rows, rows), True where a row may look."""
+        """(groups, 1, rows, rows), 0 where a row may look, else minus infinity.
+
+        Not as booleans, which every layer would turn into this anew.
+        """
         here, there = self.slots[:, :, None], self.slots[:, None, :]
         causal = torch.ones(self.ids.shape[1], self.ids.shape[1], dtype=torch.bool).tril()
-        return (((here == there) | (there == PREFIX)) & causal)[:, None]
+        seen = (((here == there) | (there == PREFIX)) & causal)[:, None]
+        return torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))
 
     @property
     def answers(self) -> torch.Tensor:

@@ -100,17 +100,17 @@ def _just(examples: Callable[..., Iterator[Example]], **changes: range
 
 
 FORMS: dict[str, Form] = {
-    "scenes": Form(SCENES, _scenes, 3, 1.0),
+    "scenes": Form(SCENES, _scenes, 3, 2.0),
     "strings": Form("strings", _just(KINDS["strings"].examples), 5, 1.0),
     "places": Form("places", _places, 2, 1.0),
     "captions": Form("captions", _captions, 3, 1.0),
-    "comparisons of 2": Form("comparisons", partial(_comparisons, images=2), 2, 0.7),
-    "comparisons of 3": Form("comparisons", partial(_comparisons, images=3), 1, 0.3),
+    "comparisons of 2": Form("comparisons", partial(_comparisons, images=2), 2, 0.4),
+    "comparisons of 3": Form("comparisons", partial(_comparisons, images=3), 1, 0.1),
     "demonstrations of 2": Form(
-        "demonstrations", _just(demonstrations.examples, numbers=range(2, 3)), 2, 0.4),
-    "clips of 4": Form("clips", _just(clips.examples, lengths=range(4, 5)), 2, 0.5),
-    "mosaics": Form("mosaics", _just(KINDS["mosaics"].examples), 5, 0.5),
-    "dialogues": Form("dialogues", _just(KINDS["dialogues"].examples), 8, 0.5),
+        "demonstrations", _just(demonstrations.examples, numbers=range(2, 3)), 2, 0.2),
+    "clips of 4": Form("clips", _just(clips.examples, lengths=range(4, 5)), 2, 0.2),
+    "mosaics": Form("mosaics", _just(KINDS["mosaics"].examples), 5, 0.4),
+    "dialogues": Form("dialogues", _just(KINDS["dialogues"].examples), 4, 0.4),
 }
 
 

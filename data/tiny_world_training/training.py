@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
@@ -21,9 +20,9 @@ from data.tiny_vlm_training.state import load_state, save_state
 from data.tiny_world_training.batches import collated, logits
 from data.tiny_world_training.forms import FORMS, Form, drawn
 
-RATE, FINAL_RATE, WARMUP = 8e-4, 0.05, 40
+RATE, FINAL_RATE, WARMUP = 5e-4, 0.05, 100
 TOWER_SHARE = 0.5  # of the decoder's rate, for tower and projector
-FORMS_A_STEP = 3
+FORMS_A_STEP = 2
 MEMORY = 0.9  # of a form's scores from batch to batch
 RESERVE = 0.15  # of its weight is left to a form that makes no mistake
 SAVE_SECONDS = 180.0
