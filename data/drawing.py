@@ -23,6 +23,7 @@ GLYPHS = {
     "Z": "11111 00001 00010 00100 01000 10000 11111",
 }
 OVERSAMPLE = 8
+PITCH = 6  # pixels from one letter of a sign to the next
 SHADE = 0.5  # brightness of the dark bands of a striped object
 BLACK_LETTER_ABOVE = 115.0  # mean brightness of a fill from which its letter is black
 
@@ -152,12 +153,12 @@ def box_of(scene: Scene, cell: int) -> tuple[int, int, int, int]:
 
 def draw_sign(image: np.ndarray, cell: int, letters: Sequence[str]) -> np.ndarray:
     """``image`` with up to five ``letters`` on a plate over ``cell`` and the one to its right."""
-    height, width = 11, 6 * len(letters) + 2
+    height, width = 11, PITCH * len(letters) + 2
     plate = np.full((height, width, 3), 246, np.uint8)
     plate[[0, -1]] = plate[:, [0, -1]] = 0
     for place, letter in enumerate(letters):
         bits = np.array([[int(bit) for bit in row] for row in GLYPHS[letter].split()], bool)
-        plate[2:9, 2 + 6 * place:7 + 6 * place][bits] = 0
+        plate[2:9, 2 + PITCH * place:7 + PITCH * place][bits] = 0
     top, left = (CELL * part for part in divmod(cell, GRID))
     top, left = top + (CELL - height) // 2, left + (2 * CELL - width) // 2
     drawn = image.copy()

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch.nn import functional as F
 from torch.nn.utils import clip_grad_norm_
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
@@ -18,10 +19,13 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 from data.tiny_vlm_training.schedule import make_optimizer, set_rate
 from data.tiny_vlm_training.state import load_state, save_state
 from data.tiny_world_training.batches import collated, logits
-from data.tiny_world_training.forms import FORMS, Form, drawn
+from data.tiny_world_training.forms import FORMS, SEEDS, SPLIT, Form, drawn
+from data.tiny_world_training.lessons import Lessons, lesson
 
 RATE, FINAL_RATE, WARMUP = 5e-4, 0.05, 100
 TOWER_SHARE = 0.5  # of the decoder's rate, for tower and projector
+HEADS_SHARE = 4.0  # likewise, for the read-outs of lessons
+LESSON_WEIGHT = 0.5
 FORMS_A_STEP = 2
 MEMORY = 0.9  # of a form's scores from batch to batch
 RESERVE = 0.15  # of its weight is left to a form that makes no mistake
@@ -38,18 +42,28 @@ class Progress:
     right: dict[str, float] = field(default_factory=dict)
     tokens: dict[str, float] = field(default_factory=dict)
     loss: dict[str, float] = field(default_factory=dict)
+    lessons: dict[str, float] = field(default_factory=dict)
 
     def add(self, name: str, right: float, tokens: float, loss: float) -> None:
         """Count one batch of a form."""
         self.batches[name] = self.batches.get(name, 0) + 1
         for means, value in ((self.right, right), (self.tokens, tokens), (self.loss, loss)):
-            means[name] = MEMORY * means.get(name, value) + (1 - MEMORY) * value
+            _follow(means, name, value)
+
+    def learned(self, met: dict[str, float]) -> None:
+        """Count one lesson."""
+        for name, value in met.items():
+            _follow(self.lessons, name, value)
 
     def shares(self, forms: dict[str, Form]) -> np.ndarray:
         """How likely each form is: forms that are known get less."""
         weights = np.array([form.weight * (RESERVE + (1 - RESERVE) * min(
             1.0, 2 * (1 - self.right.get(name, 0.0)))) for name, form in forms.items()])
         return weights / weights.sum()
+
+
+def _follow(means: dict[str, float], name: str, value: float) -> None:
+    means[name] = MEMORY * means.get(name, value) + (1 - MEMORY) * value
 
 
 class WorldTraining:
@@ -62,13 +76,16 @@ class WorldTraining:
 
     def __init__(self, model: LlavaForConditionalGeneration, tokenizer: PreTrainedTokenizerFast,
                  folder: Path, steps: int, seed: int, forms: dict[str, Form] = FORMS) -> None:
+        torch.manual_seed(seed)
         self.model, self.tokenizer, self.folder = model, tokenizer, folder
         self.steps, self.seed, self.forms = steps, seed, forms
         self.progress = Progress()
         self.optimizer = make_optimizer([model.model.language_model, model.lm_head])
-        for group in make_optimizer([model.model.vision_tower,
-                                     model.model.multi_modal_projector]).param_groups:
-            self.optimizer.add_param_group(group)
+        self.lessons = Lessons()
+        for modules in ([model.model.vision_tower, model.model.multi_modal_projector],
+                        [self.lessons]):
+            for group in make_optimizer(modules).param_groups:
+                self.optimizer.add_param_group(group)
         self._resume(load_state(folder / "state.pt"))
 
     def run(self, until: int, minutes: float = math.inf) -> None:
@@ -87,14 +104,15 @@ class WorldTraining:
     def save(self) -> None:
         """Write the state, atomically."""
         save_state(self.folder / "state.pt", model=self.model.state_dict(),
-                   optimizer=self.optimizer.state_dict(), seed=self.seed,
-                   progress=vars(self.progress))
+                   lessons=self.lessons.state_dict(), optimizer=self.optimizer.state_dict(),
+                   progress=vars(self.progress), seed=self.seed)
 
     def _step(self) -> None:
         step = self.progress.step
         set_rate(self.optimizer, RATE, step, WARMUP, self.steps, FINAL_RATE)
-        for group in self.optimizer.param_groups[2:]:
-            group["lr"] *= TOWER_SHARE
+        for share, groups in ((TOWER_SHARE, slice(2, 4)), (HEADS_SHARE, slice(4, 6))):
+            for group in self.optimizer.param_groups[groups]:
+                group["lr"] *= share
         rng = np.random.default_rng([self.seed, step, 4])
         shares = self.progress.shares(self.forms)
         many = min(FORMS_A_STEP, len(self.forms))
@@ -109,6 +127,9 @@ class WorldTraining:
             wrong = batch.answers[~hit].unique().numel()
             self.progress.add(name, 1 - wrong / (int(batch.answers.max()) + 1),
                               hit.float().mean().item(), loss.item())
+        loss, met = self.lessons.loss(self.model, lesson(SPLIT, (self.seed + 1) * SEEDS + step))
+        (LESSON_WEIGHT * loss).backward()
+        self.progress.learned(met)
         clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.progress.step += 1
@@ -117,13 +138,14 @@ class WorldTraining:
         """One line of the curve: means by form, so far, in this session's seconds."""
         line: dict[str, Any] = {"step": self.progress.step, "seconds": round(seconds, 1),
                                 "rate": self.optimizer.param_groups[0]["lr"]}
-        for name in ("right", "tokens", "loss"):
+        for name in ("right", "tokens", "loss", "lessons"):
             line[name] = {form: round(value, 4)
                           for form, value in sorted(getattr(self.progress, name).items())}
         with open(self.folder / "curve.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
         print(f"{line['step']} {seconds:.0f}s "
-              + " ".join(f"{form} {value:.2f}" for form, value in line["right"].items()),
+              + " ".join(f"{name} {value:.2f}" for name, value in (line["right"] | line["lessons"]
+                                                                   ).items()),
               flush=True)
 
     def _resume(self, state: dict[str, Any] | None) -> None:
@@ -134,6 +156,7 @@ class WorldTraining:
             raise SystemExit(f"{self.folder} was begun with --seed {state['seed']}: go on with it, "
                              "or name another folder with --state.")
         self.model.load_state_dict(state["model"])
+        self.lessons.load_state_dict(state["lessons"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         self._cut_curve()

@@ -1,0 +1,108 @@
+"""What the tower learns beside the questions: the letters of signs, and the edges of objects.
+
+The answers alone teach that slowly, because the tower has to show it before the decoder can ask
+for it. The tower alone is cheap, and every token has a label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import LlavaForConditionalGeneration
+
+from data.drawing import PITCH, box_of, draw_scene
+from data.kinds.strings import LENGTHS, Sign, signs
+from data.labels import CELL_OF_PATCH
+from data.scenes import CELL, GRID, IMAGE_SIZE, LETTERS, PATCH, PATCHES, Scene, sample_scenes
+from data.tiny_vlm_training.packing import IGNORE, TOKENS
+from data.tiny_vlm_training.settings import WIDTH
+from data.tiny_vlm_training.tower import to_pixels
+
+IMAGES = 4  # signs, and as many scenes
+COLUMNS = (2, 5)  # of a token's 8 pixels: the upper one shows the letter here, the lower one there
+NO_SIGN = 0  # the place of a token that shows none; the first letter has place 1
+NO_SIGN_WEIGHT = 0.1
+
+
+@dataclass
+class Lesson:
+    """pixels: (2 * IMAGES, 3, 96, 96), signs first; letters, places: (IMAGES, 144);
+    edges: (IMAGES, 144, 4) pixels, IGNORE where there is no object."""
+
+    pixels: torch.Tensor
+    letters: torch.Tensor
+    places: torch.Tensor
+    edges: torch.Tensor
+
+
+def sign_labels(sign: Sign) -> tuple[np.ndarray, np.ndarray]:
+    """(144,) letters, IGNORE off the plate, and (144,) places in the word.
+
+    Up to five letters share four tokens a line: the upper tokens show those further left.
+    """
+    letters, places = np.full(TOKENS, IGNORE), np.full(TOKENS, NO_SIGN)
+    many = len(sign.letters)
+    width = PITCH * many + 2
+    inset = (2 * CELL - width) // 2
+    top, left = (part * (CELL // PATCH) for part in divmod(sign.cell, GRID))
+    for line, column in enumerate(COLUMNS):
+        for token in range(2 * CELL // PATCH):
+            x = PATCH * token + column - inset
+            if 0 <= x < width:
+                place = min(max(0, (x - 2) // PITCH), many - 1)
+                patch = (top + line) * PATCHES + left + token
+                letters[patch] = LETTERS.index(sign.letters[place])
+                places[patch] = place + 1
+    return letters, places
+
+
+def edge_labels(scene: Scene) -> np.ndarray:
+    """(144, 4): left, top, right and bottom of the object of each token's cell."""
+    cells = np.full((GRID * GRID, 4), IGNORE)
+    for cell in scene.occupied:
+        cells[cell] = box_of(scene, int(cell))
+    return cells[CELL_OF_PATCH]
+
+
+def lesson(split: str, seed: int) -> Lesson:
+    """The lesson of a seed."""
+    shown, scenes = (list(islice(stream, IMAGES))
+                     for stream in (signs(split, seed), sample_scenes(split, seed + 1)))
+    pixels = np.stack([sign.drawn() for sign in shown] + [draw_scene(scene) for scene in scenes])
+    letters, places = zip(*map(sign_labels, shown))
+    edges = np.stack([edge_labels(scene) for scene in scenes])
+    labels = (torch.from_numpy(np.stack(part)) for part in (letters, places, edges))
+    return Lesson(to_pixels(torch.from_numpy(pixels)), *labels)
+
+
+class Lessons(nn.Module):
+    """Linear read-outs of image tokens; discarded after training."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.letter = nn.Linear(WIDTH, len(LETTERS))
+        self.place = nn.Linear(WIDTH, LENGTHS.stop)
+        self.edges = nn.Linear(WIDTH, 4 * (IMAGE_SIZE + 1))
+
+    def loss(self, model: LlavaForConditionalGeneration, given: Lesson
+             ) -> tuple[torch.Tensor, dict[str, float]]:
+        """The mean of what signs and edges lose, and the shares of labels that are met."""
+        seen = model.model.vision_tower(pixel_values=given.pixels).last_hidden_state[:, 1:]
+        on_signs, on_scenes = model.model.multi_modal_projector(seen).chunk(2)
+        weight = torch.ones(LENGTHS.stop)
+        weight[NO_SIGN] = NO_SIGN_WEIGHT
+        said = {"letter": self.letter(on_signs), "place": self.place(on_signs),
+                "edge": self.edges(on_scenes).unflatten(-1, (4, -1))}
+        true = {"letter": given.letters, "place": given.places, "edge": given.edges}
+        loss = sum(F.cross_entropy(said[name].flatten(0, -2), true[name].flatten(),
+                                   weight if name == "place" else None) for name in said)
+        counted = {"letter": given.letters != IGNORE, "place": given.places != NO_SIGN,
+                   "edge": given.edges != IGNORE}
+        met = {name: (said[name].argmax(-1) == true[name])[counted[name]].float().mean().item()
+               for name in said}
+        return loss / len(said), met
