@@ -1,11 +1,13 @@
 """What the tower learns beside the questions: the letters of signs, and the edges of objects.
 
 The answers alone teach that slowly, because the tower has to show it before the decoder can ask
-for it. The tower alone is cheap, and every token has a label.
+for it. The tower alone is cheap, and every token has a label. An anchor keeps tokens near what they
+were, so that the decoder still reads them.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from itertools import islice
 
@@ -23,16 +25,16 @@ from data.tiny_vlm_training.packing import IGNORE, TOKENS
 from data.tiny_vlm_training.settings import WIDTH
 from data.tiny_vlm_training.tower import to_pixels
 
-IMAGES = 4  # signs, and as many scenes
 COLUMNS = (2, 5)  # of a token's 8 pixels: the upper one shows the letter here, the lower one there
 NO_SIGN = 0  # the place of a token that shows none; the first letter has place 1
 NO_SIGN_WEIGHT = 0.1
+ANCHOR_WEIGHT = 1.0
 
 
 @dataclass
 class Lesson:
-    """pixels: (2 * IMAGES, 3, 96, 96), signs first; letters, places: (IMAGES, 144);
-    edges: (IMAGES, 144, 4) pixels, IGNORE where there is no object."""
+    """pixels: (2 * n, 3, 96, 96), n signs, then n scenes; letters, places: (n, 144);
+    edges: (n, 144, 4) pixels, IGNORE where there is no object."""
 
     pixels: torch.Tensor
     letters: torch.Tensor
@@ -69,9 +71,9 @@ def edge_labels(scene: Scene) -> np.ndarray:
     return cells[CELL_OF_PATCH]
 
 
-def lesson(split: str, seed: int) -> Lesson:
-    """The lesson of a seed."""
-    shown, scenes = (list(islice(stream, IMAGES))
+def lesson(split: str, seed: int, images: int) -> Lesson:
+    """The lesson of a seed, with so many signs and as many scenes."""
+    shown, scenes = (list(islice(stream, images))
                      for stream in (signs(split, seed), sample_scenes(split, seed + 1)))
     pixels = np.stack([sign.drawn() for sign in shown] + [draw_scene(scene) for scene in scenes])
     letters, places = zip(*map(sign_labels, shown))
@@ -81,19 +83,26 @@ def lesson(split: str, seed: int) -> Lesson:
 
 
 class Lessons(nn.Module):
-    """Linear read-outs of image tokens; discarded after training."""
+    """Linear read-outs of image tokens, and an anchor at those of ``model`` as it is now."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: LlavaForConditionalGeneration) -> None:
         super().__init__()
+        self.before = copy.deepcopy(_seeing(model)).requires_grad_(False)
         self.letter = nn.Linear(WIDTH, len(LETTERS))
         self.place = nn.Linear(WIDTH, LENGTHS.stop)
         self.edges = nn.Linear(WIDTH, 4 * (IMAGE_SIZE + 1))
 
+    @property
+    def heads(self) -> list[nn.Module]:
+        """What of this is trained."""
+        return [self.letter, self.place, self.edges]
+
     def loss(self, model: LlavaForConditionalGeneration, given: Lesson
              ) -> tuple[torch.Tensor, dict[str, float]]:
-        """The mean of what signs and edges lose, and the shares of labels that are met."""
-        seen = model.model.vision_tower(pixel_values=given.pixels).last_hidden_state[:, 1:]
-        on_signs, on_scenes = model.model.multi_modal_projector(seen).chunk(2)
+        """What labels and the anchor lose, and the shares of labels that are met."""
+        features = _tokens(_seeing(model), given.pixels)
+        on_signs, on_scenes = features.chunk(2)
+        old = _tokens(self.before, given.pixels[len(on_signs):])
         weight = torch.ones(LENGTHS.stop)
         weight[NO_SIGN] = NO_SIGN_WEIGHT
         said = {"letter": self.letter(on_signs), "place": self.place(on_signs),
@@ -105,4 +114,14 @@ class Lessons(nn.Module):
                    "edge": given.edges != IGNORE}
         met = {name: (said[name].argmax(-1) == true[name])[counted[name]].float().mean().item()
                for name in said}
-        return loss / len(said), met
+        anchor = (on_scenes - old).square().mean() / old.var()
+        return loss / len(said) + ANCHOR_WEIGHT * anchor, met | {"drift": anchor.item()}
+
+
+def _seeing(model: LlavaForConditionalGeneration) -> nn.ModuleList:
+    return nn.ModuleList([model.model.vision_tower, model.model.multi_modal_projector])
+
+
+def _tokens(seeing: nn.ModuleList, pixels: torch.Tensor) -> torch.Tensor:
+    tower, projector = seeing
+    return projector(tower(pixel_values=pixels).last_hidden_state[:, 1:])

@@ -21,11 +21,16 @@ from data.tiny_vlm_training.state import load_state, save_state
 from data.tiny_world_training.batches import collated, logits
 from data.tiny_world_training.forms import FORMS, SEEDS, SPLIT, Form, drawn
 from data.tiny_world_training.lessons import Lessons, lesson
+from data.tiny_world_training.vocabulary import KNOWN
 
-RATE, FINAL_RATE, WARMUP = 5e-4, 0.05, 100
+FIRST = 300  # steps of lessons alone
+SECOND = 60  # then steps of the new words alone: their errors would undo what the rest knows
+LESSON_RATE, FINAL_LESSON_RATE, FIRST_IMAGES = 1e-3, 0.2, 12
+WORD_RATE = 3e-3
+RATE, FINAL_RATE, WARMUP = 6e-4, 0.05, 40
 TOWER_SHARE = 0.5  # of the decoder's rate, for tower and projector
 HEADS_SHARE = 4.0  # likewise, for the read-outs of lessons
-LESSON_WEIGHT = 0.5
+LESSON_WEIGHT, IMAGES = 0.5, 3  # of lessons beside the questions
 FORMS_A_STEP = 2
 MEMORY = 0.9  # of a form's scores from batch to batch
 RESERVE = 0.15  # of its weight is left to a form that makes no mistake
@@ -81,9 +86,9 @@ class WorldTraining:
         self.steps, self.seed, self.forms = steps, seed, forms
         self.progress = Progress()
         self.optimizer = make_optimizer([model.model.language_model, model.lm_head])
-        self.lessons = Lessons()
+        self.lessons = Lessons(model)
         for modules in ([model.model.vision_tower, model.model.multi_modal_projector],
-                        [self.lessons]):
+                        self.lessons.heads):
             for group in make_optimizer(modules).param_groups:
                 self.optimizer.add_param_group(group)
         self._resume(load_state(folder / "state.pt"))
@@ -108,16 +113,41 @@ class WorldTraining:
                    progress=vars(self.progress), seed=self.seed)
 
     def _step(self) -> None:
+        self._set_rates()
+        self.optimizer.zero_grad()
+        if self.progress.step < FIRST:
+            self._learn_to_see(1.0, FIRST_IMAGES)
+        elif self.progress.step < FIRST + SECOND:
+            self._answer()
+            self._keep_all_but_new_words()
+        else:
+            self._answer()
+            self._learn_to_see(LESSON_WEIGHT, IMAGES)
+        clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.progress.step += 1
+
+    def _set_rates(self) -> None:
         step = self.progress.step
-        set_rate(self.optimizer, RATE, step, WARMUP, self.steps, FINAL_RATE)
+        if step < FIRST:  # the decoder has no gradient then, and stays as it is
+            set_rate(self.optimizer, LESSON_RATE, step, WARMUP, FIRST, FINAL_LESSON_RATE)
+            return
+        step -= FIRST
+        if step < SECOND:
+            set_rate(self.optimizer, WORD_RATE, step, 5, SECOND)
+            return
+        set_rate(self.optimizer, RATE, step - SECOND, WARMUP, self.steps - FIRST - SECOND,
+                 FINAL_RATE)
         for share, groups in ((TOWER_SHARE, slice(2, 4)), (HEADS_SHARE, slice(4, 6))):
             for group in self.optimizer.param_groups[groups]:
                 group["lr"] *= share
+
+    def _answer(self) -> None:
+        step = self.progress.step
         rng = np.random.default_rng([self.seed, step, 4])
-        shares = self.progress.shares(self.forms)
         many = min(FORMS_A_STEP, len(self.forms))
-        chosen = rng.choice(list(self.forms), many, replace=False, p=shares).tolist()
-        self.optimizer.zero_grad()
+        chosen = rng.choice(list(self.forms), many, replace=False,
+                            p=self.progress.shares(self.forms)).tolist()
         for name in chosen:
             batch = collated(self.tokenizer, drawn(self.forms[name], self.seed, step))
             said, labels = logits(self.model, batch)
@@ -127,12 +157,20 @@ class WorldTraining:
             wrong = batch.answers[~hit].unique().numel()
             self.progress.add(name, 1 - wrong / (int(batch.answers.max()) + 1),
                               hit.float().mean().item(), loss.item())
-        loss, met = self.lessons.loss(self.model, lesson(SPLIT, (self.seed + 1) * SEEDS + step))
-        (LESSON_WEIGHT * loss).backward()
+
+    def _keep_all_but_new_words(self) -> None:
+        tables = [self.model.get_input_embeddings().weight, self.model.lm_head.weight]
+        for parameter in self.model.parameters():
+            if not any(parameter is table for table in tables):
+                parameter.grad = None
+        for table in tables:
+            table.grad[:KNOWN] = 0
+
+    def _learn_to_see(self, weight: float, images: int) -> None:
+        given = lesson(SPLIT, (self.seed + 1) * SEEDS + self.progress.step, images)
+        loss, met = self.lessons.loss(self.model, given)
+        (weight * loss).backward()
         self.progress.learned(met)
-        clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimizer.step()
-        self.progress.step += 1
 
     def _report(self, seconds: float) -> None:
         """One line of the curve: means by form, so far, in this session's seconds."""

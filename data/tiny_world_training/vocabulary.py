@@ -29,6 +29,7 @@ EDGES = tuple(f"{edge / IMAGE_SIZE:.2f}" for edge in range(IMAGE_SIZE + 1))
 NEW = ("\n", "[", "]", "where", "does", "sign", "say", "describe", "image", "which", "has", "most",
        "in", "and", "not", "answer", "moves", "move", "appears", "often", "flash", "each", "up",
        "down", *NUMBERS, *map(str, range(COUNTS.stop, OBJECTS.stop)), *EDGES)
+KNOWN = len(SPECIAL) + len(WORDS)  # numbers from here on are new
 # A share of a side ("0.17") is one token; a line break is one, too: it ends an image.
 PIECE = r"\d+\.\d+|\w+|\n|[^\w\s]"
 # Images stand where the question has them: demonstrations have text between theirs.
