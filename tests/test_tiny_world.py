@@ -27,7 +27,7 @@ from data.tiny_world_training.batches import collated, logits
 from data.tiny_world_training.forms import FORMS, Form, Group, drawn
 from data.tiny_world_training.lessons import edge_labels, sign_labels
 from data.tiny_world_training.training import Progress, WorldTraining
-from data.tiny_world_training.vocabulary import extend, make_world_processor
+from data.tiny_world_training.vocabulary import KNOWN, extend, make_world_processor
 
 FOLDER = Path(__file__).parent.parent / "data" / "tiny-vlm"
 SMALL = {name: replace(FORMS[name], batch=1) for name in ("scenes", "strings", "dialogues")}
@@ -167,12 +167,16 @@ def trained(processor: LlavaProcessor, folder: Path, *ends: int) -> LlavaForCond
     return model
 
 
-def test_a_resumed_training_gives_the_weights_of_an_uninterrupted_one(
-    processor, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("data.tiny_world_training.training.REPORT", 1)
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of lessons, one of new words, then everything; a line of the curve each step."""
+    for name in ("FIRST", "SECOND", "REPORT"):
+        monkeypatch.setattr(f"data.tiny_world_training.training.{name}", 1)
+
+
+def test_a_resumed_training_gives_the_weights_of_an_uninterrupted_one(short, processor, tmp_path):
     whole = trained(processor, tmp_path / "whole", 4)
-    cut = trained(processor, tmp_path / "cut", 2, 4)
+    cut = trained(processor, tmp_path / "cut", 1, 2, 3, 4)
     assert all(torch.equal(value, cut.state_dict()[name])
                for name, value in whole.state_dict().items())
     curves = [[json.loads(line) | {"seconds": 0} for line in
@@ -180,12 +184,25 @@ def test_a_resumed_training_gives_the_weights_of_an_uninterrupted_one(
               for name in ("whole", "cut")]
     assert curves[0] == curves[1] and [line["step"] for line in curves[0]] == [1, 2, 3, 4]
     assert set(curves[0][-1]["right"]) <= set(SMALL)
-    assert set(curves[0][-1]["lessons"]) == {"letter", "place", "edge"}
+    assert set(curves[0][-1]["lessons"]) == {"letter", "place", "edge", "drift"}
     assert not list(tmp_path.rglob("*.writing"))
 
 
-def test_lines_of_steps_that_are_done_again_leave_the_curve(processor, tmp_path, monkeypatch):
-    monkeypatch.setattr("data.tiny_world_training.training.REPORT", 1)
+def test_each_stage_moves_what_it_teaches_and_nothing_else(short, processor, tmp_path):
+    """Lessons the tower, then the new words alone, then everything."""
+    states = [{name: value.clone() for name, value in model.state_dict().items()} for model in (
+        micro(processor), *(trained(processor, tmp_path, end) for end in (1, 2, 3)))]
+    moved = [{name for name, value in after.items() if not torch.equal(value, before[name])}
+             for before, after in zip(states, states[1:])]
+    assert moved[0] and all("vision_tower" in n or "projector" in n for n in moved[0])
+    assert moved[1] == {"model.language_model.embed_tokens.weight", "lm_head.weight"}
+    head = [state["lm_head.weight"] for state in states]
+    torch.testing.assert_close(head[1][:KNOWN], head[2][:KNOWN], rtol=1e-4, atol=0)  # they decay
+    assert not torch.allclose(head[1][KNOWN:], head[2][KNOWN:], rtol=1e-4, atol=0)
+    assert any("layers.0" in n and "language_model" in n for n in moved[2]) and moved[0] < moved[2]
+
+
+def test_lines_of_steps_that_are_done_again_leave_the_curve(short, processor, tmp_path):
     trained(processor, tmp_path, 1)
     curve = tmp_path / "curve.jsonl"
     kept = curve.read_text()
