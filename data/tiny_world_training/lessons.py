@@ -28,7 +28,7 @@ from data.tiny_vlm_training.tower import to_pixels
 COLUMNS = (2, 5)  # of a token's 8 pixels: the upper one shows the letter here, the lower one there
 NO_SIGN = 0  # the place of a token that shows none; the first letter has place 1
 NO_SIGN_WEIGHT = 0.1
-ANCHOR_WEIGHT = 1.0
+ANCHOR_WEIGHT = 0.3  # at 1, tokens never show where they are
 
 
 @dataclass
