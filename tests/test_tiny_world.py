@@ -184,7 +184,7 @@ def test_a_resumed_training_gives_the_weights_of_an_uninterrupted_one(short, pro
               for name in ("whole", "cut")]
     assert curves[0] == curves[1] and [line["step"] for line in curves[0]] == [1, 2, 3, 4]
     assert set(curves[0][-1]["right"]) <= set(SMALL)
-    assert set(curves[0][-1]["lessons"]) == {"letter", "place", "edge", "drift"}
+    assert set(curves[0][-1]["lessons"]) == {"letter", "place", "edge", "read", "drift"}
     assert not list(tmp_path.rglob("*.writing"))
 
 

@@ -1,8 +1,9 @@
 """What the tower learns beside the questions: the letters of signs, and the edges of objects.
 
 The answers alone teach that slowly, because the tower has to show it before the decoder can ask
-for it. The tower alone is cheap, and every token has a label. An anchor keeps tokens near what they
-were, so that the decoder still reads them.
+for it. The tower alone is cheap, and every token has a label. Letters are read by the word vectors
+that the decoder searches for. So is what tokens showed before, which they go on to show, and an
+anchor keeps them near what they were: the decoder shall still read them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from data.drawing import PITCH, box_of, draw_scene
 from data.kinds.strings import LENGTHS, Sign, signs
-from data.labels import CELL_OF_PATCH
+from data.labels import CELL_OF_PATCH, stack_labels
 from data.scenes import CELL, GRID, IMAGE_SIZE, LETTERS, PATCH, PATCHES, Scene, sample_scenes
 from data.tiny_vlm_training.packing import IGNORE, TOKENS
+from data.tiny_vlm_training.projector import READOUT_SCALE, label_vectors, readout
 from data.tiny_vlm_training.settings import WIDTH
 from data.tiny_vlm_training.tower import to_pixels
 
@@ -34,12 +36,14 @@ ANCHOR_WEIGHT = 0.3  # at 1, tokens never show where they are
 @dataclass
 class Lesson:
     """pixels: (2 * n, 3, 96, 96), n signs, then n scenes; letters, places: (n, 144);
-    edges: (n, 144, 4) pixels, IGNORE where there is no object."""
+    edges: (n, 144, 4) pixels, IGNORE where there is no object; shown: (n, 144, names), what
+    data.labels says of the scenes."""
 
     pixels: torch.Tensor
     letters: torch.Tensor
     places: torch.Tensor
     edges: torch.Tensor
+    shown: torch.Tensor
 
 
 def sign_labels(sign: Sign) -> tuple[np.ndarray, np.ndarray]:
@@ -78,24 +82,27 @@ def lesson(split: str, seed: int, images: int) -> Lesson:
     pixels = np.stack([sign.drawn() for sign in shown] + [draw_scene(scene) for scene in scenes])
     letters, places = zip(*map(sign_labels, shown))
     edges = np.stack([edge_labels(scene) for scene in scenes])
-    labels = (torch.from_numpy(np.stack(part)) for part in (letters, places, edges))
+    labels = (torch.from_numpy(np.stack(part))
+              for part in (letters, places, edges, stack_labels(scenes)[0]))
     return Lesson(to_pixels(torch.from_numpy(pixels)), *labels)
 
 
 class Lessons(nn.Module):
     """Linear read-outs of image tokens, and an anchor at those of ``model`` as it is now."""
 
-    def __init__(self, model: LlavaForConditionalGeneration) -> None:
+    def __init__(self, model: LlavaForConditionalGeneration,
+                 tokenizer: PreTrainedTokenizerFast) -> None:
         super().__init__()
+        words = model.get_input_embeddings().weight.detach().clone()
+        self.tables = label_vectors(words, tokenizer)
         self.before = copy.deepcopy(_seeing(model)).requires_grad_(False)
-        self.letter = nn.Linear(WIDTH, len(LETTERS))
         self.place = nn.Linear(WIDTH, LENGTHS.stop)
         self.edges = nn.Linear(WIDTH, 4 * (IMAGE_SIZE + 1))
 
     @property
     def heads(self) -> list[nn.Module]:
         """What of this is trained."""
-        return [self.letter, self.place, self.edges]
+        return [self.place, self.edges]
 
     def loss(self, model: LlavaForConditionalGeneration, given: Lesson
              ) -> tuple[torch.Tensor, dict[str, float]]:
@@ -105,7 +112,8 @@ class Lessons(nn.Module):
         old = _tokens(self.before, given.pixels[len(on_signs):])
         weight = torch.ones(LENGTHS.stop)
         weight[NO_SIGN] = NO_SIGN_WEIGHT
-        said = {"letter": self.letter(on_signs), "place": self.place(on_signs),
+        letters = self.tables["letter"][1:].T
+        said = {"letter": READOUT_SCALE * on_signs @ letters, "place": self.place(on_signs),
                 "edge": self.edges(on_scenes).unflatten(-1, (4, -1))}
         true = {"letter": given.letters, "place": given.places, "edge": given.edges}
         loss = sum(F.cross_entropy(said[name].flatten(0, -2), true[name].flatten(),
@@ -115,7 +123,9 @@ class Lessons(nn.Module):
         met = {name: (said[name].argmax(-1) == true[name])[counted[name]].float().mean().item()
                for name in said}
         anchor = (on_scenes - old).square().mean() / old.var()
-        return loss / len(said) + ANCHOR_WEIGHT * anchor, met | {"drift": anchor.item()}
+        read_loss, read = readout(on_scenes, given.shown, self.tables)
+        met |= {"read": sum(read.values()) / len(read), "drift": anchor.item()}
+        return loss / len(said) + read_loss + ANCHOR_WEIGHT * anchor, met
 
 
 def _seeing(model: LlavaForConditionalGeneration) -> nn.ModuleList:

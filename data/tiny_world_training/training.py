@@ -86,7 +86,7 @@ class WorldTraining:
         self.steps, self.seed, self.forms = steps, seed, forms
         self.progress = Progress()
         self.optimizer = make_optimizer([model.model.language_model, model.lm_head])
-        self.lessons = Lessons(model)
+        self.lessons = Lessons(model, tokenizer)
         for modules in ([model.model.vision_tower, model.model.multi_modal_projector],
                         self.lessons.heads):
             for group in make_optimizer(modules).param_groups:
