@@ -125,7 +125,7 @@ class Lessons(nn.Module):
         anchor = (on_scenes - old).square().mean() / old.var()
         read_loss, read = readout(on_scenes, given.shown, self.tables)
         met |= {"read": sum(read.values()) / len(read), "drift": anchor.item()}
-        return loss / len(said) + read_loss + ANCHOR_WEIGHT * anchor, met
+        return loss + read_loss + ANCHOR_WEIGHT * anchor, met
 
 
 def _seeing(model: LlavaForConditionalGeneration) -> nn.ModuleList:

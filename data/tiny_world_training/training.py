@@ -23,14 +23,14 @@ from data.tiny_world_training.forms import FORMS, SEEDS, SPLIT, Form, drawn
 from data.tiny_world_training.lessons import Lessons, lesson
 from data.tiny_world_training.vocabulary import KNOWN
 
-FIRST = 300  # steps of lessons alone
+FIRST = 400  # steps of lessons alone
 SECOND = 60  # then steps of the new words alone: their errors would undo what the rest knows
 LESSON_RATE, FINAL_LESSON_RATE, FIRST_IMAGES = 1e-3, 0.2, 12
 WORD_RATE = 3e-3
 RATE, FINAL_RATE, WARMUP = 4e-4, 0.05, 40
 TOWER_SHARE = 0.5  # of the decoder's rate, for tower and projector
 HEADS_SHARE = 4.0  # likewise, for the read-outs of lessons
-LESSON_WEIGHT, IMAGES = 0.5, 3  # of lessons beside the questions
+LESSON_WEIGHT, IMAGES = 0.3, 3  # of lessons beside the questions
 FORMS_A_STEP = 2
 MEMORY = 0.9  # of a form's scores from batch to batch
 RESERVE = 0.15  # of its weight is left to a form that makes no mistake
