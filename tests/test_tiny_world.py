@@ -206,17 +206,22 @@ def test_lines_of_steps_that_are_done_again_leave_the_curve(short, processor, tm
     trained(processor, tmp_path, 1)
     curve = tmp_path / "curve.jsonl"
     kept = curve.read_text()
-    curve.write_text(kept + json.dumps({"step": 2}) + "\n" + '{"step": 3, "sec')
-    WorldTraining(micro(processor), processor.tokenizer, tmp_path, 4, 0, SMALL)
-    assert curve.read_text() == kept
+    curve.write_text(kept + json.dumps({"step": 2, "old": 1}) + "\n" + '{"step": 3, "sec')
+    trained(processor, tmp_path, 2)
+    assert curve.read_text().startswith(kept) and "old" not in curve.read_text()
+    assert [json.loads(line)["step"] for line in curve.read_text().splitlines()] == [1, 2]
 
 
-def test_no_minutes_leave_the_weights_of_the_state(processor, tmp_path):
+def test_no_minutes_read_the_weights_and_touch_no_file(short, processor, tmp_path):
     before = trained(processor, tmp_path, 1)
+    with open(tmp_path / "curve.jsonl", "a") as file:
+        file.write('{"step": 2}\n')  # of another process that is at step 2
+    files = {path: path.read_bytes() for path in tmp_path.iterdir()}
     model = micro(processor)
     WorldTraining(model, processor.tokenizer, tmp_path, 4, 0, SMALL).run(4, minutes=0)
     assert all(torch.equal(value, before.state_dict()[name])
                for name, value in model.state_dict().items())
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == files
 
 
 def test_another_seed_than_the_state_was_begun_with_is_refused(processor, tmp_path):

@@ -94,8 +94,14 @@ class WorldTraining:
         self._resume(load_state(folder / "state.pt"))
 
     def run(self, until: int, minutes: float = math.inf) -> None:
-        """Train to the step ``until``, or for so many minutes; then save."""
+        """Train to the step ``until``, or for so many minutes; then save.
+
+        Without a step to train, no file is touched: another process may be at it.
+        """
+        if self.progress.step >= until or minutes <= 0:
+            return
         started = saved = time.monotonic()
+        self._cut_curve()
         self.model.train()
         while self.progress.step < until and time.monotonic() - started < 60 * minutes:
             self._step()
@@ -197,7 +203,6 @@ class WorldTraining:
         self.lessons.load_state_dict(state["lessons"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
-        self._cut_curve()
 
     def _cut_curve(self) -> None:
         """Leave out lines behind the state: their steps are done again."""
