@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=math.inf, help="of this run, at most")
     parser.add_argument("--seed", type=int, default=0, help="of new words and questions")
     arguments = parser.parse_args()
+    if not arguments.minutes >= 0:
+        parser.error(f"--minutes is {arguments.minutes}: it must be 0 or more, e.g. --minutes 90.")
     if arguments.steps < 1:
         parser.error(f"--steps is {arguments.steps}: it must be 1 or more, e.g. --steps 2000.")
     keep_freed_memory()

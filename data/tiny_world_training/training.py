@@ -40,7 +40,7 @@ REPORT = 20  # steps between lines of the curve
 
 @dataclass
 class Progress:
-    """Running means by form; ``right``: conversations without one wrong token."""
+    """Batches and running means by form; ``right``: conversations without one wrong token."""
 
     step: int = 0
     batches: dict[str, int] = field(default_factory=dict)
@@ -182,7 +182,7 @@ class WorldTraining:
         """One line of the curve: means by form, so far, in this session's seconds."""
         line: dict[str, Any] = {"step": self.progress.step, "seconds": round(seconds, 1),
                                 "rate": self.optimizer.param_groups[0]["lr"]}
-        for name in ("right", "tokens", "loss", "lessons"):
+        for name in ("right", "tokens", "loss", "lessons", "batches"):
             line[name] = {form: round(value, 4)
                           for form, value in sorted(getattr(self.progress, name).items())}
         with open(self.folder / "curve.jsonl", "a") as file:
