@@ -23,15 +23,17 @@ Right = list[bool]
 
 
 def pruners_at(folder: Path, ratios: Sequence[float]) -> Plugin:
-    """The pruners of the plug-in in ``folder``, without its repair, keeping these ``ratios``."""
+    """The pruners of the plug-in in ``folder``, without its repair, keeping these ``ratios``; fewer
+    ratios than it has stages are those of the first ones, and the others are left out."""
     taught = load_plugin(folder)
     stages = [
         replace(stage, ratio=ratio)
-        for stage, ratio in zip(taught.spec.stages, ratios, strict=True)
+        for stage, ratio in zip(taught.spec.stages[: len(ratios)], ratios, strict=True)
     ]
     spec = replace(taught.spec, stages=stages, repair=None)
     plugin = Plugin(spec, taught.hidden_size, taught.num_layers)
-    plugin.pruners.load_state_dict(taught.pruners.state_dict())
+    for stage in stages:
+        plugin.pruner(stage.layer).load_state_dict(taught.pruner(stage.layer).state_dict())
     plugin.base = taught.base
     return plugin.eval()
 
