@@ -12,7 +12,7 @@ from benchmarks.questions import pruners_at
 from benchmarks.variants import CONFIGS, read_configuration
 from rcp.plugin import Plugin, PluginSpec, RepairSpec
 from rcp.repair import REPAIRS
-from tests.tiny import rcp_spec, reference_plugin, tiny_llava_model
+from tests.tiny import randomised, rcp_spec, reference_plugin, tiny_inputs, tiny_llava_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -107,3 +107,25 @@ def test_the_first_stages_of_a_plugin_are_taken_alone(tmp_path: Path):
     assert [(s.layer, s.ratio) for s in alone.spec.stages] == [(first.layer, 0.25)]
     own, theirs = (p.pruner(first.layer).state_dict() for p in (alone, taught))
     assert own and all(torch.equal(own[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [("film", {"inner": 8, "side": 4, "channels": 4}), ("film", {"inner": 8, "context": False}),
+     ("adapter", {"inner": 8}), ("memory", {"slots": 3, "width": 8})],
+)
+def test_a_control_acts_where_all_tokens_are_kept_but_for_a_memory(tiny_llava, name, arguments):
+    """A control whose repair did nothing would be the full model, whatever it had learned."""
+    stages = rcp_spec(layers=(0,), ratios=(1.0,)).stages
+    spec = PluginSpec(stages, RepairSpec([2, 4], name, arguments, "text"))
+    plugin, inputs = randomised(Plugin.for_model(spec, tiny_llava)), tiny_inputs()
+    with torch.no_grad():
+        full = tiny_llava(**inputs).logits[:, -1]
+        with rcp.attach(tiny_llava, plugin, "drop"):
+            found = tiny_llava(**inputs).logits[:, -1]
+    gap = (found - full).abs().max()
+    controlled = {
+        row.plugin["repair"].get("method", "film"): row.controlled
+        for row in repairs.REPAIRS.values() if "repair" in row.plugin
+    }
+    assert gap > 1e-3 if controlled[name] else gap < 1e-5
