@@ -4,8 +4,10 @@ import pytest
 import torch
 
 import rcp
+from tests.decoding import family, plugin_for
+from tests.families import Sample
 from tests.probe import probing
-from tests.tiny import IMAGE, TOKENS, attention_spec, reference_plugin, tiny_inputs
+from tests.tiny import IMAGE, TOKENS, attention_spec, rcp_spec, reference_plugin, tiny_inputs
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -70,3 +72,20 @@ def test_a_batch_without_images_still_has_a_view_to_score(tiny_llava):
     assert trace.views[0].alive.tolist() == [[False]]
     assert trace.question_attention[1].tolist() == [[0.0]]
     assert plugin.pruner(0)(trace.views[0]).isfinite().all()
+
+
+def test_what_enters_a_decoder_is_looked_at_from_before_it():
+    """Its view is the stage's own, and a gradient reaches the rows that entered."""
+    case = family("llama4")
+    plugin = plugin_for(case, rcp_spec(layers=(0,), ratios=(0.4,), repair=()))
+    inputs = case.inputs([Sample(3), Sample(4, question=7)])
+    with rcp.attach(case.model, plugin, "record") as handle:
+        with handle.trace(views=[0], enters=True) as recorded:
+            case.model(**inputs).logits.square().mean().backward()
+    assert recorded.entered.grad.abs().sum(-1).gt(0).any(1).all()
+    assert recorded.visual_columns.shape == recorded.views[0].alive.shape
+    with rcp.attach(case.model, plugin, "drop") as handle, handle.trace(views=[0]) as dropped:
+        with torch.no_grad():
+            case.model(**inputs)
+    one, other = (plugin.pruner(0)(trace.views[0]) for trace in (recorded, dropped))
+    assert one.std() > 1e-3 and torch.equal(one, other)

@@ -184,3 +184,14 @@ def test_a_compiled_decoder_is_one_graph():
         short = sizes(run)
     assert sum(size > whole for size in full) == sum(size > whole for size in short) == 2
     assert len(short) <= len(full)
+
+
+def test_without_a_cache_gaps_in_positions_are_no_borders():
+    """The decoder would take them for documents in one row, each blind to those before it."""
+    case = family("llava-llama")
+    plugin, inputs, found = plugin_for(case, ENTRY), case.inputs(EVEN), {}
+    for mode in ("drop", "soft"):
+        with rcp.attach(case.model, plugin, mode) as handle, torch.no_grad():
+            with handle.prompt(inputs["input_ids"].shape[1]):
+                found[mode] = case.model(**inputs, use_cache=False).logits[:, -1]
+    assert error(found["drop"], found["soft"]) < TOLERANCE
