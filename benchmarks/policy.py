@@ -15,9 +15,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
-from benchmarks.paired import mcnemar
 from benchmarks.questions import Questions, Right, pruners_at
 from benchmarks.steps import trained_plugin, training_seconds
 from benchmarks.variants import (
@@ -29,6 +30,7 @@ from benchmarks.variants import (
     write_configuration,
 )
 from rcp.atomic_write import atomic
+from rcp.evaluation.paired import mcnemar
 from rcp.evaluation.report import tables
 from rcp.plugin import Plugin
 
@@ -99,7 +101,10 @@ def _row(name: str, kinds: Sequence[str], right: Mapping[str, Right]) -> dict[st
         "accuracy": round(sum(own) / len(own), 6),
         "by_type": {kind: round(sum(hit) / len(hit), 6) for kind, hit in sorted(by_type.items())},
         "questions": {kind: len(hit) for kind, hit in sorted(by_type.items())},
-        "p": {other: float(f"{mcnemar(own, right[other]):.3g}") for other in against},
+        "p": {
+            other: float(f"{mcnemar(np.array(own), np.array(right[other])):.3g}")
+            for other in against
+        },
     }
 
 

@@ -16,11 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
-from benchmarks.paired import mcnemar
 from benchmarks.questions import Questions, Right, pruners_at
 from benchmarks.steps import trained_plugin, training_seconds
 from benchmarks.variants import (
@@ -33,6 +33,7 @@ from benchmarks.variants import (
 )
 from rcp import attach
 from rcp.atomic_write import atomic
+from rcp.evaluation.paired import mcnemar
 from rcp.evaluation.report import tables
 from rcp.folder.read_write import load_plugin
 from rcp.plugin import Plugin
@@ -201,7 +202,7 @@ class Table:
             "n": len(right),
             "accuracy": round(sum(right) / len(right), 6),
             "counting": round(sum(counted) / max(1, len(counted)), 6),
-            "p": None if against is None else float(f"{mcnemar(right, against):.3g}"),
+            "p": None if against is None else _p(right, against),
             **(facts or {}),
         })
 
@@ -249,6 +250,10 @@ def _write(table: Table, output: Path, arguments: Sequence[str]) -> None:
 
 def _shown(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form).rstrip("%")
+
+
+def _p(right: Right, against: Right) -> float:
+    return float(f"{mcnemar(np.array(right), np.array(against)):.3g}")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,4 +1,4 @@
-"""benchmarks/policy.py: its rows are at their budgets, and pairs are told apart exactly."""
+"""benchmarks/policy.py: its rows are at their budgets, and a contestant answers once."""
 
 import json
 from pathlib import Path
@@ -7,35 +7,11 @@ import pytest
 
 import rcp
 from benchmarks import policy
-from benchmarks.paired import mcnemar
 from benchmarks.variants import CONFIGS, read_configuration
 from rcp.choosing.schedule import Schedule
 from tests.tiny import reference_plugin, tiny_llava_model
 
 ROOT = Path(__file__).parent.parent
-
-
-@pytest.mark.parametrize(
-    ("won", "lost", "p"),
-    [(0, 0, 1.0), (1, 0, 1.0), (5, 0, 2 / 32), (0, 6, 2 / 64), (3, 1, 10 / 16), (2, 2, 1.0),
-     (8, 1, 20 / 512)],
-)
-def test_p_by_hand(won: int, lost: int, p: float):
-    """Twice the tail of a fair coin; questions that both answer alike say nothing."""
-    first = [True] * won + [False] * lost + [True, False, True]
-    second = [False] * won + [True] * lost + [True, False, True]
-    assert mcnemar(first, second) == pytest.approx(p)
-    assert mcnemar(second, first) == pytest.approx(p)
-
-
-def test_many_pairs_stay_finite():
-    first, second = [True] * 1200 + [False] * 900, [False] * 1200 + [True] * 900
-    assert 0 < mcnemar(first, second) < 1e-9
-
-
-def test_unequal_lists_are_no_pairs():
-    with pytest.raises(ValueError, match="shorter"):
-        mcnemar([True, False], [True])
 
 
 @pytest.mark.parametrize(("name", "tokens"), [("N/36", 4), ("N/9", 16)])
