@@ -9,8 +9,8 @@ EQUIVALENT: dict[str, str] = {
         "what is left after the last block is an empty slice, into which nothing is copied",
     "rcp/objectives/losses.py: rows = sums[-1].detach().clamp(min=1)  [1 + 1] #2":
         "the result of fewer than two rows is multiplied by zero",
-    "rcp/choosing/merging.py: identity = torch.eye(members.shape[2], device=members.device)"
-    "  [2 - 1]": "members are as many targets as guests: all tokens",
+    "rcp/choosing/merging.py: members = members + torch.eye(members.shape[2], "
+    "device=members.device)  [2 - 1]": "members are as many targets as guests: all tokens",
     "rcp/choosing/merging.py: targets = (counts * share).floor().long()  [without floor]":
         "a whole number is what is left of a positive one without its fraction",
     "rcp/choosing/schedule.py: spans = Schedule(stages, (0.0,) * len(stages), num_layers)"
@@ -47,4 +47,6 @@ EQUIVALENT: dict[str, str] = {
         "a protocol's default is for readers; that of LayerAttention counts",
     "rcp/folder/measured.py: values = json.loads(file.read_text(encoding=\"utf-8\"))  "
     "[without encoding=]": "where tests run, that is the locale's encoding",
+    "rcp/attaching/forwards/short_prompt.py: return False  [returns None]":
+        "whoever asks wants to know whether it is true",
 }
