@@ -36,6 +36,8 @@ print(version("transformers"), version("peft"), version("torch"), sep=" | ")')
         echo "# Releases that the tests were run on"
         echo
         echo "By \`sh tests/second_environment.sh\`, in fp32 on a CPU; $("$PYTHON" --version)."
+        echo "What fails are adapters that a release of transformers will not load or add by an older"
+        echo "PEFT: 5.23 takes it from 0.20 on, 5.24 from 0.22 on, which is not out yet."
         echo
         echo "| asked for | transformers | peft | torch | outcome | commit |"
         echo "|---|---|---|---|---|---|"
