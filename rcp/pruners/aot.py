@@ -26,7 +26,8 @@ class AOTPruner(Pruner):
     and anchors get equal shares, as with a total of 1 they would hardly move; ``epsilon`` is not
     published. Nor is the share above which an anchor is merged: so many stay that exactly k do.
     ``fresh`` is how many of the later frames' anchors that are, which settles the number of anchors
-    in a frame, in proportion to its tokens. Costs are those of projected tokens.
+    in a frame, in proportion to its tokens. Costs are those of projected tokens. A stage waits for
+    the device, twice: how many frames there are and how large they are shapes the transport.
     """
 
     name = "aot"

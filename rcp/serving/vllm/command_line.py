@@ -1,6 +1,7 @@
 """How an engine is told of a plug-in: its arguments and its command line."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def _adapters(lora: Lora, folder: Path) -> dict[str, Any]:
             f"The low-rank adapters have rank {lora.spec.rank}, and vLLM takes {RANKS[-1]} at "
             f"most. Train a plug-in with a smaller lora.rank."
         )
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise UserError(
             f"'{folder}' is not there, which holds the plug-in's low-rank adapters for vLLM. "
             f"Export the plug-in again, or copy all of its folder."
