@@ -153,6 +153,17 @@ def test_no_stage_waits(method, policy, monkeypatch):
     assert waited == runs * plain, "the model's own masks wait already"
 
 
+def test_aot_waits_twice_a_stage():
+    """Once to choose, once to merge: the sizes of frames shape what it computes."""
+    case = family("llava-llama")
+    stages = [StageSpec(1, 0.5, "aot"), StageSpec(3, 0.2, "aot")]
+    inputs = case.inputs(RAGGED)
+    with attach(case.model, plugin_for(case, PluginSpec(stages)), "drop"):
+        waited, _ = waits_within(case, inputs)
+    plain, _ = waits_within(case, inputs)
+    assert waited == plain + 2 * len(stages)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["llava-llama", "qwen3_vl", "gemma3-window"])
 def test_half_precision(name, dtype):

@@ -6,7 +6,6 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
-from tokenizers.processors import TemplateProcessing
 from torch import nn
 from transformers import LlavaForConditionalGeneration, LlavaProcessor, PreTrainedTokenizerFast
 
@@ -15,13 +14,11 @@ from data.kinds.comparisons import NUMBERS
 from data.questions import COUNTS
 from data.scenes import IMAGE_SIZE
 from data.tiny_vlm_training.processor import (
-    BOS,
-    EOS,
     IMAGE,
-    PAD,
     SPECIAL,
     UNKNOWN,
     WORDS,
+    finished,
     make_processor,
 )
 
@@ -55,13 +52,7 @@ def make_world_tokenizer() -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.Sequence([
         decoders.WordPiece(prefix="##", cleanup=True), decoders.Fuse(),
         decoders.Replace("[ ", "["), decoders.Replace(" ]", "]")])
-    tokenizer.add_special_tokens(list(SPECIAL))
-    tokenizer.post_processor = TemplateProcessing(
-        single=f"{BOS} $A", special_tokens=[(BOS, vocabulary[BOS])])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, bos_token=BOS, eos_token=EOS,
-        unk_token=UNKNOWN, additional_special_tokens=[IMAGE], padding_side="left",
-        model_max_length=2048)
+    return finished(tokenizer, vocabulary)
 
 
 def make_world_processor() -> LlavaProcessor:

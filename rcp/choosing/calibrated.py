@@ -77,11 +77,8 @@ def by_sample(scores: Tensor, alive: Tensor, counts: Tensor, cut: Cut) -> Tensor
     But no fewer and no more than :func:`bounds` of ``counts`` (B,) says, the best ones. What other
     rows score changes nothing. [ours]
 
-    A distance, since a guide that teaches an order leaves the level of scores open. A cut on the
-    scores themselves, tried on the embedded model, kept 4 to 8 % more on other samples than on
-    those it was calibrated on, and answered more at N/9, less at N/36; one on the softmax mass
-    reached did as this one. None of the three was better than fixed counts; of this one
-    benchmarks/results/calibrated.md tells.
+    A distance, since a guide that teaches an order leaves the level of scores open. What it is
+    worth, benchmarks/results/calibrated.md tells.
     """
     near = (gaps(scores, alive) <= cut.gap).sum(1)
     return top_k(scores, alive, near.clamp(*bounds(counts, cut)))
