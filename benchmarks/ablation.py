@@ -39,6 +39,11 @@ PRUNERS_LEARN = {"model.optimizer.pruners": 1.0, "model.margin": 3.0,
                  "model.temperature": {"start": 0.25, "end": 0.25, "noise": 0.0}}
 """End to end, at the repair's rate; tokens near the cut take part softly, so that they can rise."""
 
+ENTRY_ALONE = {"model.guide": None, "model.optimizer.pruners": 1.0, "model.margin": None,
+               "trainer.max_steps": 4 * END_TO_END_STEPS}
+TEMPERED = {"start": 2.0, "end": 0.1, "fall_until": 1.0, "noise": 0.0}
+"""As published for a noise gate."""
+
 LORA = {"rank": 12, "alpha": 12.0, "targets": ["q_proj", "v_proj"]}
 """In all layers 110 592 weights: as many as the repair adapter within half a percent."""
 
@@ -57,6 +62,12 @@ ROWS = (
     Variant("rcp", "all of it", 3, taught_by=TAUGHT_BY),
     Variant("no_guide", "the task alone teaches the pruners; twice the steps end to end", 3,
             {"model.guide": None, **PRUNERS_LEARN, "trainer.max_steps": 2 * END_TO_END_STEPS}),
+    Variant("no_guide_entry", "likewise, one stage before the decoder, without a repair", 1,
+            {**WITHOUT, **ENTRY_ALONE, "model.temperature": TEMPERED}, layers=(0,)),
+    Variant("noise_gate", "likewise, tokens mixed with noise in place of a straight-through "
+            "gradient", 1,
+            {**WITHOUT, **ENTRY_ALONE, "model.temperature": TEMPERED,
+             "model.noise_gate": {"inner": 96}}, layers=(0,)),
     Variant("no_repair_loss", "adapter without the repair loss", 3,
             {"model.loss.repair": 0.0}, taught_by=TAUGHT_BY),
     Variant("mean_only", "repair loss without its variance term", 3,

@@ -17,6 +17,7 @@ class Sampling:
     """
 
     margin: ClassVar[float] = 1.0
+    denoiser: ClassVar[None] = None
 
     def perturb(self, scores: Tensor) -> Tensor:
         """``scores`` (B, N) plus Gumbel noise, fp32: the order of the draws."""

@@ -6,6 +6,11 @@ from torch import Tensor
 from rcp.choosing.relaxation import Relaxation
 
 LOWEST = torch.finfo(torch.float32).min
+SURE = 20.0
+"""Its sigmoid is 1 in fp32."""
+
+BISECTIONS = 30
+STEEPEST = 1e-6
 
 
 def top_k(scores: Tensor, alive: Tensor, counts: Tensor, each: int | None = None) -> Tensor:
@@ -55,6 +60,30 @@ def retention(
     """
     offset = cut(scores, keep, alive) if centred else 0.0
     return torch.sigmoid((scores.float() - offset) / relaxation.temperature) * alive
+
+
+def soft_top_k(scores: Tensor, alive: Tensor, counts: Tensor, temperature: float) -> Tensor:
+    """Shares of the alive tokens that add up to ``counts`` (B,), or to all of them: (B, N) fp32.
+
+    Each is sigmoid((scores - t) / temperature), with the t of its row that makes the sum; the
+    gradient knows that t moves with the scores. Soft Top-K [note, arXiv 2603.07135 and 2605.28051;
+    how t is found: ours]. Dead slots are exactly 0.
+    """
+    scores = scores.float() / temperature
+    wanted = torch.minimum(counts.to(scores.device), alive.sum(1))[:, None].float()
+    with torch.no_grad():
+        high = torch.where(alive, scores, -torch.inf).amax(1, keepdim=True) + SURE
+        low = torch.where(alive, scores, torch.inf).amin(1, keepdim=True) - SURE
+        for _ in range(BISECTIONS):
+            middle = (low + high) / 2
+            above = (torch.sigmoid(scores - middle) * alive).sum(1, keepdim=True) > wanted
+            low, high = torch.where(above, middle, low), torch.where(above, high, middle)
+        level = torch.nan_to_num((low + high) / 2, nan=0.0)
+    shares = torch.sigmoid(scores - level) * alive
+    # one step of Newton's, whose value is next to nothing and whose gradient is that of the level
+    slope = (shares * (1 - shares)).sum(1, keepdim=True).detach().clamp(min=STEEPEST)
+    level = level + (shares.sum(1, keepdim=True) - wanted) / slope
+    return torch.sigmoid(scores - level) * alive
 
 
 def straight_through(

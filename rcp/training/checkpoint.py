@@ -1,6 +1,7 @@
 """What a training checkpoint holds of the plug-in, in plain types."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ WHOLE = "plugin.ckpt"
 """In the folder that DeepSpeed writes as a checkpoint: the file with the plug-in in full."""
 
 PREFIX = "plugin."
+BESIDE = "denoiser."
+"""What is trained with a plug-in and no part of it begins so."""
+
 STANDING = {
     "pytorch-lightning_version": str,
     "loops": dict,
@@ -46,7 +50,8 @@ def keep_plugin_only(checkpoint: dict[str, Any], plugin: Plugin, training: dict[
     ``training`` is what the exported folder will say of it, the ``dtype`` of the base among it.
     """
     state = checkpoint["state_dict"]
-    checkpoint["state_dict"] = {k: v for k, v in state.items() if k.startswith(PREFIX)}
+    kept = {k: v for k, v in state.items() if k.startswith((PREFIX, BESIDE))}
+    checkpoint["state_dict"] = kept
     checkpoint[ENTRY] = describe(plugin) | {"training": training}
 
 
@@ -166,7 +171,25 @@ def _as_today(entry: dict[str, Any]) -> dict[str, Any]:
 def _weights(checkpoint: dict[str, Any], name: str) -> dict[str, Tensor]:
     """The plug-in's tensors by their own names."""
     state = tensors_by_name(checkpoint.get("state_dict"), name)
-    return {key.removeprefix(PREFIX): value for key, value in state.items()}
+    return {
+        key.removeprefix(PREFIX): value for key, value in state.items()
+        if not key.startswith(BESIDE)
+    }
+
+
+def check_beside(checkpoint: dict[str, Any], parameters: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint whose tensors beside the plug-in are not those of ``parameters``."""
+    state = checkpoint.get("state_dict")
+    if state is None:  # DeepSpeed loads the weights by itself
+        return
+    found = {key.removeprefix(BESIDE): value.shape for key, value in state.items()
+             if key.startswith(BESIDE)}
+    if found != {name: value.shape for name, value in parameters.items()}:
+        raise UserError(
+            "The checkpoint belongs to a training with another model.noise_gate, or with none "
+            "where this one has one. Resume with the configuration it was trained with, which is "
+            "the config.yaml of its run folder."
+        )
 
 
 def tensors_by_name(state: Any, name: str) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """AdamW on the plug-in, with a learning rate for each part and each phase of a training."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -27,10 +27,16 @@ def optimizer_of(
     retention: RetentionOptions | None,
     steps: int,
     policy: PolicyOptions | None = None,
+    beside: Iterable[nn.Parameter] = (),
 ) -> dict[str, Any]:
-    """What Lightning's ``configure_optimizers`` returns, for a run of ``steps`` steps."""
+    """What Lightning's ``configure_optimizers`` returns, for a run of ``steps`` steps.
+
+    ``beside``: what is trained with the plug-in and no part of it.
+    """
     taught = plugin.schedule.layers if guide is None else guide.pruning(plugin.schedule)
     parts = parts_of(plugin, taught)
+    if others := [*parts.get("others", []), *beside]:
+        parts["others"] = others
     shares = {"taught": (1.0, 1.0, options.pruners), "untaught": (0.0, 1.0, options.pruners),
               "others": (0.0, 0.0, 1.0)}
     optimizer = torch.optim.AdamW(

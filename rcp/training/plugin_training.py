@@ -34,6 +34,7 @@ from rcp.training.guided import (
     parts_stand_still,
     refuse_waiting_for_idle_parts,
 )
+from rcp.training.noise_gate import Denoiser, NoiseGateOptions
 from rcp.training.objective import (
     answer_logits,
     loss_terms,
@@ -82,6 +83,8 @@ class PluginTraining(ValidatedTraining):
             and arguments agree: a guide need then teach them only once; null for fresh ones
         policy: a phase behind the guide's, in which pruners learn from draws of tokens and what the
             answer gains by each; null for none
+        noise_gate: the pruner learns from the answers while tokens are mixed with noise, not
+            dropped; null for a straight-through gradient
         retention: soft retention at the start of the end-to-end phase; null keeps or drops from
             the start
         dtype: precision the frozen model is loaded in; the plug-in itself is kept in float32
@@ -112,6 +115,7 @@ class PluginTraining(ValidatedTraining):
         guide: GuideOptions | Literal["online"] | None = None,
         pruners_from: str | None = None,
         policy: PolicyOptions | None = None,
+        noise_gate: NoiseGateOptions | None = None,
         retention: RetentionOptions | None = None,
         dtype: BaseDtype = "float32",
         loss: LossOptions = LossOptions(),
@@ -146,6 +150,11 @@ class PluginTraining(ValidatedTraining):
         )
         if policy is not None:
             policy.check(guide, pruners_from is not None, self.plugin)
+        self.noise_gate, self.denoiser = noise_gate, None
+        if noise_gate is not None:
+            others = {"guide": guide, "policy": policy, "retention": retention, "margin": margin}
+            noise_gate.check(self.plugin, optimizer, others)
+            self.denoiser = Denoiser(self.plugin.hidden_size, noise_gate.inner)
         if optimizer.pruners == 0 and not teacher_alone(guide, policy):
             _check_others_train(self.plugin)
         if pruners_from is not None:
@@ -283,6 +292,7 @@ class PluginTraining(ValidatedTraining):
             self.temperature.noise_at(now.progress) if learning else 0.0,
             margin=self.margin,
             hard=now.phase == "hard",
+            denoiser=self.denoiser,
         )
         plugin = self._plugin_of_step()
         with attach(self.model, plugin, "soft", relaxation=relaxation) as handle:
@@ -356,7 +366,8 @@ class PluginTraining(ValidatedTraining):
 
     def configure_optimizers(self) -> Any:
         return optimizer_of(
-            self.plugin, self.optimizer, self.guide, self.retention, self._steps, self.policy
+            self.plugin, self.optimizer, self.guide, self.retention, self._steps, self.policy,
+            () if self.denoiser is None else self.denoiser.parameters(),
         )
 
     # -- checkpoints ---------------------------------------------------------------------------
@@ -368,6 +379,8 @@ class PluginTraining(ValidatedTraining):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.give_dimensions(checkpoint)
         checkpoints.check_resumable(checkpoint, self.plugin, backbone_for(self.model))
+        beside = {} if self.denoiser is None else self.denoiser.state_dict()
+        checkpoints.check_beside(checkpoint, beside)
         self.beginning.load(checkpoint, self.plugin)
         summary = checkpoints.trained(checkpoint, checkpoints.WHAT).training
         self.results = dict(summary.get("results", {}))
@@ -381,6 +394,7 @@ class PluginTraining(ValidatedTraining):
             "guide": asdict(self.guide) if self.guide is not None else None,
             "pruners_from": self.pruners_from,
             "policy": asdict(self.policy) if self.policy is not None else None,
+            "noise_gate": asdict(self.noise_gate) if self.noise_gate is not None else None,
             "retention": asdict(self.retention) if self.retention is not None else None,
             "loss": asdict(self.loss),
             "temperature": asdict(self.temperature),

@@ -4,12 +4,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
 from rcp.attaching.forwards.columns import Columns
 from rcp.attaching.forwards.forward import Arguments, Forward, Setup
+from rcp.attaching.forwards.place import Place
 from rcp.attaching.forwards.stage import Choice
 from rcp.attaching.masks import forbid_keys, key_bias, meeting, with_key_bias
 from rcp.attaching.trace import Trace
+from rcp.choosing.noise_gate import mixed_with_noise
 from rcp.choosing.positions import Positions
 from rcp.choosing.selection import top_k
 from rcp.choosing.tokens import TokenMap
@@ -20,6 +23,8 @@ class SoftForward(Forward):
 
     With a margin, tokens ranked beyond ``margin`` times a stage's count are physically gone: they
     are too far below the cut for their gradient to matter, and cost most of the time. [ours]
+
+    With a denoiser no token is dropped or masked at all: see :mod:`rcp.choosing.noise_gate`.
 
     Every part of the plug-in takes part in every forward, whatever the batch holds: data-parallel
     training waits for the gradient of each parameter, and sharded parameters are there in calls
@@ -57,6 +62,9 @@ class SoftForward(Forward):
     def _prune(self, stage: int, layer: int, hidden: Tensor, arguments: Arguments) -> Tensor:
         place = self.place(layer, hidden, arguments)
         choice = self.decide(stage, place)
+        denoiser = None if self.relaxation is None else self.relaxation.denoiser
+        if denoiser is not None and choice.soft is not None:
+            return self._mixed(choice, choice.soft, denoiser, hidden, place)
         hidden = choice.folded(hidden, place)
         self._weigh(choice)
         if self.trace is not None and choice.drawn is not None:
@@ -67,6 +75,21 @@ class SoftForward(Forward):
             return hidden
         return self._drop_far(choice, margin, hidden)
 
+    def _mixed(
+        self, choice: Choice, shares: Tensor, denoiser: Module, hidden: Tensor, place: Place
+    ) -> Tensor:
+        """``hidden`` (B, R, D) with noise in the visual tokens for what they are not kept, of which
+        all stay."""
+        slots = self.survivors.slots
+        rows = place.visual.take(hidden)
+        alive = slots.alive.to(hidden.device)
+        found = denoiser(mixed_with_noise(rows, shares, alive))
+        changed = ((found - rows) * alive[..., None]).to(hidden.dtype)  # fillers share rows
+        self.kept = slots.over_all(shares)
+        self._note(choice)
+        index = place.visual.index(hidden)[..., None]
+        return hidden.scatter_add(1, index.expand_as(changed), changed)
+
     def _weigh(self, choice: Choice) -> None:
         mask = choice.keep.float() if choice.soft is None else choice.soft
         over_all = self.survivors.slots.over_all(mask)
@@ -76,6 +99,9 @@ class SoftForward(Forward):
         ones = torch.ones(tokens.image.shape, device=weight.device)
         self.bias = key_bias(ones.scatter(1, tokens.visual_columns, weight))
         self.masks.clear()
+        self._note(choice)
+
+    def _note(self, choice: Choice) -> None:
         if self.trace is not None:
             self.trace.kept.append(self.kept)
             if choice.scores is not None:

@@ -16,7 +16,7 @@ from rcp.choosing.merging import merge_rows
 from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
 from rcp.choosing.sampling import Sampling
-from rcp.choosing.selection import retention, straight_through, threshold, top_k
+from rcp.choosing.selection import retention, soft_top_k, straight_through, threshold, top_k
 from rcp.choosing.several import image_of_text
 from rcp.choosing.view import View, deferred, mean_over_question
 from rcp.pruners import Pruner
@@ -156,6 +156,8 @@ def choose(
         drawn = noisy.masked_fill(~keep, -torch.inf)
         return Choice(keep, weights=pruner.merge(view, keep), drawn=drawn)
     keep = _kept(noisy.detach(), view.alive, counts, selection)
+    if relaxation.denoiser is not None:
+        return Choice(keep, soft_top_k(noisy, view.alive, counts, relaxation.temperature), scores)
     mask = straight_through if relaxation.hard else retention
     soft = mask(noisy, keep, view.alive, relaxation, centred=selection != "threshold")
     return Choice(keep, soft, scores, pruner.merge(view, keep))
