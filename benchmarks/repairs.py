@@ -81,6 +81,7 @@ REPAIRS = {
                              "targets": ["q_proj", "k_proj", "v_proj", "o_proj"]}}),
     "adapter": Repair(_text("adapter", inner=32)),
     "memory": Repair(_text("memory", slots=8, width=32), controlled=False),
+    "Vision Remember": Repair(_text("vision_remember", side=3, width=32), controlled=False),
     "FiLM on text rows": Repair(_text("film", inner=32, side=12, channels=32)),
 }
 
@@ -241,7 +242,8 @@ def _write(table: Table, output: Path, arguments: Sequence[str]) -> None:
         f"made anew. p: McNemar, exact, against '{ALONE}' at the same budget, or the {FULL} where "
         f"all tokens are kept. FiLM as published repairs answer rows at layers 18 and 22, with "
         f"{STATISTICS} for the statistics' gap; what else is no LoRA repairs text rows at every "
-        "other layer. A memory does nothing where nothing was dropped, so that it has no control. "
+        "other layer. A memory and Vision Remember do nothing where nothing was dropped, so that "
+        "they have no control. "
         "Operations are those added to a step of the pruner alone.",
         "",
         tables.markdown(cells),

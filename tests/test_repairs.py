@@ -1,18 +1,24 @@
 """What every repair must show, found by its being registered, and the formulas of each."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import rcp
+from rcp.attaching.encoder_watch import carried, watching
+from rcp.backbones import backbone_for
+from rcp.backbones.tower import Tower
 from rcp.plugin import Plugin, PluginSpec, RepairSpec
 from rcp.repair import REPAIRS
 from rcp.repair.adapter import Bottleneck
-from rcp.repair.base import Dropping
+from rcp.repair.base import Beside, Dropping
 from rcp.repair.film import FilmRepair
 from rcp.repair.memory import CAP, MemoryRepair
+from rcp.repair.vision_remember import VisionRemember
+from tests.decoding import family
 from tests.tiny import FILM_ARGUMENTS, randomised, rcp_spec, row_of, text_rows, tiny_inputs
 
 PARITY = 1e-5
@@ -21,6 +27,7 @@ ARGUMENTS = {
     "film without context": {**FILM_ARGUMENTS, "context": False},
     "adapter": {"inner": 8},
     "memory": {"slots": 3, "width": 8},
+    "vision_remember": {"side": 2, "width": 8},
 }
 IMAGES = (1, 2, 0, 1)
 
@@ -111,11 +118,14 @@ def test_it_is_saved_and_read_back(tiny_llava, name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("adapter", "inner"), ("memory", "slots"), ("memory", "width")]
+    ("name", "size"),
+    [("adapter", "inner"), ("memory", "slots"), ("memory", "width"),
+     *(("vision_remember", size) for size in ("features", "side", "width"))],
 )
 def test_a_size_below_one_is_refused_by_name(name, size):
+    sizes = {"features": 4} if name == "vision_remember" else {}
     with pytest.raises(ValueError, match=f"{size} is 0"):
-        REPAIRS.get(name)(4, [1], **{size: 0})
+        REPAIRS.get(name)(4, [1], **{**sizes, size: 0})
 
 
 # -- formulas --------------------------------------------------------------------------------------
@@ -216,3 +226,97 @@ def test_logits_of_any_size_stay_finite():
     repair = random(MemoryRepair(4, [1], slots=2, width=3))
     sums = repair.summed(torch.randn(1, 50, 4) * 1e4, torch.ones(1, 50, dtype=torch.bool))
     assert sums.isfinite().all() and repair.remember(dropping(sums)).isfinite().all()
+
+
+# two windows a side: tokens 0 and 3 lie in the first, 1 in the last, 2 in the second, 4 in none
+GRID = torch.tensor([[-0.5, -0.5], [0.5, 1.0], [-1.0, 0.0], [-0.01, -1.0], [math.nan, math.nan]])
+WINDOWS = [0, 3, 1, 0, None]
+
+
+def remembering(gone: list[bool]) -> tuple[VisionRemember, Tensor, Tensor]:
+    """A repair, the features of five tokens, and the context it makes of those ``gone``."""
+    repair = random(VisionRemember(4, [1], features=6, side=2, width=3))
+    features = torch.randn(1, 5, 6)
+    beside = Beside(GRID[None], {"encoder_levels": features})
+    sums = repair.summed(torch.full((1, 5, 4), math.nan), torch.tensor([gone]), beside)
+    return repair, features, repair.remember(dropping(sums))
+
+
+def test_windows_hold_what_the_encoder_had_where_tokens_were_dropped():
+    gone = [True, False, True, True, True]
+    repair, features, context = remembering(gone)
+    windows = context[0].reshape(4, 4).tolist()
+    for window in range(4):
+        inside = [n for n in range(5) if gone[n] and WINDOWS[n] == window]
+        values = []
+        for n in inside:
+            row = features[0, n]
+            centred = (row - row.mean()) / (row.var(correction=0) + repair.norm.eps).sqrt()
+            values.append(repair.values.weight @ (centred * repair.norm.weight + repair.norm.bias))
+        wanted = [0.0] * 3 if not inside else (sum(values) / len(inside)).tolist()
+        assert windows[window][:3] == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+        assert windows[window][3] == bool(inside)
+
+
+def test_rows_look_at_the_windows_that_lost_something():
+    repair, _, context = remembering([True, False, True, False, False])
+    hidden, reader = torch.randn(1, 1, 4), repair.readers["1"]
+    asked = reader.read.weight @ hidden[0, 0] + reader.read.bias
+    values = context[0].reshape(4, 4)[:, :3]
+    keys = values + repair.places
+    shares = [math.exp(float(asked @ keys[n]) / math.sqrt(3)) for n in (0, 1)]
+    found = (shares[0] * values[0] + shares[1] * values[1]) / sum(shares)
+    wanted = (math.tanh(float(reader.gate)) * (reader.up.weight @ found)).tolist()
+    assert repair(1, hidden, context)[0, 0].tolist() == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+
+
+def test_where_nothing_was_dropped_nothing_is_remembered():
+    repair, _, context = remembering([False] * 5)
+    assert not context.any() and not repair(1, torch.randn(1, 2, 4), context).any()
+
+
+@pytest.mark.parametrize(
+    ("blocks", "projected", "levels"),
+    [(24, -2, [13, 18, 23]), (24, -6, [13, 18, 19]), (4, -2, [2, 3]), (2, -1, [1]), (1, -1, [0])],
+)
+def test_levels_are_those_of_the_paper_and_none_is_behind_what_is_projected(
+    blocks, projected, levels
+):
+    encoder = SimpleNamespace(encoder=SimpleNamespace(layers=[None] * blocks))
+    config = SimpleNamespace(vision_feature_layer=projected)
+    model = SimpleNamespace(base_model=SimpleNamespace(vision_tower=encoder), config=config)
+    assert Tower(model, crops=True).levels == levels
+
+
+def test_levels_are_what_enters_blocks_without_cls(tiny_llava):
+    tower = backbone_for(tiny_llava).tower
+    states = tiny_llava.model.vision_tower(
+        tiny_inputs()["pixel_values"], output_hidden_states=True
+    ).hidden_states
+    with watching(tiny_llava, ["encoder_levels"]):
+        found = tiny_llava.model.get_image_features(
+            tiny_inputs()["pixel_values"], return_dict=True
+        )
+    wanted = torch.cat([states[level][:, 1:] for level in tower.levels], -1).flatten(0, 1)
+    torch.testing.assert_close(carried({"image": found})["encoder_levels"], wanted)
+    assert wanted.shape[1] == tower.level_features
+
+
+def test_a_replayed_plan_repairs_alike(tiny_llava):
+    plugin, inputs = repaired(tiny_llava, "vision_remember", "text"), inputs_of()
+    with rcp.attach(tiny_llava, plugin, "drop") as handle, handle.trace() as trace, torch.no_grad():
+        own = tiny_llava(**inputs).logits
+    with rcp.attach(tiny_llava, plugin, "drop", plan=trace.plan), torch.no_grad():
+        again = tiny_llava(**inputs).logits
+    assert torch.equal(own, again)
+
+
+def test_a_tower_of_another_width_and_a_model_without_one_are_refused(tiny_llava):
+    spec = PluginSpec(
+        rcp_spec(layers=(1,)).stages, RepairSpec([2], "vision_remember", {"features": 7})
+    )
+    with pytest.raises(rcp.UserError, match="features is 7, but the encoder .* Leave it out"):
+        Plugin.for_model(spec, tiny_llava)
+    spec.repair.arguments = {}
+    with pytest.raises(rcp.UserError, match="encoder_levels"):
+        Plugin.for_model(spec, family("qwen2_5_vl").model)

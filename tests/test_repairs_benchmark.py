@@ -37,7 +37,9 @@ def test_a_row_is_a_plugin_of_one_stage_that_the_guide_has_taught(name: str):
     assert stage.arguments == recipe["model"]["plugin"]["stages"][0]["arguments"]
     assert (spec.repair is None) == (name == "LoRA") != (spec.lora is None)
     if spec.repair is not None:
-        REPAIRS.get(spec.repair.method)(16, spec.repair.layers, **spec.repair.arguments)
+        filled = {"features": 4} if spec.repair.method == "vision_remember" else {}
+        arguments = {**filled, **spec.repair.arguments}
+        REPAIRS.get(spec.repair.method)(16, spec.repair.layers, **arguments)
 
 
 def test_rows_learn_alike_from_fresh_questions():
@@ -112,7 +114,8 @@ def test_the_first_stages_of_a_plugin_are_taken_alone(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [("film", {"inner": 8, "side": 4, "channels": 4}), ("film", {"inner": 8, "context": False}),
-     ("adapter", {"inner": 8}), ("memory", {"slots": 3, "width": 8})],
+     ("adapter", {"inner": 8}), ("memory", {"slots": 3, "width": 8}),
+     ("vision_remember", {"side": 2, "width": 8})],
 )
 def test_a_control_acts_where_all_tokens_are_kept_but_for_a_memory(tiny_llava, name, arguments):
     """A control whose repair did nothing would be the full model, whatever it had learned."""

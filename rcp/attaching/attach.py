@@ -45,7 +45,7 @@ def attach(
     backbone = backbone_for(model)
     if budget is not None:
         plugin = plugin.at_budget(mean_ratio_of(budget, backbone.visual_tokens))
-    facts = entry_facts(backbone, plugin) if plan is None else frozenset()
+    facts = entry_facts(backbone, plugin, replayed=plan is not None)
     before = _works_before_decoder(backbone, plugin, mode)
     return Handle(Setup(backbone, plugin, plan, relaxation, facts, before), mode)
 

@@ -21,6 +21,9 @@ from rcp.backbones import Backbone, backbone_for
 from rcp.backbones.tower import VISION_FACTS
 
 ATTRIBUTE = "rcp_vision"
+LEVEL = "encoder_levels."
+"""With its number behind it, one of them while they are taken."""
+
 VisionFacts = dict[str, Tensor]
 """Fact → (visual tokens, F), the images of a batch one after the other."""
 
@@ -64,6 +67,9 @@ class Watch:
                 self._hook(tower.attention, fact, measure)
         if "patch_entropy" in self.facts:
             self._hook(tower.encoder.embeddings, "patch_entropy", tower.entropy)
+        if "encoder_levels" in self.facts:
+            for number, block in enumerate(tower.levels):
+                self._hook(tower.blocks[block], f"{LEVEL}{number}", tower.rows)
         host = self.backbone.model.base_model
         self._stand_in = StandIn(host, "get_image_features", self._encode)
 
@@ -99,12 +105,22 @@ class Watch:
         if not taken:
             return output
         call = _by_name(type(host).get_image_features, host, args, kwargs)
+        taken = _levels_joined(taken)
         facts = {name: self.backbone.packed(value, call) for name, value in taken.items()}
         if not isinstance(output, (tuple, Tensor)):
             setattr(output, ATTRIBUTE, facts)
         if self.deliver is not None:
             self.deliver(facts)
         return output
+
+
+def _levels_joined(taken: VisionFacts) -> VisionFacts:
+    """``taken`` with the levels of the encoder beside each other in one fact."""
+    names = sorted(name for name in taken if name.startswith(LEVEL))
+    others = {name: value for name, value in taken.items() if name not in names}
+    if not names:
+        return others
+    return others | {"encoder_levels": torch.cat([taken[name] for name in names], dim=-1)}
 
 
 @contextmanager

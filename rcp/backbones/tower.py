@@ -1,6 +1,6 @@
 """The vision side of a model: which facts about encoded images it can give."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -11,7 +11,10 @@ from rcp.backbones.patch_entropy import entropy_shares
 OF_ATTENTION = ("vision_cls_attention", "encoder_keys", "encoder_attention", "encoder_attended")
 """Facts that the tower's :attr:`Tower.attention` tells, of its input."""
 
-VISION_FACTS = ("encoder_tokens", "projector", *OF_ATTENTION, "patch_entropy")
+VISION_FACTS = ("encoder_tokens", "projector", *OF_ATTENTION, "patch_entropy", "encoder_levels")
+
+LEVELS = (13 / 24, 18 / 24, 23 / 24)
+"""How deep in the tower ``encoder_levels`` are (Vision Remember, arXiv 2506.03928 [paper])."""
 
 
 class Tower:
@@ -34,6 +37,8 @@ class Tower:
         """Why ``fact`` of :data:`VISION_FACTS` cannot be had, to follow the model's name."""
         if fact in OF_ATTENTION and self.attention is None:
             return "has a vision tower whose queries and keys are not at hand"
+        if fact == "encoder_levels" and not self.blocks:
+            return "has a vision tower whose blocks are not at hand"
         if fact == "vision_cls_attention" and not self.has_cls:
             return "has a vision tower without a [CLS] token"
         if fact == "patch_entropy" and self.attention is None:
@@ -57,20 +62,40 @@ class Tower:
         return any(hasattr(embeddings, name) for name in ("class_embedding", "cls_token"))
 
     @property
-    def attention(self) -> Any:
-        """The attention module of the layer whose output is projected; None if it is unlike ours.
-
-        Of several layers it is the deepest. [ours]
-        """
+    def blocks(self) -> Sequence[Any]:
+        """The tower's transformer layers, none if it is unlike ours."""
         encoder = getattr(self.encoder, "encoder", None)
-        layers = getattr(encoder, "layers", None) or getattr(encoder, "layer", None)
-        if layers is None:
-            return None
+        return getattr(encoder, "layers", None) or getattr(encoder, "layer", None) or ()
+
+    @property
+    def deepest(self) -> int:
+        """How many of :attr:`blocks` have run where the output is taken that is projected.
+
+        Of several outputs it is the deepest. [ours]
+        """
         chosen = getattr(self.model.config, "vision_feature_layer", None)
         outputs = [chosen] if isinstance(chosen, int) else list(chosen or [-1])
         # output 0 is the embeddings', output i layer i - 1's
-        deepest = max(output % (len(layers) + 1) for output in outputs)
-        layer = layers[max(deepest, 1) - 1]
+        return max(output % (len(self.blocks) + 1) for output in outputs)
+
+    @property
+    def levels(self) -> list[int]:
+        """The blocks whose inputs make ``encoder_levels``, none behind what is projected."""
+        last = min(self.deepest, len(self.blocks) - 1)
+        return sorted({min(round(share * len(self.blocks)), last) for share in LEVELS})
+
+    @property
+    def level_features(self) -> int:
+        """Numbers a row of ``encoder_levels`` has."""
+        return len(self.levels) * self.model.config.vision_config.hidden_size
+
+    @property
+    def attention(self) -> Any:
+        """The attention module of the layer whose output is projected; None if it is unlike ours.
+        """
+        if not self.blocks:
+            return None
+        layer = self.blocks[max(self.deepest, 1) - 1]
         found = getattr(layer, "self_attn", None) or getattr(layer, "attention", None)
         return found if hasattr(found, "q_proj") and hasattr(found, "k_proj") else None
 
@@ -87,29 +112,29 @@ class Tower:
         """
         query = self._heads("q", hidden[:, :1])
         weights = query.float() @ self._heads("k", hidden).float().mT * query.shape[-1] ** -0.5
-        return self._rows(weights.softmax(-1).mean(1).mT)
+        return self.rows(weights.softmax(-1).mean(1).mT)
 
     def keys(self, hidden: Tensor) -> Tensor:
         """Keys of the rows that are projected, mean over heads: (images, rows, d)."""
-        return self._rows(self._heads("k", hidden).mean(1))
+        return self.rows(self._heads("k", hidden).mean(1))
 
     def received(self, hidden: Tensor) -> Tensor:
         """Attention to the rows that are projected from each of the tower's M patches, mean over
         heads: (images, rows, M) fp32."""
-        return self._rows(self._among_patches(hidden))
+        return self.rows(self._among_patches(hidden))
 
     def attended(self, hidden: Tensor) -> Tensor:
         """For each row that is projected alike, how much attention the M patches of its image get,
         over their mean: (images, rows, M) fp32."""
         got = self._among_patches(hidden)[:, int(self.crops):].sum(2)[:, None]
         shares = got / got.mean(2, keepdim=True)
-        return self._rows(shares.expand(-1, hidden.shape[1], -1))
+        return self.rows(shares.expand(-1, hidden.shape[1], -1))
 
     def entropy(self, pixels: Tensor) -> Tensor:
         """What patches show: :func:`entropy_shares` of the rows projected, (images, rows, 1)."""
         side = self.model.config.vision_config.patch_size
         shares = entropy_shares(pixels, side if isinstance(side, int) else side[0])
-        return self._rows(functional.pad(shares, (0, 0, int(self.has_cls), 0)))
+        return self.rows(functional.pad(shares, (0, 0, int(self.has_cls), 0)))
 
     def _among_patches(self, hidden: Tensor) -> Tensor:
         """(images, all rows of the tower, M): from each patch, a row that is not cropped."""
@@ -125,7 +150,7 @@ class Tower:
             projected = norm(projected)
         return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
 
-    def _rows(self, facts: Tensor) -> Tensor:
+    def rows(self, facts: Tensor) -> Tensor:
         """Facts (images, rows of the tower, F) of the rows that are projected."""
         facts = facts[:, 1:] if self.crops else facts
         # pixel shuffling takes another view of them

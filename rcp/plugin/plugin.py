@@ -247,10 +247,22 @@ class Plugin(OnHub, nn.Module):
 
 
 def fitted(spec: PluginSpec, model: nn.Module) -> PluginSpec:
-    """``spec`` with the modules of ``model`` that its low-rank adapters are for."""
+    """``spec`` with the modules of ``model`` that its low-rank adapters are for, and what its
+    repair must know of the vision tower's sizes."""
+    backbone = backbone_for(model)
+    if spec.repair is not None and "encoder_levels" in REPAIRS.get(spec.repair.method).needs:
+        backbone.check_fact("encoder_levels")
+        assert backbone.tower is not None
+        features = backbone.tower.level_features
+        arguments = {"features": features, **spec.repair.arguments}
+        if arguments["features"] != features:
+            raise UserError(
+                f"repair.arguments.features is {quoted(arguments['features'])}, but the encoder of "
+                f"this model gives {features} numbers of a token. Leave it out: it is filled in."
+            )
+        spec = replace(spec, repair=replace(spec.repair, arguments=arguments))
     if spec.lora is None:
         return spec
-    backbone = backbone_for(model)
     names = backbone.model.named_modules()
     prefix = next(name for name, module in names if module is backbone.layers)
     return replace(spec, lora=spec.lora.for_layers(backbone.layers, prefix))

@@ -1,6 +1,6 @@
 """What every repair adapter is: it remembers what was dropped and corrects later rows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -47,15 +47,29 @@ class Dropping:
         return function(self.sums / count.clamp(min=1)) * (count > 0)
 
 
+@dataclass(frozen=True)
+class Beside:
+    """What is known of the tokens there were before a stage besides their rows.
+
+    ``grid`` (B, n, 2): their places. ``facts`` by name, (B, n, F) each: what of the vision side an
+    adapter has named in ``needs``.
+    """
+
+    grid: Tensor
+    facts: Mapping[str, Tensor]
+
+
 class RepairAdapter(nn.Module):
     """Corrects the rows that predict answer tokens, at each of ``layers``.
 
     A method sets ``name`` and overrides :meth:`remember` and :meth:`forward`. What it remembers
     is a tensor (B, C) per sample, nothing per token: it lives on the cache of a generation. One
-    with ``remembers`` False looks at no dropped token, and is given (B, 0).
+    with ``remembers`` False looks at no dropped token, and is given (B, 0). ``needs`` names what of
+    the vision side it looks at (:data:`rcp.backbones.tower.VISION_FACTS`).
     """
 
     name: ClassVar[str] = ""
+    needs: ClassVar[frozenset[str]] = frozenset()
     remembers: bool = True
 
     def __init_subclass__(cls) -> None:
@@ -67,11 +81,12 @@ class RepairAdapter(nn.Module):
         self.hidden_size = hidden_size
         self.layers = tuple(layers)
 
-    def summed(self, normed: Tensor, gone: Tensor) -> Tensor:
+    def summed(self, normed: Tensor, gone: Tensor, beside: Beside | None = None) -> Tensor:
         """What of the tokens that a stage drops is added up over the stages: (B, S) fp32.
 
         ``normed`` (B, n, D): the normed rows before the stage, ``gone`` (B, n) bool: which of them
-        it drops. By default the sum of these, S = D.
+        it drops; ``beside`` is given where the adapter ``needs`` something. By default the sum of
+        these rows, S = D.
         """
         return torch.where(gone[..., None], normed, 0).float().sum(1)
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from rcp.repair.base import Dropping, RepairAdapter
+from rcp.repair.base import Beside, Dropping, RepairAdapter
 from rcp.typed_values import check_range
 
 CAP = 10.0
@@ -33,7 +33,7 @@ class MemoryRepair(RepairAdapter):
         self.values = nn.Linear(hidden_size, width, bias=False)
         self.readers = nn.ModuleDict({str(layer): Reader(hidden_size, width) for layer in layers})
 
-    def summed(self, normed: Tensor, gone: Tensor) -> Tensor:
+    def summed(self, normed: Tensor, gone: Tensor, beside: Beside | None = None) -> Tensor:
         """Per slot the weighted sum of values and the sum of weights, (B, slots · (width + 1))."""
         rows = torch.where(gone[..., None], normed, 0).to(self.keys.weight)
         logits = (self.keys(rows) @ self.queries.T).float() / self.width**0.5

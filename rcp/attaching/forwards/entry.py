@@ -24,14 +24,17 @@ INPUT_FACTS = ("projected", "question_embeds", "text_embeds", "frame_index")
 OF_TEXT = ("question_embeds", "text_embeds")
 
 
-def entry_facts(backbone: Backbone, plugin: Plugin) -> frozenset[str]:
+def entry_facts(backbone: Backbone, plugin: Plugin, replayed: bool = False) -> frozenset[str]:
     """Which facts of the entry the methods of ``plugin`` read: needed, or used and to be had.
 
-    Raises ``UserError`` for a needed one that the model cannot give, or that nobody knows.
+    Where a plan is ``replayed`` the repair alone reads any. Raises ``UserError`` for a needed one
+    that the model cannot give, or that nobody knows.
     """
     known = [field.name for field in fields(View)]
-    asked: set[str] = set()
-    for layer in plugin.schedule.layers:
+    asked = set(of_repair(plugin))
+    for fact in asked:
+        backbone.check_fact(fact)
+    for layer in () if replayed else plugin.schedule.layers:
         pruner = plugin.pruner(layer)
         if strange := sorted(pruner.needs.difference(known)):
             raise UserError(
@@ -43,6 +46,11 @@ def entry_facts(backbone: Backbone, plugin: Plugin) -> frozenset[str]:
         asked |= pruner.needs
         asked |= {name for name in pruner.uses if _to_be_had(backbone, name)}
     return frozenset(asked.intersection((*INPUT_FACTS, *VISION_FACTS)))
+
+
+def of_repair(plugin: Plugin) -> frozenset[str]:
+    """What the repair of ``plugin`` needs to know of the vision side."""
+    return frozenset() if plugin.repair is None else plugin.repair.needs
 
 
 def _to_be_had(backbone: Backbone, name: str) -> bool:
@@ -65,7 +73,7 @@ class Entry:
         self.backbone = backbone
         self.names = names
         pruners = [plugin.pruner(layer) for layer in plugin.schedule.layers]
-        self.needed = frozenset().union(*(pruner.needs for pruner in pruners))
+        self.needed = of_repair(plugin).union(*(pruner.needs for pruner in pruners))
         self.encoded: VisionFacts = {}
         self.videos = False
         self._dense: dict[str, Tensor] = {}

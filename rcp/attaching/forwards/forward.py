@@ -222,7 +222,9 @@ class Forward:
         certain = self.setup.counts_are_known(stage)
         self.survivors.drop(stage, choice.keep, choice.weights, certain=certain)
         if self.repairing.adapter is not None:
-            self.repairing.remember(stage, place.visual.take(place.normed), self.survivors)
+            facts = self.entry.seen(self.repairing.adapter.needs, self.survivors.slots, device)
+            rows = place.visual.take(place.normed)
+            self.repairing.remember(stage, rows, self.survivors, facts)
         if stage == 0:
             self.inputs.close_gaps(place.hidden, self.tokens, self.survivors)
         return choice

@@ -1,6 +1,8 @@
 """What repair remembers of the stages, and adds to later rows: bookkeeping in plain tensors."""
 
+from collections.abc import Mapping
 from functools import cached_property
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -9,7 +11,9 @@ from rcp.attaching.forwards.survivors import Survivors
 from rcp.choosing.positions import Positions
 from rcp.choosing.tokens import TokenMap
 from rcp.repair import RepairAdapter
-from rcp.repair.base import Dropping
+from rcp.repair.base import Beside, Dropping
+
+NONE: Mapping[str, Tensor] = MappingProxyType({})
 
 
 class Repairing:
@@ -49,9 +53,12 @@ class Repairing:
         here = self.tokens.visual_valid.any(1, keepdim=True)
         return here if self._saw_image is None else here | self._saw_image
 
-    def remember(self, stage: int, normed: Tensor, survivors: Survivors) -> None:
+    def remember(
+        self, stage: int, normed: Tensor, survivors: Survivors, facts: Mapping[str, Tensor] = NONE
+    ) -> None:
         """Make the context of ``stage``, which left ``survivors`` of the rows ``normed``
-        (B, n, D), the visual slots there were before it."""
+        (B, n, D), the visual slots there were before it, with what the adapter needs to know of
+        them, ``facts`` (B, n, F)."""
         assert self.adapter is not None
         if not self.adapter.remembers:
             self.contexts[stage] = normed.new_zeros(len(normed), 0)
@@ -59,7 +66,8 @@ class Repairing:
         # that of the first repair layer
         tokens, device = self.tokens, next(self.adapter.parameters(), normed).device
         gone = survivors.gone().to(normed.device)
-        dropped = self.adapter.summed(normed, gone).to(device)
+        beside = Beside(survivors.slots.grid, facts) if self.adapter.needs else None
+        dropped = self.adapter.summed(normed, gone, beside).to(device)
         self.sums = dropped if self.sums is None else self.sums + dropped
         context = self.adapter.remember(
             Dropping(
