@@ -16,7 +16,8 @@ class Trace:
     c (B, N), fp32, with gradient in soft mode; ``scores``: per stage z (B, N) at the tokens alive
     before it (soft mode); ``visual_valid`` (B, N) bool: which visual slots exist. ``drawn``: by
     layer, the order in which a sampling has drawn among these tokens, as
-    :func:`rcp.objectives.plackett_luce.log_probability` reads it.
+    :func:`rcp.objectives.plackett_luce.log_probability` reads it; ``multiples`` likewise how many,
+    (B,) fp32, where that is learned (:mod:`rcp.choosing.learned_count`).
     ``answer_states``: output rows (R, D) of each of ``answer_layers`` at the answer-predicting
     positions, in (batch, position) order, after repair.
 
@@ -39,6 +40,7 @@ class Trace:
     kept: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
     drawn: dict[int, Tensor] = field(default_factory=dict)
+    multiples: dict[int, Tensor] = field(default_factory=dict)
     visual_valid: Tensor | None = None
     answer_states: dict[int, Tensor] = field(default_factory=dict)
     question_attention: dict[int, Tensor] = field(default_factory=dict)

@@ -17,7 +17,13 @@ class Sampling:
     """
 
     margin: ClassVar[float] = 1.0
+    spread: ClassVar[float] = 0.3
     denoiser: ClassVar[None] = None
+
+    def drawn(self, multiples: Tensor) -> Tensor:
+        """``multiples`` (B,), logarithms, with normal noise of deviation ``spread``: how many are
+        drawn, where that is learned."""
+        return multiples + self.spread * torch.randn_like(multiples)
 
     def perturb(self, scores: Tensor) -> Tensor:
         """``scores`` (B, N) plus Gumbel noise, fp32: the order of the draws."""

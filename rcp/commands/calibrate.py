@@ -2,7 +2,8 @@
 
 On the first --limit questions of --data, which should be none that you evaluate on, those cuts are
 sought under which the plug-in keeps as many tokens in the mean as its fixed counts do. A sample
-whose scores fall off steeply then keeps few, one with many tokens near the best keeps many.
+whose scores fall off steeply then keeps few, one with many tokens near the best keeps many. A
+plug-in that has learned how many (selection: learned) keeps its own bounds, and is only levelled.
 
     %(prog)s --plugin my-plugin --data validation.json --output my-calibrated-plugin
 """
@@ -42,9 +43,12 @@ def run(options: argparse.Namespace) -> None:
         found.processor, found.dataset, options.limit, options.batch_size, with_answers=False
     ))
     plugin = calibrated(found.model, found.plugin, batches, options.fewest, options.most)
-    assert plugin.spec.calibration is not None
     save_plugin(plugin, options.output)
-    print("layer    mean %        gap")
-    for stage, gap in zip(plugin.spec.stages, plugin.spec.calibration.gaps):
-        print(f"{stage.layer:5}  {100 * stage.ratio:8.2f}  {gap:9.4g}")
+    calibration, count = plugin.spec.calibration, plugin.spec.count
+    name, values = "level", [] if count is None else count.levels or []
+    if calibration is not None:
+        name, values = "gap", calibration.gaps
+    print(f"layer    mean %  {name:>9}")
+    for stage, value in zip(plugin.spec.stages, values):
+        print(f"{stage.layer:5}  {100 * stage.ratio:8.2f}  {value:9.4g}")
     print(f"Written to {options.output}")

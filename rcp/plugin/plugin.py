@@ -11,6 +11,7 @@ from rcp.backbones import backbone_for
 from rcp.backbones.before_decoder import refuse_stages_inside
 from rcp.base_model.identity import BaseIdentity
 from rcp.choosing.calibrated import Calibration, Cut
+from rcp.choosing.learned_count import CountHead, Counting
 from rcp.choosing.schedule import Schedule
 from rcp.choosing.view import LOOKS_BACK
 from rcp.errors import UserError
@@ -63,6 +64,13 @@ class Plugin(OnHub, nn.Module):
                 for stage in spec.stages
             }
         )
+        self.counters = nn.ModuleDict()
+        if spec.count is not None:
+            spec.count.check(len(spec.stages))
+            self.counters.update({
+                str(stage.layer): CountHead(hidden_size, spec.count.inner)
+                for stage in spec.stages if stage.ratio
+            })
         self._check_first_layer()
         self.repair: RepairAdapter | None = None
         if spec.repair is not None:
@@ -100,12 +108,12 @@ class Plugin(OnHub, nn.Module):
         its own do. Raises ``UserError`` outside the range the plug-in was trained for; one in which
         nothing is trained has any. [ours]
         """
-        if self.spec.calibration is not None and not isclose(
-            mean_ratio, self.mean_ratio, rel_tol=SAME_BUDGET
-        ):
+        by_sample = self.spec.calibration is not None or self.spec.count is not None
+        if by_sample and not isclose(mean_ratio, self.mean_ratio, rel_tol=SAME_BUDGET):
+            what = "cuts" if self.spec.count is None else "counts"
             raise UserError(
-                f"A budget of {mean_ratio:.2%} of the visual tokens cannot be chosen: the cuts of "
-                f"this plug-in are calibrated for {self.mean_ratio:.2%}, mean over layers. "
+                f"A budget of {mean_ratio:.2%} of the visual tokens cannot be chosen: the {what} "
+                f"of this plug-in are calibrated for {self.mean_ratio:.2%}, mean over layers. "
                 f"Calibrate the plug-in that it was made from at that budget: `rcp calibrate`."
             )
         if next(self.parameters(), None) is None:
@@ -150,8 +158,16 @@ class Plugin(OnHub, nn.Module):
         other._check_selection()
         return other
 
-    def selection(self, stage: int) -> str | Cut:
-        """What decides at the ``stage`` of that number: "top_k", "threshold", or a cut.
+    def levelled(self, levels: list[float]) -> "Plugin":
+        """The same weights, a count head's multiples lowered by these ``levels``, one a stage."""
+        assert self.spec.count is not None
+        other = copy.copy(self)  # shares all weights
+        other.spec = replace(self.spec, count=replace(self.spec.count, levels=levels))
+        return other
+
+    def selection(self, stage: int) -> str | Cut | Counting:
+        """What decides at the ``stage`` of that number: "top_k", "threshold", a cut, or what a
+        count head has learned.
 
         Of nothing, which a ratio of 0 keeps, there is nothing to decide.
         """
@@ -159,6 +175,11 @@ class Plugin(OnHub, nn.Module):
             return "top_k"
         if self.spec.calibration is not None:
             return self.spec.calibration.at(stage)
+        if (count := self.spec.count) is not None:
+            head = self.counters[str(self.schedule.layers[stage])]
+            assert isinstance(head, CountHead)
+            level = 0.0 if count.levels is None else count.levels[stage]
+            return Counting(head, level, count.fewest, count.most)
         return self.spec.selection
 
     def pruner(self, layer: int) -> Pruner:
@@ -227,10 +248,22 @@ class Plugin(OnHub, nn.Module):
             )
         if calibration is not None:
             calibration.check(len(self.spec.stages))
+        if (selection == "learned") != (self.spec.count is not None):
+            raise UserError(
+                f"selection '{selection}' and count {quoted(self.spec.count)} do not go together: "
+                f"the one needs the other. Give count: {{}} with selection: learned, and null with "
+                f"any other."
+            )
         for stage in self.spec.stages:
             if selection == "top_k" or stage.ratio == 0:
                 continue
             pruner = self.pruner(stage.layer)
+            if selection == "learned" and not pruner.learned:
+                raise UserError(
+                    f"The pruner '{stage.method}' at layer {stage.layer} does not learn, and how "
+                    f"many tokens stay is learned beside which of them. Use selection: top_k, or a "
+                    f"learned pruner."
+                )
             if selection == "threshold" and not pruner.learned:
                 learned = [name for name in PRUNERS.names() if PRUNERS.get(name).learned]
                 raise UserError(

@@ -4,10 +4,11 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from rcp.choosing.calibrated import Calibration
+from rcp.choosing.learned_count import CountOptions
 from rcp.choosing.schedule import Schedule
 from rcp.plugin.lora import LoraSpec
 
-Selection = Literal["top_k", "threshold", "calibrated"]
+Selection = Literal["top_k", "threshold", "calibrated", "learned"]
 PositionPolicy = Literal["keep", "repack"]
 RepairedRows = Literal["answer", "text"]
 
@@ -71,13 +72,14 @@ class PluginSpec:
         stages: The pruning stages, by rising layer.
         repair: The repair adapter, or null for none.
         selection: "top_k" keeps fixed counts, "threshold" keeps z > 0, "calibrated" what lies
-            within the cuts of its calibration.
+            within the cuts of its calibration, "learned" as many as a head says.
         position_policy: "keep" leaves survivors at their original positions; "repack" closes the
             gaps of what the first stage drops, which must stand before the decoder, at layer 0.
         lora: Low-rank adapters on the frozen decoder, or null for none.
         budgets: Lowest and highest mean kept share that the plug-in was trained for, where its
             budget is chosen at inference; null where it has the one of its stages only.
         calibration: What "calibrated" decides by; null with any other selection.
+        count: The head that says how many under "learned"; null with any other selection.
     """
 
     stages: list[StageSpec]
@@ -87,6 +89,7 @@ class PluginSpec:
     lora: LoraSpec | None = None
     budgets: list[float] | None = None
     calibration: Calibration | None = None
+    count: CountOptions | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; :func:`rcp.typed_values.from_plain` is the way back."""

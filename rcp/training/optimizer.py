@@ -54,13 +54,14 @@ def optimizer_of(
 
 def parts_of(plugin: Plugin, taught: Sequence[int]) -> dict[str, list[nn.Parameter]]:
     """The parameters by what they do under a guide: pruners at the layers ``taught``, which learn
-    from it, other pruners and the rest of the plug-in, which stand still in its phase. None is
-    empty."""
+    from it, other pruners and what counts tokens, and the rest of the plug-in, which stand still in
+    its phase. None is empty."""
     parts: dict[str, list[nn.Parameter]] = {"taught": [], "untaught": [], "others": []}
     for name, parameter in plugin.named_parameters():
         room, layer, *_ = name.split(".")
         kind = "taught" if room == "pruners" and int(layer) in taught else "untaught"
-        parts[kind if room == "pruners" else "others"].append(parameter)
+        kind = "untaught" if room == "counters" else kind
+        parts[kind if room in ("pruners", "counters") else "others"].append(parameter)
     return {part: parameters for part, parameters in parts.items() if parameters}
 
 

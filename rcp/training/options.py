@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rcp.backbones import Backbone
+from rcp.choosing.learned_count import CountOptions
 from rcp.choosing.schedule import mean_ratio_of, schedule_for
 from rcp.errors import UserError
 from rcp.objectives.losses import MomentForm
@@ -28,11 +29,14 @@ class PluginOptions:
         repair: the repair adapter, or null for none
         lora: low-rank adapters on the frozen decoder, beside or instead of the repair adapter, or
             null for none
-        selection: "top_k" keeps fixed counts, "threshold" the tokens that score above zero
+        selection: "top_k" keeps fixed counts, "threshold" the tokens that score above zero,
+            "learned" as many as a head says, which learns it by model.policy
         position_policy: "keep" leaves positions alone, "repack" closes gaps left at layer 0
         budgets: the lowest and the highest budget of a plug-in whose budget is chosen at
             inference: each step draws one between them, log-uniformly; null to train for the one
             of the stages only
+        count: the head that says how many tokens a sample keeps, with selection "learned"; null
+            with any other
     """
 
     stages: list[StageSpec] | None = None
@@ -46,6 +50,7 @@ class PluginOptions:
     selection: Selection = "top_k"
     position_policy: PositionPolicy = "keep"
     budgets: list[float] | None = None
+    count: CountOptions | None = None
 
     def spec_for(self, backbone: Backbone) -> PluginSpec:
         """The specification for a model with these facts; refuses what cannot be."""
@@ -72,6 +77,7 @@ class PluginOptions:
             position_policy=self.position_policy,
             lora=self.lora,
             budgets=budgets,
+            count=self.count,
         )
 
     def _stages_by_budget(self, backbone: Backbone) -> list[StageSpec]:

@@ -112,6 +112,10 @@ class PolicyOptions:
     stages, the others are dropped, and what makes the reference answer likelier than the group's
     mean gains: a policy gradient, from forward passes alone. Repair and the like stand still.
 
+    With plugin.selection "learned" it is drawn how many, too, and each token has a price, which
+    rises while more are kept in the mean than the plug-in's budget, and falls to nothing while
+    fewer are.
+
     Attributes:
         share: share of all steps that are spent on it
         group: how often the tokens of a question are drawn in a step
@@ -168,7 +172,7 @@ class PolicyOptions:
             )
         if not 0 <= self.guide < math.inf:
             raise UserError(f"policy.guide is {self.guide}, but it is a weight: give 0 or more.")
-        if plugin.spec.selection != "top_k":
+        if plugin.spec.selection not in ("top_k", "learned"):
             raise UserError(
                 f"model.policy draws as many tokens as a stage keeps, which selection: "
                 f"{plugin.spec.selection} leaves open. Set plugin.selection to top_k, or "

@@ -53,7 +53,7 @@ from rcp.training.phases import (
     moment,
     teacher_alone,
 )
-from rcp.training.policy import Beginning, policy_terms, times
+from rcp.training.policy import Beginning, Price, mean_multiple, policy_terms, times
 from rcp.training.retention import retention_terms, retention_weights
 from rcp.training.sharded import is_sharded
 from rcp.training.short_prompts import refuse_masked_training
@@ -164,6 +164,7 @@ class PluginTraining(ValidatedTraining):
         self.guided_layers = guide.pruning(self.plugin.schedule) if guide is not None else ()
         self.policy = policy
         self.beginning = Beginning()
+        self.price = Price()
         if retention is not None:
             retention.check(guide)
         self.retention = retention
@@ -272,8 +273,11 @@ class PluginTraining(ValidatedTraining):
         with given_images(self.model, repeated_images(images, policy.group)):
             terms, seen, rewards = policy_terms(
                 self.model, plugin, beginning, times(batch, policy.group), policy.group,
-                self._reduce,
+                self._reduce, self.price.value,
             )
+        if seen.multiples:
+            self.price.follow(mean_multiple(plugin, seen, self._reduce))
+            self.log("train/price", self.price.value)
         self.log("train/reward", rewards.mean())
         self.log("train/budget", plugin.mean_ratio)
         return terms, {"policy": 1.0, "guide": policy.guide}, seen
@@ -375,6 +379,8 @@ class PluginTraining(ValidatedTraining):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.keep_plugin_only(checkpoint, self.plugin, self._summary())
         self.beginning.save(checkpoint)
+        if self.plugin.spec.count is not None:
+            self.price.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoints.give_dimensions(checkpoint)
@@ -382,6 +388,7 @@ class PluginTraining(ValidatedTraining):
         beside = {} if self.denoiser is None else self.denoiser.state_dict()
         checkpoints.check_beside(checkpoint, beside)
         self.beginning.load(checkpoint, self.plugin)
+        self.price.load(checkpoint)
         summary = checkpoints.trained(checkpoint, checkpoints.WHAT).training
         self.results = dict(summary.get("results", {}))
 

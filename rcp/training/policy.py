@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from rcp.attaching.attach import attach
 from rcp.attaching.trace import Trace
+from rcp.choosing.learned_count import Counting
 from rcp.choosing.sampling import Sampling
 from rcp.choosing.tokens import IGNORED
 from rcp.choosing.view import View
@@ -18,6 +19,12 @@ from rcp.training.checkpoint import WHAT, tensors_by_name
 from rcp.training.objective import answer_logits
 from rcp.training.phases import drawing_layers
 from rcp.training.sharded import independent_copy
+
+PRICE = "rcp_price"
+"""Key, in a checkpoint, of what tokens cost where their number is learned."""
+
+PRICE_RATE = 0.02
+"""Nats a step, for a mean count twice that of the budget."""
 
 BEGINNING = "rcp_beginning"
 """Key, in a checkpoint, of the plug-in's weights as they were when the phase began."""
@@ -55,6 +62,25 @@ class Beginning:
             self.plugin = filled(*sizes, weights, WHAT).requires_grad_(False)
 
 
+class Price:
+    """What the answer must gain, in nats, for a sample to be worth its whole budget once more."""
+
+    def __init__(self) -> None:
+        self.value = 0.0
+
+    def follow(self, multiple: float) -> None:
+        """Rise or fall as samples kept ``multiple`` times their budget in the mean."""
+        self.value = max(0.0, self.value + PRICE_RATE * (multiple - 1))
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Put it into ``checkpoint``."""
+        checkpoint[PRICE] = self.value
+
+    def load(self, checkpoint: dict[str, Any]) -> None:
+        """Take it from ``checkpoint``, where there is one."""
+        self.value = float(checkpoint.get(PRICE, 0.0))
+
+
 def times(batch: Batch, count: int) -> Batch:
     """``batch`` with its samples ``count`` times over, one whole batch after another."""
     return {
@@ -75,8 +101,11 @@ def policy_terms(
     batch: Batch,
     group: int,
     reduce: losses.Reduce | None,
+    price: float = 0.0,
 ) -> tuple[dict[str, Tensor], Trace, Tensor]:
     """The terms "policy" and "guide", what the forward saw, and the rewards (G, B) in nats.
+
+    What a sample keeps beyond its budget costs it ``price`` a budget, where that is learned.
 
     ``batch`` holds its samples ``group`` times over, as :func:`times` does. The model runs once, on
     all of it, without a graph; the pruners then score once more what they saw, with one.
@@ -100,11 +129,53 @@ def policy_terms(
         if shared:
             scores, alive = scores.repeat(group, 1), alive.repeat(group, 1)
         found = plackett_luce.log_probability(scores, order.to(scores.device), alive)
+        if layer in seen.multiples:
+            found = found + _of_multiples(plugin, layer, view, scores, seen.multiples[layer])
         drawn = drawn + found.to(drawn.device).view_as(drawn)
     assert seen.visual_valid is not None
     counted = answer.any(1) & seen.visual_valid.any(1).to(answer.device)
-    loss = plackett_luce.policy_loss(drawn, rewards, counted[:samples], reduce=reduce)
+    paid = rewards
+    if seen.multiples:
+        paid = rewards - price * (_kept_multiples(plugin, seen).view_as(rewards) - 1)
+    loss = plackett_luce.policy_loss(drawn, paid, counted[:samples], reduce=reduce)
     return {"policy": loss, "guide": torch.stack(gaps).mean()}, seen, rewards
+
+
+def mean_multiple(plugin: Plugin, seen: Trace, reduce: losses.Reduce | None) -> float:
+    """How many times their budget the samples kept, in the mean."""
+    kept = _kept_multiples(plugin, seen)
+    total = torch.stack([kept.sum(), torch.ones_like(kept).sum()])
+    total = total if reduce is None else reduce(total)
+    return (total[0] / total[1]).item()
+
+
+def _kept_multiples(plugin: Plugin, seen: Trace) -> Tensor:
+    """Of each sample (B,) what it kept, as a multiple of its budget, mean over layers; 1 where it
+    has no image."""
+    assert seen.visual_valid is not None
+    totals = seen.visual_valid.sum(1).tolist()
+    kept = wanted = torch.zeros(len(totals), device=seen.visual_valid.device)
+    for stage, span in enumerate(plugin.schedule.spans[1:]):
+        kept = kept + span * seen.kept[stage].detach().sum(1)
+        wanted = wanted + span * kept.new_tensor(_counts(plugin, stage, totals))
+    return torch.where(wanted > 0, kept / wanted.clamp(min=1), 1.0)
+
+
+def _counts(plugin: Plugin, stage: int, totals: list[int]) -> list[int]:
+    return [plugin.schedule.count(stage, total) for total in totals]
+
+
+def _of_multiples(
+    plugin: Plugin, layer: int, view: View, scores: Tensor, drawn: Tensor
+) -> Tensor:
+    """Logarithm of the density of the multiples ``drawn`` (B,), but for a constant: (B,) fp32."""
+    stage = plugin.schedule.layers.index(layer)
+    counting = plugin.selection(stage)
+    assert isinstance(counting, Counting)
+    counts = torch.tensor(_counts(plugin, stage, view.total.tolist()), device=view.alive.device)
+    means = counting.multiples(view, scores[: len(counts)], counts)
+    means = means.repeat(len(drawn) // len(means)).to(drawn.device)
+    return -((drawn - means) / Sampling.spread).square() / 2
 
 
 @torch.no_grad()

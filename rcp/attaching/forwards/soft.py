@@ -69,6 +69,8 @@ class SoftForward(Forward):
         self._weigh(choice)
         if self.trace is not None and choice.drawn is not None:
             self.trace.drawn[layer] = choice.drawn
+            if choice.multiples is not None:
+                self.trace.multiples[layer] = choice.multiples
         margin = self.relaxation.margin if self.relaxation is not None else None
         if margin is None:
             self.survivors.go_on(self.survivors.slots.masked(choice.keep))

@@ -12,6 +12,7 @@ from rcp.attaching.forwards.place import Place
 from rcp.attaching.forwards.slots import Slots
 from rcp.backbones import Backbone
 from rcp.choosing.calibrated import Cut, by_sample
+from rcp.choosing.learned_count import Counting
 from rcp.choosing.merging import merge_rows
 from rcp.choosing.positions import Positions
 from rcp.choosing.relaxation import Relaxation
@@ -27,13 +28,15 @@ class Choice:
     """``keep`` (B, N) bool; ``soft`` (B, N) fp32 the mask that carries the gradient; ``scores``
     (B, N). Both are None at inference of methods that do not score. ``weights`` (B, K, N) of what
     is folded into the K kept tokens, None where nothing is. ``drawn`` (B, N) fp32, where tokens are
-    sampled: the first one drawn is the highest, -inf at those that are not."""
+    sampled: the first one drawn is the highest, -inf at those that are not; ``multiples`` (B,) fp32
+    how many, where that is learned: the logarithm of what multiple of the stage's count."""
 
     keep: Tensor
     soft: Tensor | None = None
     scores: Tensor | None = None
     weights: Tensor | None = None
     drawn: Tensor | None = None
+    multiples: Tensor | None = None
 
     def to(self, device: torch.device) -> "Choice":
         """All of it on the device of the token map."""
@@ -41,7 +44,8 @@ class Choice:
         scores = None if self.scores is None else self.scores.to(device)
         weights = None if self.weights is None else self.weights.to(device)
         drawn = None if self.drawn is None else self.drawn.to(device)
-        return Choice(self.keep.to(device), soft, scores, weights, drawn)
+        multiples = None if self.multiples is None else self.multiples.to(device)
+        return Choice(self.keep.to(device), soft, scores, weights, drawn, multiples)
 
     def folded(self, hidden: Tensor, place: Place) -> Tensor:
         """``hidden`` (B, R, D) with what is folded into the kept rows of ``place``."""
@@ -132,10 +136,11 @@ def choose(
     pruner: Pruner,
     view: View,
     counts: Tensor,
-    selection: str | Cut,
+    selection: str | Cut | Counting,
     relaxation: Relaxation | Sampling | None,
 ) -> Choice:
-    """Let ``pruner`` choose ``counts`` (B,) tokens a row, or those above zero or within a cut.
+    """Let ``pruner`` choose ``counts`` (B,) tokens a row, or those above zero or within a cut, or
+    as many as is learned.
 
     With a relaxation the choice is perturbed by its noise and carries a gradient, with a sampling
     ``counts`` tokens are drawn; not so with a method without parameters, which would learn nothing
@@ -147,6 +152,12 @@ def choose(
         keep = pruner.select(view, counts)
         return Choice(keep, weights=pruner.merge(view, keep))
     scores = pruner(view)
+    multiples = None
+    if isinstance(selection, Counting):
+        multiples = selection.multiples(view, scores, counts)
+        if isinstance(relaxation, Sampling):
+            multiples = relaxation.drawn(multiples)
+        counts = selection.counts(multiples, counts)
     if relaxation is None:
         keep = _kept(scores, view.alive, counts, selection)
         return Choice(keep, scores=scores, weights=pruner.merge(view, keep))
@@ -154,7 +165,7 @@ def choose(
     if isinstance(relaxation, Sampling):
         keep = top_k(noisy, view.alive, counts)
         drawn = noisy.masked_fill(~keep, -torch.inf)
-        return Choice(keep, weights=pruner.merge(view, keep), drawn=drawn)
+        return Choice(keep, weights=pruner.merge(view, keep), drawn=drawn, multiples=multiples)
     keep = _kept(noisy.detach(), view.alive, counts, selection)
     if relaxation.denoiser is not None:
         return Choice(keep, soft_top_k(noisy, view.alive, counts, relaxation.temperature), scores)
@@ -163,7 +174,9 @@ def choose(
     return Choice(keep, soft, scores, pruner.merge(view, keep))
 
 
-def _kept(scores: Tensor, alive: Tensor, counts: Tensor, selection: str | Cut) -> Tensor:
+def _kept(
+    scores: Tensor, alive: Tensor, counts: Tensor, selection: str | Cut | Counting
+) -> Tensor:
     if isinstance(selection, Cut):
         return by_sample(scores, alive, counts, selection)
-    return top_k(scores, alive, counts) if selection == "top_k" else threshold(scores, alive)
+    return threshold(scores, alive) if selection == "threshold" else top_k(scores, alive, counts)
