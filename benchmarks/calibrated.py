@@ -3,8 +3,10 @@ after `make quickstart`, from the repository's root.
 
 The pruner before the decoder that the quickstart's guide has taught, and an untrained method that
 ranks by a score, keep a fixed number of tokens, or what lies within a cut that `rcp calibrate`
-finds on the validation questions. All answer the same test questions without any repair, and are
-compared in pairs. Results go to results/calibrated.json and .md.
+finds on the validation questions. Draws (`model.policy`) then teach that pruner, and beside it how
+many tokens a sample keeps, which is compared with a fixed number of those it ranks highest after
+them. All answer the same test questions without any repair, and are compared in pairs. Results go
+to results/calibrated.json and .md after every budget.
 """
 
 import argparse
@@ -21,6 +23,15 @@ import torch
 from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.questions import Questions, Right
+from benchmarks.steps import trained_plugin
+from benchmarks.variants import (
+    CONFIGS,
+    Configuration,
+    changed,
+    read_configuration,
+    validated_once,
+    write_configuration,
+)
 from rcp import attach
 from rcp.atomic_write import atomic
 from rcp.attaching.given_images import given_images
@@ -35,6 +46,8 @@ from rcp.plugin import Plugin, PluginSpec, StageSpec
 BASE = "data/tiny-vlm"
 BUDGETS = {"N/9": 1 / 9, "N/18": 1 / 18, "N/36": 1 / 36}
 UNTRAINED = "question_attention"
+RECIPE = "rcp_tiny_policy.yaml"
+STEPS, BATCH = 300, 16
 FEWEST, MOST = 0.25, 4.0
 VALIDATION = 400
 
@@ -53,7 +66,8 @@ def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
         with_answers=False,
     ))
     rows = [_row("full model", questions, questions.right("full", None), None, None)]
-    for budget, ratio in BUDGETS.items():
+    for budget in options.budgets:
+        ratio = BUDGETS[budget]
         for method, plugin in entrants(questions.model, options.guide, ratio).items():
             cut = calibrated(questions.model, plugin, validation, FEWEST, MOST)
             fixed, own = (
@@ -63,8 +77,50 @@ def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
             name = f"{budget} `{method}`"
             rows.append(_row(f"{name}, fixed count", questions, fixed, plugin, None))
             rows.append(_row(f"{name}, calibrated", questions, own, cut, fixed))
-    _write(rows, options.output, arguments)
+        drawn = load_plugin(_trained(budget, ratio, options)).eval()
+        counted = calibrated(questions.model, drawn, validation, FEWEST, MOST)
+        alike = with_fixed_count(drawn)
+        fixed, own = (
+            questions.right(f"{budget} drawn {way}", one)
+            for way, one in (("fixed", alike), ("learned", counted))
+        )
+        name = f"{budget} `rcp` after draws"
+        rows.append(_row(f"{name}, fixed count", questions, fixed, alike, None))
+        rows.append(_row(f"{name}, learned count", questions, own, counted, fixed))
+        _write(rows, options.output, arguments)
     print(f"Results in {options.output}, and in .md beside it")
+
+
+def counting(recipe: Configuration, ratio: float, guide: Path) -> Configuration:
+    """``recipe``, draws alone, for one stage that ``guide`` has taught and whose count is learned.
+    """
+    stage = {**recipe["model"]["plugin"]["stages"][0], "ratio": ratio}
+    count = {"fewest": FEWEST, "most": MOST}
+    return validated_once(changed(recipe, {
+        "model.plugin": {"stages": [stage], "selection": "learned", "count": count},
+        "model.guide": None,
+        "model.pruners_from": str(guide),
+        "model.policy.share": 1.0,
+        "data.batch_size": BATCH,
+        "trainer.max_steps": STEPS,
+    }))
+
+
+def with_fixed_count(plugin: Plugin) -> Plugin:
+    """The pruners of ``plugin``, which keep as many tokens of every sample."""
+    spec = replace(plugin.spec, selection="top_k", count=None)
+    found = Plugin(spec, plugin.hidden_size, plugin.num_layers)
+    found.pruners.load_state_dict(plugin.pruners.state_dict())
+    found.base = plugin.base
+    return found.eval()
+
+
+def _trained(budget: str, ratio: float, options: argparse.Namespace) -> Path:
+    made = counting(read_configuration(CONFIGS / RECIPE), ratio, options.guide)
+    run = options.runs / budget.replace("/", "_")
+    return trained_plugin(
+        write_configuration(made, run.with_suffix(".yaml")), run, 0, options.train
+    )
 
 
 def entrants(model: Any, guide: Path, ratio: float) -> dict[str, Plugin]:
@@ -141,7 +197,8 @@ def _write(rows: Sequence[dict[str, Any]], output: Path, arguments: Sequence[str
         f"{rows[0]['questions']} test questions, one stage before the decoder. Cuts calibrated on "
         f"{VALIDATION} validation questions, counts from {FEWEST:g} to {MOST:g} times the mean. "
         f"Interval (points) and p (McNemar, exact) of the difference to the fixed count. By type: "
-        f"accuracy % and, in brackets, tokens.",
+        f"accuracy % and, in brackets, tokens. After draws: {STEPS} steps of {BATCH} questions "
+        f"more, which teach the pruner and, where it is learned, the count.",
         "",
         tables.markdown(cells),
     ]) + "\n")
@@ -157,6 +214,8 @@ def _parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--guide", type=Path, default=Path("runs/quickstart/plugin"),
         help="exported plug-in whose first pruner a guide has taught")
+    add("--budgets", nargs="+", choices=list(BUDGETS), default=list(BUDGETS), metavar="NAME",
+        help=f"only these: {', '.join(BUDGETS)}")
     add("--validation", type=Path, default=Path("runs/data/validation"),
         help="questions that cuts are calibrated on")
     add("--limit", type=int, default=2000, help="how many of the test questions (2000)")

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import rcp
+from benchmarks import calibrated as benchmark
+from benchmarks.variants import CONFIGS, read_configuration
 from rcp.__main__ import main
 from rcp.choosing.learned_count import CountHead, Counting, CountOptions
 from rcp.choosing.sampling import Sampling
@@ -292,3 +294,15 @@ def test_the_command_levels_a_learned_count(
     assert code == 0 and "level" in capsys.readouterr().out
     found = rcp.load_plugin(tmp_path / "levelled")
     assert found.spec.selection == "learned" and len(found.spec.count.levels) == 2
+
+
+def test_the_benchmark_trains_counts_alone_and_compares_with_the_same_pruner(tiny_llava):
+    recipe = read_configuration(Path(__file__).parent.parent / CONFIGS / benchmark.RECIPE)
+    made = benchmark.counting(recipe, 1 / 18, Path("guide"))["model"]
+    assert made["guide"] is None and made["policy"]["share"] == 1.0
+    assert [stage["layer"] for stage in made["plugin"]["stages"]] == [0]
+    spec = replace(rcp_spec(repair=()), selection="learned", count=COUNT)
+    plugin = randomised(Plugin.for_model(spec, tiny_llava))
+    fixed = benchmark.with_fixed_count(plugin)
+    assert fixed.spec.count is None and fixed.spec.selection == "top_k"
+    assert fingerprint(fixed.pruners) == fingerprint(plugin.pruners)
