@@ -64,7 +64,7 @@ serving-env:
 	sh tests/serving_env.sh $(PYTHON)
 test-serving:
 	OMP_NUM_THREADS=1 runs/serving-venv/bin/python -m pytest -q -m "not gpu" \
-		tests/test_serving.py tests/test_serving_engine.py
+		tests/test_serving.py tests/test_serving_places.py tests/test_serving_engine.py
 
 # Would the tests notice? Errors put into the package one by one; goes on where it was stopped.
 # Some rooms only: make mutate ROOMS="rcp/repair rcp/folder"

@@ -167,7 +167,7 @@ def test_what_the_base_cannot_be_is_refused():
 # -- the caches' key -----------------------------------------------------------------------------
 
 def key_of(plugin, prompt=(1, IMAGE, 5), fingerprint="f", default=None, **arguments):
-    return ChoiceKey.of(arguments, plugin, fingerprint, prompt, IMAGE, TOKENS, default)
+    return ChoiceKey.of(arguments, plugin, fingerprint, prompt, IMAGE, [TOKENS], default)
 
 
 def test_the_key_tells_questions_budgets_and_plugins_apart():

@@ -1,5 +1,8 @@
 """vLLM itself against transformers with the same plug-in attached; runs by `make test-serving`."""
 
+import json
+import subprocess
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -9,8 +12,9 @@ import torch
 pytest.importorskip("vllm")
 
 from benchmarks.serving.cases import Question, asked, cases, questions  # noqa: E402
-from benchmarks.serving.engine import Engine  # noqa: E402
+from benchmarks.serving.engine import Engine, prompt_of  # noqa: E402
 from benchmarks.serving.padded import padded  # noqa: E402
+from benchmarks.serving.random_bases import FAMILIES  # noqa: E402
 from benchmarks.serving.reference import Reference  # noqa: E402
 from data.generate import generate  # noqa: E402
 from rcp import Plugin, PluginSpec, StageSpec, save_plugin  # noqa: E402
@@ -69,6 +73,38 @@ def test_without_the_question_in_the_key_answers_are_other_questions_answers(
     requests = [asked(q, images=(known[-1].image,), budget=10) for q in known]
     wanted = [reference.answer(request, LENGTH) for request in requests]
     assert engine.answers(requests, LENGTH) != wanted
+
+
+def test_an_aborted_request_leaves_no_trace(both, known):
+    """Neither while its prompt is filled, with an image half in the decoder, nor while it answers;
+    64 others are on their way."""
+    from vllm import SamplingParams
+
+    engine, reference = both
+    inner = engine.model.llm_engine
+    for steps in (1, 2, 4):
+        for number in range(4):
+            request = asked(known[number], budget=36)
+            inner.add_request(f"gone {number}", prompt_of(request), SamplingParams(max_tokens=30))
+        for _ in range(steps):
+            inner.step()
+        inner.abort_request([f"gone {number}" for number in range(4)])
+    requests = [asked(known[n % len(known)], budget=(36, None, "all", 0.5)[n % 4]) for n in range(64)]
+    wanted = [reference.answer(request, LENGTH) for request in requests]
+    assert engine.answers(requests, LENGTH) == wanted
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_answers_of_a_family_are_those_of_transformers(family, tmp_path):
+    """In a process of its own, as an engine wants it."""
+    output = tmp_path / "served.json"
+    subprocess.run(
+        [sys.executable, "-m", "benchmarks.serving", "--parts", family, "--questions", "15",
+         "--output", str(output)],
+        check=True,
+    )
+    rows = json.loads(output.read_text())[family]
+    assert len(rows) == 11 and all(row["same"] == row["of"] > 0 for row in rows), rows
 
 
 @pytest.mark.parametrize("budget", [0, 145, 1.5, "none", True])

@@ -3,8 +3,9 @@
     make serving-env
     runs/serving-venv/bin/python -m benchmarks.serving
 
-Needs `make quickstart` for the trained plug-in, of which the first stage is served. Each part runs
-in a process of its own and leaves its part of the results.
+Needs `make quickstart` for the trained plug-in, of which the first stage is served. Parts by the
+name of a family serve a tiny random model of it. Each part runs in a process of its own and leaves
+its part of the results.
 """
 
 import argparse
@@ -16,9 +17,10 @@ from typing import Any
 
 from benchmarks.command import RESULTS
 from benchmarks.environment import environment
+from benchmarks.serving.random_bases import FAMILIES
 from benchmarks.serving.report import page
 
-PARTS = ("trained", "divprune", "todre", "cls_attention", "adapters", "load")
+PARTS = ("trained", "divprune", "todre", "cls_attention", "adapters", *FAMILIES, "load")
 
 
 def main() -> None:

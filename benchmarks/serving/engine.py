@@ -23,13 +23,19 @@ LIMITS: dict[str, Any] = {
 
 
 class Engine:
-    """``base`` served with the plug-in of ``settings``."""
+    """``base``, a model of ``architecture``, served with the plug-in of ``settings``."""
 
-    def __init__(self, base: Path, settings: Settings, **options: Any) -> None:
+    def __init__(
+        self,
+        base: Path,
+        settings: Settings,
+        architecture: str = "LlavaForConditionalGeneration",
+        **options: Any,
+    ) -> None:
         os.environ.update(ON_A_CPU)
         from vllm import LLM
 
-        arguments = engine_arguments(settings, "LlavaForConditionalGeneration")
+        arguments = engine_arguments(settings, architecture)
         self.model = LLM(
             model=str(base), enforce_eager=True, seed=0, **(LIMITS | arguments | options)
         )
@@ -39,12 +45,13 @@ class Engine:
         from vllm import SamplingParams
 
         sampling = SamplingParams(temperature=0, max_tokens=length)
-        prompts: Any = [_prompt(request) for request in requests]
+        prompts: Any = [prompt_of(request) for request in requests]
         made = self.model.generate(prompts, sampling, use_tqdm=False)
         return [list(one.outputs[0].token_ids) for one in made]
 
 
-def _prompt(request: Request) -> dict[str, Any]:
+def prompt_of(request: Request) -> dict[str, Any]:
+    """``request`` as the offline API takes it."""
     prompt: dict[str, Any] = {"prompt": request.prompt}
     if request.images:
         prompt["multi_modal_data"] = {"image": request.opened()}

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.serving.cases import cases, questions
+from benchmarks.serving.cases import Request, cases, questions
 from benchmarks.serving.engine import Engine
 from benchmarks.serving.padded import padded, padded_plugin
+from benchmarks.serving.random_bases import FAMILIES, framed, random_questions, written
 from benchmarks.serving.reference import Reference
 from rcp import Plugin, PluginSpec, StageSpec, save_plugin
 from rcp.base_model.loading import pretrained
@@ -20,6 +21,8 @@ LENGTH = 6
 """Tokens of an answer, at most."""
 
 RATIO = 0.125
+Cases = list[tuple[str, list[Request]]]
+
 ADAPTERS = "adapters"
 """The part whose plug-in has low-rank adapters, drawn at random: they change most answers."""
 
@@ -27,14 +30,10 @@ ADAPTERS = "adapters"
 def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """By case: how many of the requests have the same answer, token for token."""
     torch.set_num_threads(1)
-    model, processor = pretrained(str(BASE), dtype=torch.float32)
-    settings = settings_of(options.part, options.plugin, model)
-    entry = settings.entry()
-    reference = Reference(model.eval(), processor, entry)
-    known = questions(options.data, options.questions)
-    budgets = [36, 0.5] if next(entry.parameters(), None) is None else []
-    planned = list(cases(known, budgets))
-    engine = Engine(padded(BASE, Path("runs/serving/base")), _served(settings, model))
+    if options.part in FAMILIES:
+        planned, engine, reference = _of_family(options.part, options.questions)
+    else:
+        planned, engine, reference = _of_embedded(options)
     rows = []
     for name, requests in planned:
         served = engine.answers(requests, LENGTH)
@@ -45,6 +44,31 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
         rows.append({"case": name, "same": sum(same), "of": len(same)})
         print(options.part, rows[-1], flush=True)
     return rows
+
+
+def _of_embedded(options: argparse.Namespace) -> tuple[Cases, Engine, Reference]:
+    model, processor = pretrained(str(BASE), dtype=torch.float32)
+    settings = settings_of(options.part, options.plugin, model)
+    entry = settings.entry()
+    known = questions(options.data, options.questions)
+    budgets = [36, 0.5] if next(entry.parameters(), None) is None else []
+    engine = Engine(padded(BASE, Path("runs/serving/base")), _served(settings, model))
+    return list(cases(known, budgets)), engine, Reference(model.eval(), processor, entry)
+
+
+def _of_family(family: str, count: int) -> tuple[Cases, Engine, Reference]:
+    """A tiny random model, pruned by a method that reads the question."""
+    folder = Path("runs/serving") / family
+    base = written(family, folder / "base")
+    model, processor = pretrained(str(base), dtype=torch.float32)
+    if not (folder / "plugin").exists():
+        save_plugin(_plain("question_attention", model), folder / "plugin")
+    settings = Settings(str((folder / "plugin").absolute()))
+    known = random_questions(folder / "images", count)
+    planned = [(name, [framed(request) for request in requests])
+               for name, requests in cases(known, [4, 0.5])]
+    engine = Engine(base, settings, type(model).__name__)
+    return planned, engine, Reference(model.eval(), processor, settings.entry())
 
 
 def _served(settings: Settings, model: Any) -> Settings:

@@ -1,5 +1,6 @@
 """What transformers answers with the same plug-in attached."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -20,19 +21,21 @@ class Reference:
         self.model = model
         self.processor = processor
         self.entry = entry
-        self.placeholder = model.config.image_token_index
-        self.tokens = model.config.image_seq_length
+        config = model.config
+        self.placed = hasattr(config, "vision_start_token_id")  # Qwen's, of images of any size
+        self.placeholder = config.image_token_id if self.placed else config.image_token_index
 
     @torch.no_grad()
     def answer(self, request: Request, length: int) -> list[int]:
         """Token ids of the greedy answer, at most ``length``."""
         inputs = self._inputs(request)
-        share = share_of(request.budget, self.entry, self.tokens)
+        sizes = self._sizes(inputs) if request.images else []
+        shares = [share_of(request.budget, self.entry, size) for size in sizes]
         attached: Any = nullcontext()
-        if request.images and share is not None:
-            plugin = at_share(self.entry, share)
-            plan = self._each_alone(inputs, plugin) if len(request.images) > 1 else None
-            attached = attach(self.model, plugin, plan=plan)
+        if shares and None not in shares:
+            plugins = [at_share(self.entry, share) for share in shares]
+            plan = self._each_alone(inputs, plugins, sizes) if len(shares) > 1 else None
+            attached = attach(self.model, plugins[0], plan=plan)
         elif request.images and self.entry.lora is not None:
             attached = attach(self.model, self._adapters_alone())
         with attached:
@@ -48,22 +51,43 @@ class Reference:
 
     def _inputs(self, request: Request) -> Any:
         images = request.opened() or None
-        return self.processor(images=images, text=request.prompt, return_tensors="pt")
+        return self.processor(images=images, text=[request.prompt], return_tensors="pt")
 
-    def _each_alone(self, inputs: Any, plugin: Plugin) -> KeepPlan:
+    def _sizes(self, inputs: Any) -> list[int]:
+        """How many tokens each image has."""
+        if not self.placed:
+            return [self.model.config.image_seq_length] * len(inputs["pixel_values"])
+        side = self.model.config.vision_config.spatial_merge_size
+        return (inputs["image_grid_thw"].prod(1) // side**2).tolist()
+
+    def _apart(self, inputs: Any) -> list[dict[str, Tensor]]:
+        """What the encoder takes, image by image."""
+        if not self.placed:
+            return [{"pixel_values": pixels[None]} for pixels in inputs["pixel_values"]]
+        grids = inputs["image_grid_thw"]
+        pixels = inputs["pixel_values"].split(grids.prod(1).tolist())
+        return [{"pixel_values": own, "image_grid_thw": grid[None]}
+                for own, grid in zip(pixels, grids)]
+
+    def _each_alone(
+        self, inputs: Any, plugins: Sequence[Plugin], sizes: Sequence[int]
+    ) -> KeepPlan:
         """Of several images each keeps what it keeps as the only one, in the last one's place."""
         ids = inputs["input_ids"][0]
         image = ids == self.placeholder
-        columns = image.nonzero()[:, 0].split(self.tokens)
+        columns = image.nonzero()[:, 0].split(list(sizes))
         alive = ~image
-        for at, pixels in enumerate(inputs["pixel_values"]):
-            rest = ~image
-            rest[columns[-1]] = True
-            kept = self._kept(ids[rest][None], pixels[None], plugin)
-            alive[columns[at]] = kept
-        return KeepPlan(plugin.schedule.layers, alive[None, None], image[None])
+        for at, own in enumerate(self._apart(inputs)):
+            last = columns[-1][0]
+            text = [ids[:last][~image[:last]], ids[last:][~image[last:]]]
+            shown = torch.full((sizes[at],), self.placeholder)
+            alone = torch.cat([text[0], shown, text[1]])[None]
+            alive[columns[at]] = self._kept(alone, own, plugins[at])
+        return KeepPlan(plugins[0].schedule.layers, alive[None, None], image[None])
 
-    def _kept(self, ids: Tensor, pixels: Tensor, plugin: Plugin) -> Tensor:
+    def _kept(self, ids: Tensor, shown: dict[str, Tensor], plugin: Plugin) -> Tensor:
+        if self.placed:  # where positions are places, what shows images is told
+            shown = shown | {"mm_token_type_ids": (ids == self.placeholder).long()}
         with attach(self.model, plugin):
-            cache = cache_in(self.model(input_ids=ids, pixel_values=pixels, use_cache=True))
+            cache = cache_in(self.model(input_ids=ids, use_cache=True, **shown))
         return plan_of(cache).alive[0, 0][ids[0] == self.placeholder]

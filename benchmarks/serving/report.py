@@ -13,7 +13,8 @@ def page(report: dict[str, Any]) -> str:
         lines += ["", "Answers of vLLM that are those of transformers with the same plug-in "
                   "attached, token for token, greedy, fp32, on the embedded model; prompts filled "
                   "in chunks of 64 tokens, prefix caching on. `trained` is the first stage of "
-                  "the quickstart's plug-in.", ""]
+                  "the quickstart's plug-in; parts named after a family are of tiny random models, "
+                  "images of five sizes, and `question_attention`.", ""]
         lines += [f"| case | {' | '.join(parts)} |", "|---" * (len(parts) + 1) + "|"]
         names = list(dict.fromkeys(row["case"] for rows in parts.values() for row in rows))
         for name in names:

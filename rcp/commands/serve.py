@@ -17,6 +17,7 @@ from pathlib import Path
 from rcp.base_model.loading import config_of
 from rcp.errors import UserError
 from rcp.folder.read_write import load_plugin
+from rcp.serving.vllm import ONE_SIZE
 from rcp.serving.vllm.budgets import share_of
 from rcp.serving.vllm.command_line import engine_arguments, serve_command
 from rcp.serving.vllm.decoder import image_tokens
@@ -46,8 +47,11 @@ def run(options: argparse.Namespace) -> None:
             f"it is with --base MODEL."
         )
     settings = Settings(str(options.folder.absolute()), options.entry_only, options.budget)
-    arguments = engine_arguments(settings, (config.architectures or ["a model without a name"])[0])
-    share_of(options.budget, settings.entry(), image_tokens(config))  # or says why not
+    architecture = (config.architectures or ["a model without a name"])[0]
+    arguments = engine_arguments(settings, architecture)
+    if architecture in ONE_SIZE or not isinstance(options.budget, int):
+        tokens = image_tokens(config) if architecture in ONE_SIZE else 1
+        share_of(options.budget, settings.entry(), tokens)  # or says why not
     if options.entry_only and (lost := what_is_lost(plugin.spec)):
         print(f"Served without {' and '.join(lost)}: answers are not those that were measured.")
     words = serve_command(model, arguments, options.overrides)

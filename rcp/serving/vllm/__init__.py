@@ -4,8 +4,17 @@ What is imported here and in the modules beside it knows no vLLM, but for ``proc
 and the families', which vLLM imports by name.
 """
 
-ARCHITECTURES = {"LlavaForConditionalGeneration": "llava:PrunedLlava"}
+ARCHITECTURES = {
+    "LlavaForConditionalGeneration": "llava:PrunedLlava",
+    "Qwen2VLForConditionalGeneration": "qwen_vl:PrunedQwen2VL",
+    "Qwen2_5_VLForConditionalGeneration": "qwen_vl:PrunedQwen2_5_VL",
+    "Qwen3VLForConditionalGeneration": "qwen_vl:PrunedQwen3VL",
+}
 """Those of models that are served, and the module and class here that serve them."""
+
+ONE_SIZE = ("LlavaForConditionalGeneration",)
+"""Of them those whose images have as many tokens, whatever their size, and whose decoder counts its
+positions."""
 
 
 def served_name(architecture: str) -> str:

@@ -38,12 +38,18 @@ def prepared(backbone: Backbone, plugin: Plugin) -> Setup:
 
 @torch.no_grad()
 def chosen(
-    setup: Setup, features: Tensor, before: Tensor, after: Tensor, encoded: VisionFacts
+    setup: Setup,
+    features: Tensor,
+    before: Tensor,
+    after: Tensor,
+    encoded: VisionFacts,
+    positions: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Ranks (k,) long of the tokens kept of an image, rising, and what is left of it, (k, D).
 
     ``features`` (N, D) are the image's, ``before`` and ``after`` (., D) the embeddings of the
-    prompt around it, ``encoded`` the vision side's facts, each (N, F).
+    prompt around it, ``encoded`` the vision side's facts, each (N, F), and ``positions`` (3, T)
+    long those of all of it, where they are not its columns.
     """
     embeds = torch.cat([before, features.to(before), after])[None]
     columns = torch.arange(embeds.shape[1], device=embeds.device)[None]
@@ -51,7 +57,8 @@ def chosen(
     tokens = build_token_map(image, torch.ones_like(image))
     forward = ShortPrompt(setup, tokens, None, None, None)
     forward.entry.encoded = encoded
-    arguments = {"inputs_embeds": embeds, "position_ids": columns, "attention_mask": None}
+    at = columns if positions is None else positions[:, None]
+    arguments = {"inputs_embeds": embeds, "position_ids": at, "attention_mask": None}
     left = forward.enter(arguments)["inputs_embeds"][0]
     ranks = forward.survivors.alive[0].nonzero()[:, 0]
     return ranks, left[len(before) : len(before) + len(ranks)]

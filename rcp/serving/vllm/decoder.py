@@ -1,7 +1,7 @@
 """An engine's modules as a family: what a stage before the decoder asks of its first layer.
 
 Modules of vLLM compute queries, keys and values in one, and take positions where those of
-transformers take (cos, sin). A rope is therefore (ones, positions), each (B, R, 1): turned by an
+transformers take (cos, sin). A rope is therefore (ones, positions), each (B, R, axes): turned by an
 angle of zero, which is how a method leaves positions out, the second becomes zero.
 """
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rcp.backbones.base import Backbone, Rope
+from rcp.backbones.places import Places, from_positions, raster_numbers
 from rcp.backbones.tower import Tower
 from rcp.base_model.samples import Values, Weight
 from rcp.plugin.lora import Lora
@@ -19,6 +20,7 @@ RENAMED = {
     "language_model.model.": "model.language_model.",
     "vision_tower.vision_model.": "model.vision_tower.",
     "multi_modal_projector.": "model.multi_modal_projector.",
+    "visual.": "model.visual.",
 }
 """How names of weights begin in vLLM, and in what is known of a base."""
 
@@ -64,7 +66,7 @@ class FusedTower(Tower):
         return part.unflatten(-1, (attention.num_heads_per_partition, -1)).transpose(1, 2)
 
 
-class FusedDecoder(Backbone):
+class FusedLayer(Backbone):
     """The first layer of a model of vLLM; ``lora``: adapters that the engine adds to its products.
 
     It adds them for the tokens of a batch that it knows. A choice is made of others: what the
@@ -86,19 +88,10 @@ class FusedDecoder(Backbone):
     def attention(self) -> str:
         return "sdpa"  # the plain causal attention over a prompt
 
-    @property
-    def tower(self) -> Tower:
-        return FusedTower(
-            self.model, crops=self.config.vision_feature_select_strategy == "default"
-        )
-
-    @property
-    def visual_tokens(self) -> int:
-        return image_tokens(self.config)
-
     def rope(self, hidden: Tensor, positions: Tensor) -> Rope:
-        positions = positions[..., None].expand(*hidden.shape[:2], 1)
-        return torch.ones_like(positions), positions
+        axes = positions if positions.dim() == 3 else positions[None]
+        axes = axes.expand(-1, *hidden.shape[:2]).permute(1, 2, 0)
+        return torch.ones_like(axes), axes
 
     def qk(
         self, layer: int, question: Tensor, rows: Tensor, question_rope: Rope, rows_rope: Rope
@@ -113,7 +106,8 @@ class FusedDecoder(Backbone):
         return query[:, :, run.start : run.stop], key
 
     def _both(self, layer: int, rows: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotated queries and keys of the normed ``rows`` (B, R, D) at ``positions`` (B, R, 1)."""
+        """Rotated queries and keys of the normed ``rows`` (B, R, D) at ``positions`` (B, R, axes).
+        """
         attention = self._attention(layer)
         product = getattr(attention.qkv_proj, "base_layer", attention.qkv_proj)
         flat = rows.flatten(0, 1)
@@ -122,8 +116,9 @@ class FusedDecoder(Backbone):
         query, key, _ = mixed.split(sizes, dim=-1)
         query, key = self._adapted(layer, "q", flat, query), self._adapted(layer, "k", flat, key)
         query, key = self._normed(attention, "q", query), self._normed(attention, "k", key)
+        axes = positions.flatten(0, 1).long().T
         query, key = attention.rotary_emb(
-            positions.flatten().long(), query.contiguous(), key.contiguous()
+            axes if len(axes) > 1 else axes[0], query.contiguous(), key.contiguous()
         )
         heads = (*rows.shape[:2], -1, attention.head_dim)
         return query.reshape(heads).transpose(1, 2), key.reshape(heads).transpose(1, 2)
@@ -141,3 +136,35 @@ class FusedDecoder(Backbone):
         if norm is None:
             return flat
         return norm(flat.unflatten(-1, (-1, attention.head_dim))).flatten(-2)
+
+
+class FusedDecoder(FusedLayer):
+    """Likewise, of a LLaVA-1.5, whose vision side is at hand."""
+
+    @property
+    def tower(self) -> Tower:
+        return FusedTower(
+            self.model, crops=self.config.vision_feature_select_strategy == "default"
+        )
+
+    @property
+    def visual_tokens(self) -> int:
+        return image_tokens(self.config)
+
+
+class PlacedDecoder(FusedLayer):
+    """Likewise, of a family whose positions are places (M-RoPE) and whose tower is not shown."""
+
+    @property
+    def tower(self) -> None:
+        return None
+
+    @property
+    def visual_tokens(self) -> None:
+        return None
+
+    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places | None:
+        return None if positions is None else from_positions(image, positions)
+
+    def frames(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Tensor | None:
+        return None if positions is None else raster_numbers(positions)

@@ -19,7 +19,7 @@ from vllm.platforms import current_platform
 from rcp.attaching.encoder_watch import VisionFacts
 from rcp.errors import UserError
 from rcp.serving.vllm.cpu_runner import ask_whether_models_prune
-from rcp.serving.vllm.decoder import FusedDecoder
+from rcp.serving.vllm.decoder import FusedDecoder, image_tokens
 from rcp.serving.vllm.processor import PrunedProcessor
 from rcp.serving.vllm.pruned import PrunedModel, Pruning
 from rcp.serving.vllm.request import KEY, ChoiceKey
@@ -36,8 +36,7 @@ class PrunedInfo(LlavaProcessingInfo):
 
 
 class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
-    @property
-    def tokens(self) -> int:
+    def full_tokens(self, width: int, height: int) -> int:
         return self.info.get_max_image_tokens()
 
 
@@ -72,7 +71,7 @@ class PrunedLlava(
         return loaded
 
     def full_tokens(self, feature: Any) -> int:
-        return self.pruning.backbone.visual_tokens
+        return image_tokens(self.config)
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         keys = kwargs.pop(KEY, None)
@@ -81,16 +80,16 @@ class PrunedLlava(
             return []
         encoded, facts = self._encode(image["pixel_values"])
         features = self.multi_modal_projector(encoded)
+        of_image = [{name: fact[at] for name, fact in facts.items()} for at in range(len(keys))]
         return [
-            self.pruning.left_of(
-                features[at], ChoiceKey.read(key), {name: fact[at] for name, fact in facts.items()}
-            )
+            self.pruning.left_of(features[at], ChoiceKey.read(key), of_image[at])
             for at, key in enumerate(keys)
         ]
 
     def _encode(self, pixels: Tensor) -> tuple[Tensor, VisionFacts]:
         """Rows to project, (images, N, C), and the facts about them that are asked for."""
         tower = self.pruning.backbone.tower
+        assert tower is not None
         depth = len(tower.encoder.encoder.layers)
         both = self.vision_tower(
             pixels, select_layers=[depth - 1, depth], feature_select_strategy="full"

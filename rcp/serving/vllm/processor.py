@@ -8,22 +8,32 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import ImageEmbeddingItems
 
 from rcp.errors import UserError
+from rcp.plugin import Plugin
 from rcp.serving.vllm.budgets import ARGUMENT
 from rcp.serving.vllm.request import KEY, ChoiceKey
 from rcp.serving.vllm.settings import Settings
 
 
 class PrunedProcessor:
-    """Mixed into a family's processor, in front of it.
-
-    An image has ``tokens``, says the family, whatever its size.
-    """
+    """Mixed into a family's processor, in front of it, which says what an image's size makes of
+    it, and by which token id a prompt has its ``placeholder``."""
 
     info: Any
 
     @property
-    def tokens(self) -> int:
+    def placeholder(self) -> int:
+        return self.info.get_hf_config().image_token_index
+
+    def full_tokens(self, width: int, height: int) -> int:
+        """How many tokens an image of so many pixels has."""
         raise NotImplementedError
+
+    def lengthened(self, made: Any, sizes: Sequence[int]) -> int:
+        """One more than the highest position of the prompt ``made``, whose images had ``sizes``
+        tokens."""
+        images = made["mm_placeholders"].get("image", [])
+        gone = sum(size - image.length for size, image in zip(sizes, images))
+        return len(made["prompt_token_ids"]) + gone
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
         if isinstance(inputs.mm_data_items.get("image"), ImageEmbeddingItems):
@@ -31,16 +41,23 @@ class PrunedProcessor:
                 "Ready-made image embeddings cannot be pruned: what a method reads of the vision "
                 "tower is not among them. Send the image itself."
             )
-        arguments = self._key(inputs).arguments()
+        sizes = self._sizes(inputs.mm_data_items)
+        arguments = self._key(inputs, sizes).arguments()
         made: Any = super().apply(  # type: ignore[misc]
             replace(inputs, hf_processor_mm_kwargs=arguments), timing_ctx
         )
-        self._refuse_too_long(made)
+        self._refuse_too_long(made, sizes)
         return made
 
-    def _key(self, inputs: Any) -> ChoiceKey:
-        config = self.info.get_hf_config()
-        settings = Settings.of(config)
+    def _sizes(self, items: Any) -> list[int]:
+        if not items.get_all_counts().get("image", 0):
+            return []
+        images = items["image"]
+        sizes = [images.get_image_size(at) for at in range(len(images))]
+        return [self.full_tokens(size.width, size.height) for size in sizes]
+
+    def _key(self, inputs: Any, sizes: Sequence[int]) -> ChoiceKey:
+        settings = self._settings
         if ARGUMENT in (self.info.ctx.get_mm_config().mm_processor_kwargs or {}):
             raise UserError(
                 f"--mm-processor-kwargs gives {ARGUMENT}, which is for requests. Set the server's "
@@ -51,19 +68,21 @@ class PrunedProcessor:
             settings.entry(),
             settings.fingerprint(),
             inputs.prompt,
-            config.image_token_index,
-            self.tokens,
+            self.placeholder,
+            sizes,
             settings.budget,
         )
 
-    def _refuse_too_long(self, made: Any) -> None:
+    @property
+    def _settings(self) -> Settings:
+        return Settings.of(self.info.get_hf_config())
+
+    def _refuse_too_long(self, made: Any, sizes: Sequence[int]) -> None:
         """Text behind an image stands where it would without pruning."""
-        config, longest = self.info.get_hf_config(), self.info.ctx.model_config.max_model_len
-        if Settings.of(config).entry().spec.position_policy != "keep":
+        longest = self.info.ctx.model_config.max_model_len
+        if self._settings.entry().spec.position_policy != "keep":
             return
-        images = made["mm_placeholders"].get("image", [])
-        gone = sum(self.tokens - image.length for image in images)
-        length = len(made["prompt_token_ids"]) + gone
+        length = self.lengthened(made, sizes)
         if length > longest:
             raise UserError(
                 f"Before pruning this prompt has {length} tokens, and what is left of it keeps its "
@@ -96,17 +115,21 @@ class PrunedProcessor:
         updates: Any = super()._get_prompt_updates(  # type: ignore[misc]
             mm_items, others, out_mm_kwargs
         )
-        return [replace(update, replacement=_Shorter(update.replacement, key))
+        entry = self._settings.entry()
+        return [replace(update, replacement=_Shorter(update.replacement, key, entry))
                 for update in updates]
 
 
 class _Shorter:
-    """A family's placeholders of an image, one token repeated, as many as ``key`` keeps."""
+    """A family's placeholders of an image, one token repeated, as many as ``key`` lets ``entry``
+    keep."""
 
-    def __init__(self, full: Any, key: ChoiceKey) -> None:
+    def __init__(self, full: Any, key: ChoiceKey, entry: Plugin) -> None:
         self.full = full
         self.key = key
+        self.entry = entry
 
     def __call__(self, item: int) -> list[int]:
         placeholders = self.full(item)
-        return placeholders[: self.key.count(len(placeholders))]
+        size = len(placeholders)
+        return placeholders[: self.key.of_size(size, self.entry).count(size)]

@@ -12,7 +12,8 @@ from rcp.attaching.forwards.forward import Setup
 from rcp.errors import UserError
 from rcp.serving.vllm.budgets import at_share
 from rcp.serving.vllm.choice import chosen, prepared
-from rcp.serving.vllm.decoder import FusedDecoder, sampled
+from rcp.serving.vllm.decoder import FusedLayer, sampled
+from rcp.serving.vllm.mrope_positions import around_grid
 from rcp.serving.vllm.positions import Image, after_choice, apart, before_choice, with_ranks
 from rcp.serving.vllm.request import ChoiceKey
 from rcp.serving.vllm.settings import Settings
@@ -29,7 +30,7 @@ class Pruning:
     ``facts`` is what must be taken while images are encoded.
     """
 
-    def __init__(self, backbone: FusedDecoder, settings: Settings, placeholder: int) -> None:
+    def __init__(self, backbone: FusedLayer, settings: Settings, placeholder: int) -> None:
         self.backbone = backbone
         self.entry = settings.entry()
         backbone.lora = self.entry.lora
@@ -49,12 +50,26 @@ class Pruning:
     def left_of(self, features: Tensor, key: ChoiceKey, encoded: VisionFacts) -> Tensor:
         """Of an image's ``features`` (N, D) what ``key`` keeps, (k, D); with ranks beside them,
         (k, D + 2), where these tell positions."""
-        if key.share is None:
-            ranks, rows = torch.arange(len(features), device=features.device), features
-        else:
-            before, after = self._around(key.prompt, features)
-            ranks, rows = chosen(self._at(key.share), features, before, after, encoded)
+        ranks, rows = self.kept(features, key, encoded)
         return with_ranks(rows, ranks) if self.keeps_positions else rows
+
+    def kept(
+        self,
+        features: Tensor,
+        key: ChoiceKey,
+        encoded: VisionFacts,
+        grid: tuple[int, int] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Ranks (k,) long and rows (k, D) of what ``key`` keeps of an image's ``features`` (N, D),
+        which lie on a ``grid`` (rows, columns) where positions are places."""
+        share = key.of_size(len(features), self.entry).share
+        if share is None:
+            return torch.arange(len(features), device=features.device), features
+        before, after = self._around(key.prompt, features)
+        positions = None
+        if grid is not None:
+            positions = around_grid(len(before), grid, len(after)).to(features.device)
+        return chosen(self._at(share), features, before, after, encoded, positions)
 
     def _around(self, prompt: Sequence[int], features: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings of the text before and behind the image."""
@@ -69,10 +84,22 @@ class Pruning:
         return prepared(self.backbone, plugin)
 
 
+def refuse_parallel(vllm_config: Any) -> None:
+    """Raise ``UserError`` for an engine that spreads one layer, or the layers, over devices."""
+    parallel = vllm_config.parallel_config
+    if parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1:
+        raise UserError(
+            "Pruning looks at all heads of the first layer, which tensor or pipeline parallelism "
+            "spreads over devices. Serve on one device, or more replicas with "
+            "--data-parallel-size."
+        )
+
+
 class PrunedModel:
     """Mixed into a family's model, in front of it, which sets ``pruning`` once it is built.
 
-    ``full_tokens`` says how many tokens an image of the request's ``feature`` had.
+    ``full_tokens`` says how many tokens an image of the request's ``feature`` had; a family whose
+    positions are places has other ones.
     """
 
     pruning: Pruning
@@ -81,13 +108,8 @@ class PrunedModel:
     @staticmethod
     def refuse_engine(vllm_config: Any) -> None:
         """Raise ``UserError`` for an engine that cannot prune; also makes room for positions."""
-        model, parallel = vllm_config.model_config, vllm_config.parallel_config
-        if parallel.tensor_parallel_size > 1 or parallel.pipeline_parallel_size > 1:
-            raise UserError(
-                "Pruning looks at all heads of the first layer, which tensor or pipeline "
-                "parallelism spreads over devices. Serve on one device, or more replicas with "
-                "--data-parallel-size."
-            )
+        refuse_parallel(vllm_config)
+        model = vllm_config.model_config
         config = model.hf_config
         keeps = Settings.of(config).entry().spec.position_policy == "keep"
         asks = model.uses_mrope, model.multimodal_config.is_multimodal_pruning_enabled()

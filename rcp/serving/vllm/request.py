@@ -8,7 +8,7 @@ is told of a request is read from there and nowhere else: none of it can be left
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -27,12 +27,13 @@ KEY = "rcp_choice"
 @dataclass(frozen=True)
 class ChoiceKey:
     """``plugin``: its fingerprint, empty where nothing is dropped. ``share`` of its tokens that an
-    image keeps, None for all. ``prompt``: token ids with one placeholder, as a method that reads
+    image keeps, None for all, a whole number of them where images of several sizes keep as many.
+    ``prompt``: token ids with one placeholder, as a method that reads
     them is shown them; else empty, so that other questions about an image find it in the caches.
     """
 
     plugin: str
-    share: float | None
+    share: float | int | None
     prompt: tuple[int, ...]
 
     @classmethod
@@ -43,23 +44,25 @@ class ChoiceKey:
         fingerprint: str,
         prompt: Sequence[int],
         placeholder: int,
-        tokens: int,
+        tokens: Sequence[int],
         default: object,
     ) -> "ChoiceKey":
         """That of a request with the processor's ``arguments``.
 
-        An image has ``tokens``; ``default`` is the server's budget. Raises ``UserError``
-        for a budget that cannot be, and for any other argument: an engine that hands requests'
-        arguments on does so only where it is told to trust them all.
+        ``tokens``: how many each of its images has; ``default`` is the server's budget. Raises
+        ``UserError`` for a budget that cannot be, and for any other argument: an engine that hands
+        requests' arguments on does so only where it is told to trust them all.
         """
         if others := sorted(set(arguments) - {ARGUMENT}):
             raise UserError(
                 f"mm_processor_kwargs holds {quoted(others[0])}. A server that prunes takes "
                 f"'{ARGUMENT}' from requests and nothing else: leave it out."
             )
-        share = share_of(arguments.get(ARGUMENT, default), plugin, tokens)
-        if share is None:
+        asked: Any = arguments.get(ARGUMENT, default)
+        shares = {share_of(asked, plugin, count) for count in tokens}
+        if shares <= {None}:
             return cls("", None, ())
+        share = shares.pop() if len(shares) == 1 else int(asked)
         shown = alone(prompt, placeholder) if plugin.pruner(0).reads_question else ()
         return cls(fingerprint, share, shown)
 
@@ -86,8 +89,14 @@ class ChoiceKey:
     def _read(cls, found: dict[str, Any]) -> "ChoiceKey":
         return cls(found["plugin"], found["share"], tuple(found["prompt"]))
 
+    def of_size(self, tokens: int, plugin: Plugin) -> "ChoiceKey":
+        """What it says of an image with ``tokens``, of which ``plugin`` keeps a share."""
+        if not isinstance(self.share, int):
+            return self
+        return replace(self, share=share_of(self.share, plugin, tokens))
+
     def count(self, tokens: int) -> int:
-        """How many of an image's ``tokens`` are kept."""
+        """How many of an image's ``tokens`` are kept, of whose size this is."""
         if self.share is None:
             return tokens
         return Schedule((0,), (self.share,), 1).count(0, tokens)
