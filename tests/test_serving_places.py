@@ -10,7 +10,7 @@ from torch import nn
 from rcp import Plugin, PluginSpec, StageSpec, UserError, attach, plan_of, save_plugin
 from rcp.attaching.cache_names import cache_in
 from rcp.serving.vllm.command_line import engine_arguments
-from rcp.serving.vllm.decoder import PlacedDecoder
+from rcp.serving.vllm.decoder import PlacedDecoder, TiledDecoder
 from rcp.serving.vllm.mrope_positions import (
     Placed,
     after_choice,
@@ -22,8 +22,8 @@ from rcp.serving.vllm.mrope_positions import (
     with_places,
 )
 from rcp.serving.vllm.placed import PlacedModel
-from rcp.serving.vllm.pruned import Pruning
-from rcp.serving.vllm.request import KEY, ChoiceKey
+from rcp.serving.vllm.pruned import PrunedModel, Pruning
+from rcp.serving.vllm.request import KEY, SIZE, ChoiceKey
 from rcp.serving.vllm.settings import Settings
 from tests.decoding import family
 from tests.engine_stand_in import FusedAttention
@@ -94,13 +94,14 @@ def test_places_travel_unrounded(dtype):
 
 
 class Rotary:
-    """M-RoPE as an engine has it: ``positions`` (3, n) and flat queries and keys."""
+    """Rotary embeddings as an engine has them: ``positions`` (3, n), or (n,), and flat queries and
+    keys."""
 
     def __init__(self, own, width):
         self.own, self.width = own, width
 
     def __call__(self, positions, query, key):
-        cos, sin = self.own(query[None], positions[:, None])
+        cos, sin = self.own(query[None], positions[..., None, :])
 
         def turned(flat):
             heads = flat.unflatten(-1, (-1, self.width)).transpose(0, 1)
@@ -126,7 +127,9 @@ def engine_of(case):
         layers.append(made)
     inner = SimpleNamespace(layers=layers, embed_tokens=host.embed_tokens)
     return SimpleNamespace(
-        config=case.model.config, language_model=SimpleNamespace(model=inner)
+        config=case.model.config,
+        language_model=SimpleNamespace(model=inner),
+        image_newline=getattr(case.model.model, "image_newline", None),
     )
 
 
@@ -158,6 +161,41 @@ def test_an_engine_keeps_what_an_attached_plugin_keeps(name, method, tmp_path):
     ranks, left = pruning.kept(own, key, {}, (rows // side, columns // side))
     assert ranks.tolist() == kept.tolist() and 0 < len(ranks) < len(own)
     torch.testing.assert_close(left, own[ranks])
+
+
+@pytest.mark.parametrize("method", ["question_attention", "divprune", "uniform"])
+@pytest.mark.parametrize("name", ["llava_next", "llava_onevision"])
+def test_tiles_are_chosen_among_as_attached(name, method, tmp_path):
+    """Rows of tiles end in newlines, which count and have no place."""
+    case = family(name)
+    inputs = case.inputs((Sample(3, question=4),))
+    plugin = randomised(Plugin.for_model(PluginSpec([StageSpec(0, 0.4, method)]), case.model))
+    plugin.base = None
+    save_plugin(plugin, tmp_path / "plugin")
+    shown = case.model.config.image_token_index
+    with torch.no_grad(), attach(case.model, plugin):
+        plan = plan_of(cache_in(case.model(**inputs, use_cache=True)))
+        features = case.model.model.get_image_features(
+            inputs["pixel_values"], inputs["image_sizes"], return_dict=True
+        ).pooler_output[0]
+    ids = inputs["input_ids"][0]
+    columns = (ids == shown).nonzero()[:, 0]
+    kept = plan.alive[0, 0][columns].nonzero()[:, 0]
+    pruning = Pruning(
+        TiledDecoder(engine_of(case)), Settings(str(tmp_path / "plugin")), shown
+    )
+    prompt = (*ids[: columns[0]].tolist(), shown, *ids[columns[-1] + 1 :].tolist())
+    ranks, left = pruning.kept(features, ChoiceKey("f", 0.4, prompt), {})
+    assert ranks.tolist() == kept.tolist() and 0 < len(ranks) < len(features)
+    torch.testing.assert_close(left, features[ranks])
+
+
+def test_a_method_that_reads_the_tower_is_refused_where_it_is_not_shown(tmp_path):
+    case = family("llava_next")
+    plugin = Plugin.for_model(PluginSpec([StageSpec(0, 0.4, "cls_attention")]), case.model)
+    save_plugin(plugin, tmp_path / "plugin")
+    with pytest.raises(UserError, match="vision_cls_attention"):
+        Pruning(TiledDecoder(engine_of(case)), Settings(str(tmp_path / "plugin")), 0)
 
 
 # -- requests ------------------------------------------------------------------------------------
@@ -241,6 +279,22 @@ def test_gaps_of_places_are_not_closed(tmp_path):
     save_plugin(Plugin.for_model(spec, tiny_llava_model()), tmp_path / "plugin")
     with pytest.raises(UserError, match="'repack' closes gaps.*'keep'"):
         PlacedModel.refuse_engine(engine_config(str(tmp_path / "plugin")))
+
+
+def test_models_of_tiles_count_positions_and_take_no_videos(folder):
+    for name, videos in (("LlavaNext", {}), ("LlavaOnevision", {"video": 0})):
+        found = engine_arguments(Settings(folder), f"{name}ForConditionalGeneration")
+        assert found["hf_overrides"]["mrope_section"] == [1, 1, 1]
+        assert found.get("limit_mm_per_prompt", {}) == videos
+
+
+def test_the_model_is_told_how_many_tokens_an_image_had():
+    told = SimpleNamespace(data={SIZE: SimpleNamespace(data=torch.tensor(88))})
+    assert PrunedModel().full_tokens(told) == 88
+    key = ChoiceKey("f", 0.5, (1, 2))
+    arguments = {KEY: [key.written()], SIZE: torch.tensor([88]), "pixel_values": 1}
+    assert PrunedModel.keys_in(arguments) == [key] and arguments == {"pixel_values": 1}
+    assert PrunedModel.keys_in({}) == []
 
 
 def feature(offset, length, grid):

@@ -13,13 +13,21 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Sequence, Split, WhitespaceSplit
 from transformers import (
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaNextConfig,
+    LlavaNextForConditionalGeneration,
+    LlavaOnevisionConfig,
+    LlavaOnevisionForConditionalGeneration,
     PreTrainedTokenizerFast,
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
+    Qwen2Config,
     Qwen2VLConfig,
     Qwen2VLForConditionalGeneration,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
+    SiglipVisionConfig,
 )
 
 from benchmarks.serving.cases import Question, Request
@@ -29,6 +37,8 @@ SHOWN, VIDEO, BEGIN, END = (SPECIAL.index(name) for name in SPECIAL[3:])
 COLOURS = ("red", "green", "blue", "dark", "bright", "pale")
 WORDS = ("what", "is", "how", "many", "the", "two", "?", "where", *COLOURS)
 PATCH = 8
+IMAGE_SIDE = 32
+PINPOINTS = [[32, 64], [64, 32], [64, 64], [32, 96]]
 SIZES = ((64, 64), (96, 48), (48, 96), (80, 64), (120, 120))
 
 
@@ -72,8 +82,28 @@ def qwen3_vl() -> Any:
     return Qwen3VLForConditionalGeneration(config)
 
 
+def llava_next() -> Any:
+    config = LlavaNextConfig(
+        vision_config=CLIPVisionConfig(**_vision()), text_config=LlamaConfig(**_plain_text()),
+        image_token_index=SHOWN, image_grid_pinpoints=PINPOINTS, vision_feature_layer=-1,
+        tie_word_embeddings=False,
+    )
+    return LlavaNextForConditionalGeneration(config)
+
+
+def llava_onevision() -> Any:
+    config = LlavaOnevisionConfig(
+        vision_config=SiglipVisionConfig(**_vision(), vision_use_head=False),
+        text_config=Qwen2Config(**_plain_text()), image_token_index=SHOWN,
+        video_token_index=VIDEO, image_grid_pinpoints=PINPOINTS, vision_feature_layer=-1,
+        vision_feature_select_strategy="full", tie_word_embeddings=False,
+    )
+    return LlavaOnevisionForConditionalGeneration(config)
+
+
 FAMILIES: dict[str, Callable[[], Any]] = {
-    "qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl
+    "llava_next": llava_next, "llava_onevision": llava_onevision,
+    "qwen2_vl": qwen2_vl, "qwen2_5_vl": qwen2_5_vl, "qwen3_vl": qwen3_vl,
 }
 
 
@@ -105,6 +135,8 @@ def written(family: str, folder: Path) -> Path:
             parameter.data.mul_(4 if "self_attn" in name else 2)
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)
+    if family in TILED:
+        return _with_tiles(family, folder)
     images = {"image_processor_type": "Qwen2VLImageProcessor", "patch_size": PATCH,
               "merge_size": 2, "temporal_patch_size": 2, "image_mean": [0.5] * 3,
               "image_std": [0.3] * 3, "do_resize": True, "do_rescale": True, "do_normalize": True,
@@ -117,8 +149,41 @@ def written(family: str, folder: Path) -> Path:
     return folder
 
 
+TILED = {"llava_next": "LlavaNext", "llava_onevision": "LlavaOnevision"}
+
+
+def _with_tiles(family: str, folder: Path) -> Path:
+    name, side = TILED[family], {"height": IMAGE_SIDE, "width": IMAGE_SIDE}
+    images = {"image_processor_type": f"{name}ImageProcessor", "crop_size": side,
+              "size": {"shortest_edge": IMAGE_SIDE} if name == "LlavaNext" else side,
+              "image_grid_pinpoints": PINPOINTS, "image_mean": [0.5] * 3, "image_std": [0.3] * 3,
+              "do_resize": True, "do_rescale": True, "do_normalize": True, "do_pad": True}
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    own = {"processor_class": f"{name}Processor", "image_token": "<image>"}
+    if name == "LlavaNext":
+        own |= {"patch_size": PATCH, "vision_feature_select_strategy": "default",
+                "num_additional_image_tokens": 1}
+    else:
+        own |= {"num_image_tokens": (IMAGE_SIDE // PATCH) ** 2, "video_token": "<video>",
+                "vision_feature_select_strategy": "full"}
+        videos = {"video_processor_type": "LlavaOnevisionVideoProcessor", "size": side}
+        (folder / "video_preprocessor_config.json").write_text(json.dumps(videos))
+    (folder / "processor_config.json").write_text(json.dumps(own))
+    return folder
+
+
 _PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor",
                "qwen3_vl": "Qwen3VLProcessor"}
+
+
+def _vision() -> dict[str, Any]:
+    return {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 2, "image_size": IMAGE_SIDE, "patch_size": PATCH}
+
+
+def _plain_text() -> dict[str, Any]:
+    rope = {"rope_type": "default", "rope_theta": 10000.0}
+    return _text(rope_parameters=rope, tie_word_embeddings=False)
 
 
 def _text(**changes: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class Reference:
     def answer(self, request: Request, length: int) -> list[int]:
         """Token ids of the greedy answer, at most ``length``."""
         inputs = self._inputs(request)
-        sizes = self._sizes(inputs) if request.images else []
+        sizes = self._sizes(request)
         shares = [share_of(request.budget, self.entry, size) for size in sizes]
         attached: Any = nullcontext()
         if shares and None not in shares:
@@ -53,17 +53,17 @@ class Reference:
         images = request.opened() or None
         return self.processor(images=images, text=[request.prompt], return_tensors="pt")
 
-    def _sizes(self, inputs: Any) -> list[int]:
+    def _sizes(self, request: Request) -> list[int]:
         """How many tokens each image has."""
-        if not self.placed:
-            return [self.model.config.image_seq_length] * len(inputs["pixel_values"])
-        side = self.model.config.vision_config.spatial_merge_size
-        return (inputs["image_grid_thw"].prod(1) // side**2).tolist()
+        alone = [self.processor(images=[image], text=["<image>"]) for image in request.opened()]
+        return [one["input_ids"][0].count(self.placeholder) for one in alone]
 
     def _apart(self, inputs: Any) -> list[dict[str, Tensor]]:
         """What the encoder takes, image by image."""
         if not self.placed:
-            return [{"pixel_values": pixels[None]} for pixels in inputs["pixel_values"]]
+            by_image = [name for name in ("pixel_values", "image_sizes") if name in inputs]
+            return [{name: inputs[name][at : at + 1] for name in by_image}
+                    for at in range(len(inputs["pixel_values"]))]
         grids = inputs["image_grid_thw"]
         pixels = inputs["pixel_values"].split(grids.prod(1).tolist())
         return [{"pixel_values": own, "image_grid_thw": grid[None]}

@@ -6,6 +6,8 @@ and the families', which vLLM imports by name.
 
 ARCHITECTURES = {
     "LlavaForConditionalGeneration": "llava:PrunedLlava",
+    "LlavaNextForConditionalGeneration": "llava_next:PrunedLlavaNext",
+    "LlavaOnevisionForConditionalGeneration": "llava_next:PrunedLlavaOnevision",
     "Qwen2VLForConditionalGeneration": "qwen_vl:PrunedQwen2VL",
     "Qwen2_5_VLForConditionalGeneration": "qwen_vl:PrunedQwen2_5_VL",
     "Qwen3VLForConditionalGeneration": "qwen_vl:PrunedQwen3VL",
@@ -13,8 +15,13 @@ ARCHITECTURES = {
 """Those of models that are served, and the module and class here that serve them."""
 
 ONE_SIZE = ("LlavaForConditionalGeneration",)
-"""Of them those whose images have as many tokens, whatever their size, and whose decoder counts its
-positions."""
+"""Of them those whose images have as many tokens, whatever their size."""
+
+PLACED = tuple(name for name in ARCHITECTURES if name.startswith("Qwen"))
+"""Of them those whose positions are places: the decoders of the others count theirs."""
+
+WITH_VIDEOS = (*PLACED, "LlavaOnevisionForConditionalGeneration")
+"""Of them those that take videos, too, whose frames nothing prunes here."""
 
 
 def served_name(architecture: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rcp.errors import UserError
 from rcp.folder.files import ADAPTERS
 from rcp.plugin.lora import Lora
-from rcp.serving.vllm import ARCHITECTURES, ONE_SIZE, served_name
+from rcp.serving.vllm import ARCHITECTURES, PLACED, WITH_VIDEOS, served_name
 from rcp.serving.vllm.settings import FIELD, Settings
 
 ANY_RATE = 0.5
@@ -36,10 +36,10 @@ def engine_arguments(settings: Settings, architecture: str) -> dict[str, Any]:
     if entry.spec.position_policy == "keep":
         # both make the engine ask the model for positions; the decoder itself reads text_config
         arguments["video_pruning_rate"] = ANY_RATE
-        if architecture in ONE_SIZE:
+        if architecture not in PLACED:
             overrides["mrope_section"] = [1, 1, 1]
-    if architecture not in ONE_SIZE:
-        arguments["limit_mm_per_prompt"] = {"video": 0}  # whose frames nothing prunes here
+    if architecture in WITH_VIDEOS:
+        arguments["limit_mm_per_prompt"] = {"video": 0}
     if entry.lora is not None:
         arguments |= _adapters(entry.lora, Path(settings.plugin) / ADAPTERS)
     return arguments

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rcp.backbones.base import Backbone, Rope
-from rcp.backbones.places import Places, from_positions, raster_numbers
+from rcp.backbones.places import Places, any_resolution, from_positions, raster_numbers
 from rcp.backbones.tower import Tower
 from rcp.base_model.samples import Values, Weight
 from rcp.plugin.lora import Lora
@@ -21,6 +21,7 @@ RENAMED = {
     "vision_tower.vision_model.": "model.vision_tower.",
     "multi_modal_projector.": "model.multi_modal_projector.",
     "visual.": "model.visual.",
+    "image_newline": "model.image_newline",
 }
 """How names of weights begin in vLLM, and in what is known of a base."""
 
@@ -168,3 +169,21 @@ class PlacedDecoder(FusedLayer):
 
     def frames(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Tensor | None:
         return None if positions is None else raster_numbers(positions)
+
+
+class TiledDecoder(FusedLayer):
+    """Likewise, of a LLaVA whose images are tiles at any resolution, whose tower is not shown."""
+
+    @property
+    def tower(self) -> None:
+        return None
+
+    @property
+    def visual_tokens(self) -> None:
+        return None
+
+    def places(self, image: Tensor, embeds: Tensor, positions: Tensor | None) -> Places:
+        vision = self.config.vision_config
+        side = vision.image_size // vision.patch_size
+        newline = image & (embeds == self.model.image_newline.to(embeds)).all(-1)
+        return any_resolution(image, newline, side, -(-side // 2))

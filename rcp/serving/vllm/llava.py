@@ -19,10 +19,9 @@ from vllm.platforms import current_platform
 from rcp.attaching.encoder_watch import VisionFacts
 from rcp.errors import UserError
 from rcp.serving.vllm.cpu_runner import ask_whether_models_prune
-from rcp.serving.vllm.decoder import FusedDecoder, image_tokens
+from rcp.serving.vllm.decoder import FusedDecoder
 from rcp.serving.vllm.processor import PrunedProcessor
 from rcp.serving.vllm.pruned import PrunedModel, Pruning
-from rcp.serving.vllm.request import KEY, ChoiceKey
 from rcp.serving.vllm.settings import Settings
 
 
@@ -40,23 +39,44 @@ class PrunedLlavaProcessor(PrunedProcessor, LlavaMultiModalProcessor):
         return self.info.get_max_image_tokens()
 
 
+CLIP_NAMES = WeightsMapper(
+    orig_to_new_prefix={
+        f"vision_tower.{name}": f"vision_tower.vision_model.{name}"
+        for name in ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.")
+    }
+)
+"""transformers 5.23 writes a CLIP tower without the wrapper's name."""
+
+
+class OneAxis:
+    """Mixed into a model that an engine hands three axes of positions, of which it has one."""
+
+    def forward(
+        self,
+        input_ids: Tensor | None,
+        positions: Tensor,
+        intermediate_tensors: Any = None,
+        inputs_embeds: Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        if positions.dim() == 2:  # three axes, of which the decoder has one
+            positions = positions[0]
+        return super().forward(  # type: ignore[misc]
+            input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs
+        )
+
+
 @MULTIMODAL_REGISTRY.register_processor(
     PrunedLlavaProcessor, info=PrunedInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
 class PrunedLlava(
-    PrunedModel, LlavaForConditionalGeneration, SupportsMRoPE, SupportsMultiModalPruning
+    OneAxis, PrunedModel, LlavaForConditionalGeneration, SupportsMRoPE, SupportsMultiModalPruning
 ):
-    # transformers 5.23 writes a CLIP tower without the wrapper's name
-    hf_to_vllm_mapper = LlavaForConditionalGeneration.hf_to_vllm_mapper | WeightsMapper(
-        orig_to_new_prefix={
-            f"vision_tower.{name}": f"vision_tower.vision_model.{name}"
-            for name in ("embeddings.", "encoder.", "pre_layrnorm.", "post_layernorm.")
-        }
-    )
+    hf_to_vllm_mapper = LlavaForConditionalGeneration.hf_to_vllm_mapper | CLIP_NAMES
 
     def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
         config = vllm_config.model_config.hf_config
-        _refuse_tower(config)
+        refuse_tower(config)
         self.refuse_engine(vllm_config)
         super().__init__(vllm_config=vllm_config, prefix=prefix)
         self.pruning = Pruning(
@@ -70,11 +90,8 @@ class PrunedLlava(
         self.pruning.check_base()
         return loaded
 
-    def full_tokens(self, feature: Any) -> int:
-        return image_tokens(self.config)
-
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        keys = kwargs.pop(KEY, None)
+        keys = self.keys_in(kwargs)
         image = self._parse_and_validate_image_input(**kwargs)
         if image is None:
             return []
@@ -82,7 +99,7 @@ class PrunedLlava(
         features = self.multi_modal_projector(encoded)
         of_image = [{name: fact[at] for name, fact in facts.items()} for at in range(len(keys))]
         return [
-            self.pruning.left_of(features[at], ChoiceKey.read(key), of_image[at])
+            self.pruning.left_of(features[at], key, of_image[at])
             for at, key in enumerate(keys)
         ]
 
@@ -105,20 +122,9 @@ class PrunedLlava(
         normed = tower.encoder.encoder.layers[-1].layer_norm1(before) if asked else before
         return encoded, {name: makers[name](normed) for name in asked}
 
-    def forward(
-        self,
-        input_ids: Tensor | None,
-        positions: Tensor,
-        intermediate_tensors: Any = None,
-        inputs_embeds: Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        if positions.dim() == 2:  # three axes, of which the decoder has one
-            positions = positions[0]
-        return super().forward(input_ids, positions, intermediate_tensors, inputs_embeds, **kwargs)
 
-
-def _refuse_tower(config: Any) -> None:
+def refuse_tower(config: Any) -> None:
+    """Raise ``UserError`` for a vision tower of which the engine projects something else."""
     kind = config.vision_config.model_type
     if kind not in ("clip_vision_model", "siglip_vision_model"):
         raise UserError(

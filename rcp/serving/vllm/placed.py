@@ -16,7 +16,7 @@ from rcp.serving.vllm.mrope_positions import (
     places,
     with_places,
 )
-from rcp.serving.vllm.pruned import PrunedModel, refuse_parallel
+from rcp.serving.vllm.pruned import PrunedModel, refuse_parallel, refuse_videos
 from rcp.serving.vllm.request import ChoiceKey
 from rcp.serving.vllm.settings import Settings
 
@@ -29,17 +29,12 @@ class PlacedModel(PrunedModel):
     def refuse_engine(vllm_config: Any) -> None:
         """Raise ``UserError`` for an engine that cannot prune."""
         refuse_parallel(vllm_config)
+        refuse_videos(vllm_config)
         model = vllm_config.model_config
         if Settings.of(model.hf_config).entry().spec.position_policy != "keep":
             raise UserError(
                 "position_policy 'repack' closes gaps of positions, which of this model are "
                 "places of an image. Serve a plug-in with position_policy 'keep'."
-            )
-        if model.multimodal_config.get_limit_per_prompt("video"):
-            raise UserError(
-                "The frames of videos are pruned by nothing here. Start the engine with "
-                "--limit-mm-per-prompt '{\"video\": 0}', as `python -m rcp serve FOLDER` does; "
-                "`rcp.attach` prunes videos in transformers."
             )
         if not model.multimodal_config.is_multimodal_pruning_enabled():
             raise UserError(

@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import ImageEmbeddingItems
 
 from rcp.errors import UserError
 from rcp.plugin import Plugin
 from rcp.serving.vllm.budgets import ARGUMENT
-from rcp.serving.vllm.request import KEY, ChoiceKey
+from rcp.serving.vllm.request import KEY, SIZE, ChoiceKey
 from rcp.serving.vllm.settings import Settings
 
 
@@ -98,6 +99,7 @@ class PrunedProcessor:
         count = mm_items.get_all_counts().get("image", 0)
         if found.hf_data and count:
             found.passthrough_data[KEY] = [key.written()] * count
+            found.passthrough_data[SIZE] = torch.tensor(self._sizes(mm_items))
         return found
 
     def _get_mm_fields_config(
@@ -106,7 +108,8 @@ class PrunedProcessor:
         fields: Any = super()._get_mm_fields_config(  # type: ignore[misc]
             hf_inputs, hf_processor_mm_kwargs
         )
-        return {**fields, KEY: MultiModalFieldConfig.batched("image")}
+        own = {name: MultiModalFieldConfig.batched("image") for name in (KEY, SIZE)}
+        return {**fields, **own}
 
     def _get_prompt_updates(
         self, mm_items: Any, hf_processor_mm_kwargs: Mapping[str, object], out_mm_kwargs: Any

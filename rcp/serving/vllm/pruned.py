@@ -15,7 +15,7 @@ from rcp.serving.vllm.choice import chosen, prepared
 from rcp.serving.vllm.decoder import FusedLayer, sampled
 from rcp.serving.vllm.mrope_positions import around_grid
 from rcp.serving.vllm.positions import Image, after_choice, apart, before_choice, with_ranks
-from rcp.serving.vllm.request import ChoiceKey
+from rcp.serving.vllm.request import KEY, SIZE, ChoiceKey
 from rcp.serving.vllm.settings import Settings
 
 ASKING = ("mrope_section", "--video-pruning-rate")
@@ -95,11 +95,20 @@ def refuse_parallel(vllm_config: Any) -> None:
         )
 
 
+def refuse_videos(vllm_config: Any) -> None:
+    """Raise ``UserError`` for an engine that would take videos."""
+    if vllm_config.model_config.multimodal_config.get_limit_per_prompt("video"):
+        raise UserError(
+            "The frames of videos are pruned by nothing here. Start the engine with "
+            "--limit-mm-per-prompt '{\"video\": 0}', as `python -m rcp serve FOLDER` does; "
+            "`rcp.attach` prunes videos in transformers."
+        )
+
+
 class PrunedModel:
     """Mixed into a family's model, in front of it, which sets ``pruning`` once it is built.
 
-    ``full_tokens`` says how many tokens an image of the request's ``feature`` had; a family whose
-    positions are places has other ones.
+    A family whose positions are places has other ones.
     """
 
     pruning: Pruning
@@ -126,7 +135,14 @@ class PrunedModel:
             _widen(config.text_config, model.max_model_len)
 
     def full_tokens(self, feature: Any) -> int:
-        raise NotImplementedError
+        """How many tokens an image of the request's ``feature`` had."""
+        return int(feature.data[SIZE].data)
+
+    @staticmethod
+    def keys_in(arguments: dict[str, Any]) -> list[ChoiceKey]:
+        """The images' keys, taken out of the ``arguments`` that a model is to encode them by."""
+        arguments.pop(SIZE, None)
+        return [ChoiceKey.read(key) for key in arguments.pop(KEY, ())]
 
     # -- positions -----------------------------------------------------------------------------
 

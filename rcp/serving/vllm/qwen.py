@@ -12,7 +12,6 @@ from rcp.serving.vllm.decoder import PlacedDecoder
 from rcp.serving.vllm.placed import PlacedModel
 from rcp.serving.vllm.processor import PrunedProcessor
 from rcp.serving.vllm.pruned import Pruning
-from rcp.serving.vllm.request import KEY, ChoiceKey
 from rcp.serving.vllm.settings import Settings
 
 
@@ -58,13 +57,13 @@ class PrunedQwen(PlacedModel):
         return rows // side, columns // side
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
-        keys = kwargs.pop(KEY, None)
+        keys = self.keys_in(kwargs)
         image = self._parse_and_validate_image_input(**kwargs)  # type: ignore[attr-defined]
         if image is None:
             return []
         of_images = self._process_image_input(image)  # type: ignore[attr-defined]
         grids = [self._on_grid(patches) for patches in image["image_grid_thw"]]
         return [
-            self.placed(features, ChoiceKey.read(key), grid)
+            self.placed(features, key, grid)
             for features, key, grid in zip(of_images, keys, grids, strict=True)
         ]

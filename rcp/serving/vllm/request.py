@@ -23,6 +23,9 @@ from rcp.serving.vllm.budgets import ARGUMENT, share_of
 KEY = "rcp_choice"
 """The argument's name."""
 
+SIZE = "rcp_tokens"
+"""Under this name the model is told how many tokens an image had."""
+
 
 @dataclass(frozen=True)
 class ChoiceKey:
