@@ -20,7 +20,7 @@ from benchmarks.environment import environment
 from benchmarks.serving.random_bases import FAMILIES
 from benchmarks.serving.report import page
 
-PARTS = ("trained", "divprune", "todre", "cls_attention", "adapters", *FAMILIES, "load")
+PARTS = ("trained", "divprune", "todre", "cls_attention", "adapters", "compiled", *FAMILIES, "load")
 
 
 def main() -> None:

@@ -17,7 +17,8 @@ ON_A_CPU = {
     "HF_HUB_OFFLINE": "1",
 }
 LIMITS: dict[str, Any] = {
-    "dtype": "float32", "max_model_len": 1024, "max_num_seqs": 16, "max_num_batched_tokens": 64
+    "enforce_eager": True, "dtype": "float32", "max_model_len": 1024, "max_num_seqs": 16,
+    "max_num_batched_tokens": 64,
 }
 """A prompt is longer than a batch may be: it is filled in chunks, which images lie across."""
 
@@ -37,7 +38,7 @@ class Engine:
 
         arguments = engine_arguments(settings, architecture)
         self.model = LLM(
-            model=str(base), enforce_eager=True, seed=0, **(LIMITS | arguments | options)
+            model=str(base), seed=0, **(LIMITS | arguments | options)
         )
 
     def answers(self, requests: Sequence[Request], length: int) -> list[list[int]]:

@@ -23,6 +23,9 @@ LENGTH = 6
 RATIO = 0.125
 Cases = list[tuple[str, list[Request]]]
 
+COMPILED = "compiled"
+"""The part whose decoder the engine compiles."""
+
 ADAPTERS = "adapters"
 """The part whose plug-in has low-rank adapters, drawn at random: they change most answers."""
 
@@ -52,7 +55,9 @@ def _of_embedded(options: argparse.Namespace) -> tuple[Cases, Engine, Reference]
     entry = settings.entry()
     known = questions(options.data, options.questions)
     budgets = [36, 0.5] if next(entry.parameters(), None) is None else []
-    engine = Engine(padded(BASE, Path("runs/serving/base")), _served(settings, model))
+    eager = options.part != COMPILED
+    base = padded(BASE, Path("runs/serving/base"))
+    engine = Engine(base, _served(settings, model), enforce_eager=eager)
     return list(cases(known, budgets)), engine, Reference(model.eval(), processor, entry)
 
 
@@ -91,7 +96,8 @@ def settings_of(part: str, trained: Path, model: Any) -> Settings:
     folder = Path("runs/serving") / part
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        save_plugin(_adapted(model) if part == ADAPTERS else _plain(part, model), folder)
+        method = "question_attention" if part == COMPILED else part
+        save_plugin(_adapted(model) if part == ADAPTERS else _plain(method, model), folder)
     return Settings(str(folder.absolute()))
 
 
