@@ -6,7 +6,7 @@ and rotary embeddings are left out; they are well below one percent. Of a runnin
 recurrence multiplies is counted: kernels that take many rows at once multiply more.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -110,6 +110,35 @@ def kv_bytes(facts: DecoderSizes, rows: Sequence[int], value_bytes: int) -> list
         (2 * size.kv_heads * size.head_dim * count + size.state) * value_bytes
         for size, count in zip(sizes, held, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class TowerSizes:
+    """Sizes of a vision tower like CLIP's: ``blocks`` blocks of width ``hidden``, a plain MLP of
+    ``intermediate`` in each, patches of ``pixels`` values; ``projector``: columns that its linear
+    maps read times those they give, added up."""
+
+    hidden: int
+    intermediate: int
+    blocks: int
+    pixels: int
+    projector: int
+
+
+def tower_flops(sizes: TowerSizes, patches: int, left: Mapping[int, int]) -> int:
+    """FLOPs of encoding and projecting one image of ``patches`` patches beside [CLS].
+
+    ``left``: how many are left behind the attention of each block that drops some and fuses them.
+    """
+    total, rows = 2 * patches * sizes.pixels * sizes.hidden, patches + 1
+    for block in range(sizes.blocks):
+        total += 2 * rows * 4 * sizes.hidden**2 + 4 * rows**2 * sizes.hidden
+        if left.get(block, patches) < patches:
+            total += 2 * (2 * rows - 1) * sizes.hidden  # what [CLS] attends to, and the fused row
+            patches = left[block]
+            rows = patches + 2
+        total += 2 * 2 * rows * sizes.hidden * sizes.intermediate
+    return total + 2 * patches * sizes.projector
 
 
 def paper_prefill_flops(hidden: int, intermediate: int, rows: Sequence[int]) -> int:

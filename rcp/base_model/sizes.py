@@ -3,8 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+from torch import nn
+
 from rcp.backbones import Backbone
-from rcp.base_model.cost import AttentionSizes, DecoderSizes
+from rcp.base_model.cost import AttentionSizes, DecoderSizes, TowerSizes
 from rcp.base_model.mixers import mixer_sizes
 
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -37,6 +39,20 @@ def decoder_sizes(backbone: Backbone) -> DecoderSizes:
     )
     plain = all(found == sizes.attention(0) for found in attentions)
     return sizes if plain else replace(sizes, attentions=attentions)
+
+
+def tower_sizes(backbone: Backbone) -> TowerSizes:
+    """Likewise of the vision tower and the projector of a model in whose tower patches can go."""
+    config: Any = backbone.config.vision_config
+    assert backbone.tower is not None, "TowerSpec.check_on comes first"
+    maps = [part for part in backbone.tower.projector.modules() if isinstance(part, nn.Linear)]
+    return TowerSizes(
+        hidden=config.hidden_size,
+        intermediate=config.intermediate_size,
+        blocks=config.num_hidden_layers,
+        pixels=config.num_channels * config.patch_size**2,
+        projector=sum(part.in_features * part.out_features for part in maps),
+    )
 
 
 def _mixer(backbone: Backbone, layer: int) -> AttentionSizes:
