@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from rcp.attaching.hooks import Hook, OfThread
 from rcp.attaching.stand_in import StandIn
 from rcp.backbones import Backbone, backbone_for
-from rcp.backbones.tower import VISION_FACTS
+from rcp.backbones.tower import SURVIVORS, VISION_FACTS
 
 ATTRIBUTE = "rcp_vision"
 LEVEL = "encoder_levels."
@@ -29,7 +29,8 @@ VisionFacts = dict[str, Tensor]
 
 
 class Watch:
-    """Takes ``facts`` (of :data:`VISION_FACTS`) whenever ``backbone``'s model encodes images.
+    """Takes ``facts`` (of :data:`VISION_FACTS`) whenever ``backbone``'s model encodes images, and
+    keeps what others :meth:`note` then, :data:`SURVIVORS`.
 
     ``deliver``, if given, is also called with them: where images are encoded inside a forward,
     nobody sees the encoder's output. Hooks and one method stand in until :meth:`remove`.
@@ -42,7 +43,7 @@ class Watch:
         deliver: Callable[[VisionFacts], None] | None = None,
     ) -> None:
         self.backbone = backbone
-        self.facts = [fact for fact in VISION_FACTS if fact in set(facts) - {"projector"}]
+        self.facts = [fact for fact in vision_facts(facts) if fact != "projector"]
         self.deliver = deliver
         self._local = OfThread()  # the encoding now running in this thread
         self._hooks: list[Any] = []
@@ -56,6 +57,15 @@ class Watch:
             self._stand_in.undo()
         while self._hooks:
             self._hooks.pop().remove()
+
+    @property
+    def encoding(self) -> bool:
+        """Whether images are now being encoded in this thread."""
+        return getattr(self._local, "taken", None) is not None
+
+    def note(self, fact: str, value: Tensor) -> None:
+        """Put ``value`` (images, rows, F) beside what is taken of the images now encoded."""
+        self._local.taken[fact] = value
 
     def _install(self) -> None:
         tower = self.backbone.tower
@@ -85,11 +95,10 @@ class Watch:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        taken = getattr(self._local, "taken", None)
-        if taken is not None:
+        if self.encoding:
             with torch.no_grad():
                 name = "pixel_values" if "pixel_values" in kwargs else "hidden_states"
-                taken[fact] = measure(args[0] if args else kwargs[name])
+                self.note(fact, measure(args[0] if args else kwargs[name]))
 
     def _encode(self, before: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """In place of the model's ``get_image_features``."""
@@ -143,7 +152,7 @@ def watching(model: nn.Module, facts: Iterable[str]) -> Iterator[None]:
 def vision_facts(names: Iterable[str]) -> list[str]:
     """Those of ``names`` that come from the vision side."""
     wanted = set(names)
-    return [fact for fact in VISION_FACTS if fact in wanted]
+    return [fact for fact in (*VISION_FACTS, SURVIVORS) if fact in wanted]
 
 
 def carried(outputs: Any) -> VisionFacts:

@@ -14,7 +14,9 @@ from rcp.attaching.generate_guard import Guard, NoContinuousBatching
 from rcp.attaching.hooks import Hook
 from rcp.attaching.lora_hooks import hook_lora
 from rcp.attaching.relay import Relay
+from rcp.attaching.short_tower import ShortTower
 from rcp.attaching.trace import Trace
+from rcp.backbones.tower import SURVIVORS
 from rcp.errors import UserError
 
 
@@ -27,6 +29,7 @@ class Handle:
         self._relay = Relay(setup, mode)
         self._hooks: list[Any] = []
         self._watch: Watch | None = None
+        self._tower: ShortTower | None = None
         self._place_plugin()
         self._install()
 
@@ -40,8 +43,9 @@ class Handle:
         """Take every hook off the model again; safe to call twice."""
         while self._hooks:
             self._hooks.pop().remove()
-        if self._watch is not None:
-            self._watch.remove()
+        for part in (self._watch, self._tower):
+            if part is not None:
+                part.remove()
         if self._relay.guard is not None:
             self._relay.guard.remove()
         _forget_compiled()
@@ -136,7 +140,13 @@ class Handle:
             self._after(model, relay.end, always_call=True)
             if self.setup.plugin.lora is not None and self.mode != "record":
                 self._hooks += hook_lora(self.setup.plugin.lora, model, self._dtype(0))
-            self._watch = Watch(backbone, self.setup.facts, relay.encoded)
+            shorter = self.setup.plugin.spec.tower if self.mode != "record" else None
+            # a plan may be replayed, which asks for no facts
+            facts = self.setup.facts if shorter is None else self.setup.facts | {SURVIVORS}
+            self._watch = Watch(backbone, facts, relay.encoded)
+            if shorter is not None:
+                assert backbone.tower is not None, "TowerSpec.check_on comes first"
+                self._tower = ShortTower(backbone.tower, shorter, self._watch)
             if hasattr(model, "init_continuous_batching"):
                 self._hooks.append(NoContinuousBatching(model))
             if self.mode == "drop" and hasattr(model, "generate"):

@@ -25,6 +25,8 @@ def refuse_impossible(model: nn.Module, plugin: Plugin, mode: str, plan: KeepPla
     _refuse_second(backbone)
     refuse_stages_inside(backbone, plugin.schedule.layers)
     _refuse_other_base(backbone, plugin)
+    if plugin.spec.tower is not None:
+        plugin.spec.tower.check_on(backbone)
     if backbone.only_before:
         _refuse_work_inside(backbone, plugin)
         if plan is None:

@@ -27,4 +27,5 @@ class Llava(Backbone):
 
     @property
     def tower(self) -> Tower:
-        return Tower(self.model, crops=self.config.vision_feature_select_strategy == "default")
+        crops = self.config.vision_feature_select_strategy == "default"
+        return Tower(self.model, crops=crops, each_patch=True)

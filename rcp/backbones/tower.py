@@ -13,8 +13,13 @@ OF_ATTENTION = ("vision_cls_attention", "encoder_keys", "encoder_attention", "en
 
 VISION_FACTS = ("encoder_tokens", "projector", *OF_ATTENTION, "patch_entropy", "encoder_levels")
 
+SURVIVORS = "tower_survivors"
+"""What a tower tells that drops patches itself: which of them it has kept."""
+
 LEVELS = (13 / 24, 18 / 24, 23 / 24)
 """How deep in the tower ``encoder_levels`` are (Vision Remember, arXiv 2506.03928 [paper])."""
+
+CLIP = "clip_vision_model"
 
 
 class Tower:
@@ -22,16 +27,23 @@ class Tower:
 
     Its projector maps each row it is given to one visual token. ``crops``: the model leaves the
     tower's first row, [CLS], out. ``fold``: where it joins patches before it projects, facts
-    (images, patches, F) → (images, rows, F) of the joined. Modules are called, never their
-    weights read, and no layer is switched to eager attention.
+    (images, patches, F) → (images, rows, F) of the joined. ``each_patch``: the visual tokens of an
+    image are its patches, in their order. Modules are called, never their weights read, and no
+    layer is switched to eager attention.
     """
 
     def __init__(
-        self, model: Any, *, crops: bool, fold: Callable[[Tensor], Tensor] | None = None
+        self,
+        model: Any,
+        *,
+        crops: bool,
+        fold: Callable[[Tensor], Tensor] | None = None,
+        each_patch: bool = False,
     ) -> None:
         self.model = model
         self.crops = crops
         self.fold = fold
+        self.each_patch = each_patch
 
     def missing(self, fact: str) -> str | None:
         """Why ``fact`` of :data:`VISION_FACTS` cannot be had, to follow the model's name."""
@@ -43,6 +55,24 @@ class Tower:
             return "has a vision tower without a [CLS] token"
         if fact == "patch_entropy" and self.attention is None:
             return "has a vision tower whose rows are not known to be patches"
+        return None
+
+    def stays_whole(self, blocks: Sequence[int]) -> str | None:
+        """Why no patch can go in ``blocks``, to follow the model's name; None where they can."""
+        kind = self.model.config.vision_config.model_type
+        if not self.each_patch:
+            return "does not make one visual token of each row of one vision tower"
+        if kind != CLIP:
+            return f"has a vision tower of type '{kind}', and patches go in one of '{CLIP}' alone"
+        if not self.crops:
+            return "projects its vision tower's [CLS], too (vision_feature_select_strategy 'full')"
+        if not isinstance(self.model.config.vision_feature_layer, int):
+            return f"projects several layers {self.model.config.vision_feature_layer} of its tower"
+        if beyond := [block for block in blocks if block >= self.deepest]:
+            return (
+                f"projects what is behind {self.deepest} blocks of its vision tower, so that block "
+                f"{beyond[0]}, counted from 0, comes too late"
+            )
         return None
 
     @property
@@ -110,9 +140,17 @@ class Tower:
 
         ``hidden`` (images, 1 + patches, C) is the input of :attr:`attention`; fp32.
         """
-        query = self._heads("q", hidden[:, :1])
-        weights = query.float() @ self._heads("k", hidden).float().mT * query.shape[-1] ** -0.5
-        return self.rows(weights.softmax(-1).mean(1).mT)
+        query, key = self._heads("q", hidden[:, :1]), self._heads("k", hidden)
+        return self.rows(mean_attention(query, key).mT)
+
+    def from_cls(self, attention: Any, query: Tensor, key: Tensor) -> Tensor:
+        """Attention of [CLS] to all rows, mean over heads: (images, rows) fp32.
+
+        ``query`` and ``key`` (images, rows, C) are what ``attention``, of any of its blocks,
+        projects.
+        """
+        heads = [_by_head(attention, rows) for rows in (query[:, :1], key)]
+        return mean_attention(*heads)[:, 0]
 
     def keys(self, hidden: Tensor) -> Tensor:
         """Keys of the rows that are projected, mean over heads: (images, rows, d)."""
@@ -148,10 +186,21 @@ class Tower:
         norm = getattr(attention, f"{which}_norm", None)
         if norm is not None:
             projected = norm(projected)
-        return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        return _by_head(attention, projected)
 
     def rows(self, facts: Tensor) -> Tensor:
         """Facts (images, rows of the tower, F) of the rows that are projected."""
         facts = facts[:, 1:] if self.crops else facts
         # pixel shuffling takes another view of them
         return facts if self.fold is None else self.fold(facts.contiguous())
+
+
+def _by_head(attention: Any, projected: Tensor) -> Tensor:
+    """(B, R, H * d) → (B, H, R, d)."""
+    return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+
+def mean_attention(query: Tensor, key: Tensor) -> Tensor:
+    """Attention of ``query`` (B, H, Q, d) to ``key`` (B, H, R, d), mean over heads: (B, Q, R)."""
+    weights = query.float() @ key.float().mT * query.shape[-1] ** -0.5
+    return weights.softmax(-1).mean(1)

@@ -22,6 +22,11 @@ def model_card(
         f"| {stage['layer']} | {stage['ratio']:.2%} | {stage['method']} |"
         for stage in spec["stages"]
     )
+    tower = spec.get("tower")
+    shortened = (
+        f"\nInside the vision tower the blocks {tower['blocks']} keep {tower['keep']:.2%} of their "
+        f"patches each,\nwhich enter the decoder.\n" if tower else ""
+    )
     repair = spec["repair"]
     repaired = f"`{repair['method']}` at layers {repair['layers']}" if repair else "none"
     lora = spec.get("lora")
@@ -37,7 +42,7 @@ For `{base['name_or_path']}` ({base['architecture']}, width {description['hidden
 
 On average over the decoder's layers {description['budget']['mean_ratio']:.2%} of the visual
 tokens are kept.
-
+{shortened}
 | from layer | visual tokens alive | pruner |
 |---|---|---|
 {stages}

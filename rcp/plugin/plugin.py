@@ -18,6 +18,7 @@ from rcp.errors import UserError
 from rcp.plugin.lora import Lora
 from rcp.plugin.on_hub import OnHub
 from rcp.plugin.spec import PluginSpec
+from rcp.plugin.tower import TowerSurvivors
 from rcp.pruners import PRUNERS, Pruner
 from rcp.quoting import plain, quoted
 from rcp.repair import REPAIRS, RepairAdapter
@@ -46,9 +47,13 @@ class Plugin(OnHub, nn.Module):
         self.num_layers = num_layers
         self.base: BaseIdentity | None = None
         self.training_summary: dict[str, Any] = {}
+        stages = [(stage.layer, stage.ratio) for stage in spec.stages]
+        if spec.tower is not None:
+            spec.tower.check([stage.layer for stage in spec.stages])
+            stages.insert(0, (0, spec.tower.ratio))
         self.schedule = Schedule(
-            layers=tuple(stage.layer for stage in spec.stages),
-            ratios=tuple(stage.ratio for stage in spec.stages),
+            layers=tuple(layer for layer, _ in stages),
+            ratios=tuple(ratio for _, ratio in stages),
             num_layers=num_layers,
         )
         if spec.position_policy == "repack" and self.schedule.layers[:1] != (0,):
@@ -71,6 +76,8 @@ class Plugin(OnHub, nn.Module):
                 str(stage.layer): CountHead(hidden_size, spec.count.inner)
                 for stage in spec.stages if stage.ratio
             })
+        if spec.tower is not None:
+            self.pruners["0"] = TowerSurvivors(hidden_size)
         self._check_first_layer()
         self.repair: RepairAdapter | None = None
         if spec.repair is not None:
@@ -82,6 +89,9 @@ class Plugin(OnHub, nn.Module):
                 spec.repair.arguments,
             )
         self.lora = Lora(spec.lora) if spec.lora is not None else None
+        if spec.tower is not None:
+            readers = [self.pruner(layer) for layer in self.schedule.layers]
+            spec.tower.check_beside([*readers, *([] if self.repair is None else [self.repair])])
         self._check_selection()
         if spec.budgets is not None:
             self._check_budgets(spec.budgets)
@@ -91,6 +101,8 @@ class Plugin(OnHub, nn.Module):
         """A fresh plug-in of ``model``'s sizes, bound to its identity, on its device, in fp32."""
         backbone = backbone_for(model)
         refuse_stages_inside(backbone, [stage.layer for stage in spec.stages])
+        if spec.tower is not None:
+            spec.tower.check_on(backbone)
         spec = fitted(spec, model)
         plugin = cls(spec, backbone.hidden_size, len(backbone.layers))
         plugin.base = BaseIdentity.of(backbone)
@@ -117,7 +129,7 @@ class Plugin(OnHub, nn.Module):
                 f"Calibrate the plug-in that it was made from at that budget: `rcp calibrate`."
             )
         if next(self.parameters(), None) is None:
-            return self.made_with.at(mean_ratio)
+            return self._fallen(mean_ratio)
         low, high = self.spec.budgets or (self.mean_ratio, self.mean_ratio)
         if not low * (1 - SAME_BUDGET) <= mean_ratio <= high * (1 + SAME_BUDGET):
             trained = (
@@ -129,7 +141,7 @@ class Plugin(OnHub, nn.Module):
                 f"this plug-in was trained for, which is {trained}. Choose one it was trained for, "
                 f"or train another with plugin.budgets around it."
             )
-        return self.schedule if self.spec.budgets is None else self.made_with.at(mean_ratio)
+        return self.schedule if self.spec.budgets is None else self._fallen(mean_ratio)
 
     def at_budget(self, mean_ratio: float) -> "Plugin":
         """The same weights under :meth:`schedule_at`, which says what is raised."""
@@ -137,7 +149,7 @@ class Plugin(OnHub, nn.Module):
 
     def keeping(self, mean_ratio: float) -> "Plugin":
         """The same weights with another budget, whatever they were trained for."""
-        return self.under(self.made_with.at(mean_ratio))
+        return self.under(self._fallen(mean_ratio))
 
     def under(self, schedule: Schedule) -> "Plugin":
         """The same weights with the ratios of ``schedule``, whose layers are this one's."""
@@ -182,11 +194,33 @@ class Plugin(OnHub, nn.Module):
             return Counting(head, level, count.fewest, count.most)
         return self.spec.selection
 
+    def fixes_counts(self, stage: int) -> bool:
+        """Whether ``stage`` is sure to leave of each sample what :attr:`schedule` says.
+
+        A vision tower rounds what it keeps of each image, a schedule what is kept of a sample.
+        """
+        layers = self.schedule.layers[: stage + 1]
+        sure = not any(self.pruner(layer).may_drop_all for layer in layers)
+        return sure and self.spec.selection == "top_k" and self.spec.tower is None
+
     def pruner(self, layer: int) -> Pruner:
         """The pruner of the stage at ``layer``."""
         pruner = self.pruners[str(layer)]
         assert isinstance(pruner, Pruner)
         return pruner
+
+    def _fallen(self, mean_ratio: float) -> Schedule:
+        """What it was made with, at that mean; raises ``UserError`` for what no schedule can be."""
+        if self.spec.tower is not None and not isclose(
+            mean_ratio, self.mean_ratio, rel_tol=SAME_BUDGET
+        ):
+            raise UserError(
+                f"A budget of {mean_ratio:.2%} of the visual tokens cannot be chosen: what the "
+                f"vision tower keeps of them is fixed by tower.keep, and so is the budget of this "
+                f"plug-in, {self.mean_ratio:.2%}, mean over layers. Make one with another "
+                f"tower.keep."
+            )
+        return self.made_with.at(mean_ratio)
 
     def _check_first_layer(self) -> None:
         stages = [stage for stage in self.spec.stages if stage.layer == 0]
@@ -253,6 +287,12 @@ class Plugin(OnHub, nn.Module):
                 f"selection '{selection}' and count {quoted(self.spec.count)} do not go together: "
                 f"the one needs the other. Give count: {{}} with selection: learned, and null with "
                 f"any other."
+            )
+        if self.spec.tower is not None and (selection != "top_k" or self.spec.budgets is not None):
+            named = "budgets" if self.spec.budgets is not None else f"selection '{selection}'"
+            raise UserError(
+                f"{named} and tower do not go together: inside the vision tower each block keeps "
+                f"a fixed share. Use selection: top_k without budgets, or leave tower out."
             )
         for stage in self.spec.stages:
             if selection == "top_k" or stage.ratio == 0:

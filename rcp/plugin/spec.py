@@ -7,6 +7,7 @@ from rcp.choosing.calibrated import Calibration
 from rcp.choosing.learned_count import CountOptions
 from rcp.choosing.schedule import Schedule
 from rcp.plugin.lora import LoraSpec
+from rcp.plugin.tower import TowerSpec
 
 Selection = Literal["top_k", "threshold", "calibrated", "learned"]
 PositionPolicy = Literal["keep", "repack"]
@@ -80,6 +81,8 @@ class PluginSpec:
             budget is chosen at inference; null where it has the one of its stages only.
         calibration: What "calibrated" decides by; null with any other selection.
         count: The head that says how many under "learned"; null with any other selection.
+        tower: What is dropped inside the vision tower already, or null for nothing. What it keeps
+            enters the decoder, so that all stages lie behind layer 0.
     """
 
     stages: list[StageSpec]
@@ -90,6 +93,7 @@ class PluginSpec:
     budgets: list[float] | None = None
     calibration: Calibration | None = None
     count: CountOptions | None = None
+    tower: TowerSpec | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; :func:`rcp.typed_values.from_plain` is the way back."""

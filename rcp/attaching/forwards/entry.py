@@ -10,13 +10,14 @@ from torch import Tensor
 from rcp.attaching.encoder_watch import VisionFacts
 from rcp.attaching.forwards.slots import Slots
 from rcp.backbones import Backbone
-from rcp.backbones.tower import VISION_FACTS
+from rcp.backbones.tower import SURVIVORS, VISION_FACTS
 from rcp.choosing.positions import Positions
 from rcp.choosing.several import frame_numbers, prompt_text
 from rcp.choosing.tokens import TokenMap
 from rcp.choosing.view import View
 from rcp.errors import UserError
 from rcp.plugin import Plugin
+from rcp.plugin.tower import OF_WHOLE_TOWER
 
 INPUT_FACTS = ("projected", "question_embeds", "text_embeds", "frame_index")
 """What the decoder's input tells; the vision side tells the others."""
@@ -45,7 +46,9 @@ def entry_facts(backbone: Backbone, plugin: Plugin, replayed: bool = False) -> f
             backbone.check_fact(fact)
         asked |= pruner.needs
         asked |= {name for name in pruner.uses if _to_be_had(backbone, name)}
-    return frozenset(asked.intersection((*INPUT_FACTS, *VISION_FACTS)))
+    if plugin.spec.tower is not None:
+        asked -= OF_WHOLE_TOWER
+    return frozenset(asked.intersection((*INPUT_FACTS, *VISION_FACTS, SURVIVORS)))
 
 
 def of_repair(plugin: Plugin) -> frozenset[str]:

@@ -49,9 +49,7 @@ class Setup:
 
     def counts_are_known(self, stage: int) -> bool:
         """Whether what is left after ``stage`` is as scheduled; else the device must tell."""
-        layers = self.plugin.schedule.layers[: stage + 1]
-        fixed = not any(self.plugin.pruner(layer).may_drop_all for layer in layers)
-        return fixed and self.plugin.spec.selection == "top_k" and self.plan is None
+        return self.plan is None and self.plugin.fixes_counts(stage)
 
 
 class Forward:

@@ -15,6 +15,11 @@ def entry_stage(plugin: Plugin, entry_only: bool) -> Plugin:
     beforehand, and, unless ``entry_only``, for one that does more than that stage.
     """
     spec = plugin.spec
+    if spec.tower is not None:
+        raise UserError(
+            f"{NOT_SERVED}, and inside no vision tower, as this plug-in does with tower.blocks "
+            f"{spec.tower.blocks}. Serve one with a stage at layer 0 instead."
+        )
     if not spec.stages or spec.stages[0].layer != 0:
         raise UserError(
             f"{NOT_SERVED} alone, and this plug-in's stages are at the layers "
