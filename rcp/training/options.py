@@ -9,7 +9,7 @@ from rcp.choosing.learned_count import CountOptions
 from rcp.choosing.schedule import mean_ratio_of, schedule_for
 from rcp.errors import UserError
 from rcp.objectives.losses import MomentForm
-from rcp.plugin import PluginSpec, RepairSpec, StageSpec, stages_of
+from rcp.plugin import PluginSpec, RepairSpec, StageSpec, TowerSpec, stages_of
 from rcp.plugin.lora import LoraSpec
 from rcp.plugin.spec import PositionPolicy, Selection
 
@@ -37,6 +37,9 @@ class PluginOptions:
             of the stages only
         count: the head that says how many tokens a sample keeps, with selection "learned"; null
             with any other
+        tower: patches dropped inside the vision tower by its own attention, in these blocks and
+            of these each but a share, or null for none; it is not trained, and all stages then
+            lie behind layer 0
     """
 
     stages: list[StageSpec] | None = None
@@ -51,6 +54,7 @@ class PluginOptions:
     position_policy: PositionPolicy = "keep"
     budgets: list[float] | None = None
     count: CountOptions | None = None
+    tower: TowerSpec | None = None
 
     def spec_for(self, backbone: Backbone) -> PluginSpec:
         """The specification for a model with these facts; refuses what cannot be."""
@@ -61,6 +65,11 @@ class PluginOptions:
                 f"The pruning stages are described by {' and '.join(given) or 'nothing'}. Give "
                 "either plugin.stages (layer and ratio of each), or both plugin.budget and "
                 "plugin.layers (at least one layer)."
+            )
+        if self.tower is not None and self.stages is None:
+            raise UserError(
+                "plugin.tower keeps a share of its own, so that plugin.budget leaves open what the "
+                "stages keep. Give plugin.stages; a list without any for the tower alone."
             )
         if self.stages is not None and self.wiped_from is not None:
             raise UserError(
@@ -78,6 +87,7 @@ class PluginOptions:
             lora=self.lora,
             budgets=budgets,
             count=self.count,
+            tower=self.tower,
         )
 
     def _stages_by_budget(self, backbone: Backbone) -> list[StageSpec]:

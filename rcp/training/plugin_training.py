@@ -148,6 +148,12 @@ class PluginTraining(ValidatedTraining):
         refuse_masked_training(
             backbone_for(self.model), self.plugin, guide, optimizer, retention, margin, policy
         )
+        if self.plugin.spec.tower is not None and (guide is not None or policy is not None):
+            raise UserError(
+                "model.plugin.tower and model.guide or model.policy do not go together yet: what "
+                "they teach is read off the whole vision tower. Set both to null, so that answers "
+                "alone teach, or leave tower out."
+            )
         if policy is not None:
             policy.check(guide, pruners_from is not None, self.plugin)
         self.noise_gate, self.denoiser = noise_gate, None

@@ -13,12 +13,14 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 from rcp.backbones import backbone_for
 from rcp.base_model.cost import DecoderSizes, kv_bytes, per_layer, prefill_flops
 from rcp.base_model.sizes import decoder_sizes
+from rcp.choosing.fusing import patches_by_step
 from rcp.errors import UserError
 from rcp.plugin import Plugin, fitted
 from rcp.quoting import plain
 from rcp.refusals import refuse_below_one
 from rcp.training.estimate.memory import StepSizes, memory
 from rcp.training.estimate.teaching import GIGA, Steps, cache_line, kept_bytes
+from rcp.training.estimate.tower import tower_lines
 from rcp.training.frozen_base import refuse_untrainable_base
 from rcp.training.guided import answers_teach
 from rcp.training.objective import parts_of_teacher, reads_answers, term_weights
@@ -64,6 +66,7 @@ def plan(options: argparse.Namespace) -> list[str]:
     step = _step(options, config, model, plugin, facts, rows, visual)
     lines = [
         *_costs(facts, rows, plugin, visual, step.value_bytes),
+        *tower_lines(backbone, plugin),
         *_teaching(config, plugin, step, rows, visual, options),
     ]
     return [*lines, *_memory_lines(step, _available(options.gpu_memory), config)]
@@ -94,7 +97,7 @@ def on_meta(config: Namespace) -> tuple[nn.Module, Plugin]:
 def rows_by_layer(plugin: Plugin, visual: int, text: int, margin: float | None) -> LayerTokens:
     """What each decoder layer computes for a sample of ``visual`` and ``text`` tokens."""
     spans, depth = plugin.schedule.spans, plugin.num_layers
-    counts = [plugin.schedule.count(stage, visual) for stage in range(len(spans) - 1)]
+    counts = counts_of(plugin, visual)
     near = [visual] * len(counts)
     if margin is not None:
         near = [min(visual, -int(-count * margin // 1)) for count in counts]
@@ -103,6 +106,15 @@ def rows_by_layer(plugin: Plugin, visual: int, text: int, margin: float | None) 
         kept=[n + text for n in per_layer(spans, [visual, *counts])],
         trained=[n + text for n in per_layer(spans, [visual, *near])],
     )
+
+
+def counts_of(plugin: Plugin, visual: int) -> list[int]:
+    """What each stage leaves of ``visual`` tokens, those of one image where its tower drops."""
+    counts = [plugin.schedule.count(stage, visual) for stage in range(len(plugin.schedule.layers))]
+    tower = plugin.spec.tower
+    if tower is not None:
+        counts[0] = patches_by_step(visual, tower.keep, len(tower.blocks))[-1]
+    return counts
 
 
 def plugin_options(config: Namespace) -> PluginOptions:
@@ -139,7 +151,7 @@ def _step(
     guide, policy = guide_of(config), policy_of(config)
     relevant = guide is not None and guide.layer is None
     taught = () if guide is None else guide.pruning(plugin.schedule)
-    counts = [plugin.schedule.count(stage, visual) for stage in range(len(plugin.spec.stages))]
+    counts = counts_of(plugin, visual)
     return StepSizes(
         facts=facts,
         rows=rows.trained,
@@ -220,8 +232,8 @@ def _costs(
     cache = [sum(kv_bytes(facts, part, value_bytes)) for part in (rows.full, rows.kept)]
     lines = [f"Schedule: {visual} visual tokens, {plugin.mean_ratio * visual:.1f} kept on average "
              f"over {plugin.num_layers} layers ({plugin.mean_ratio:.2%})"]
-    for stage, layer in enumerate(plugin.schedule.layers):
-        lines.append(f"  from layer {layer}: {plugin.schedule.count(stage, visual)}")
+    for layer, count in zip(plugin.schedule.layers, counts_of(plugin, visual)):
+        lines.append(f"  from layer {layer}: {count}")
     return [
         *lines,
         f"Prefill, decoder and head: {kept / GIGA:.4g} of {full / GIGA:.4g} GFLOPs "
