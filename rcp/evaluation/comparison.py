@@ -110,8 +110,8 @@ def _controls(
     plugin = entrants[0].plugin
     assert plugin is not None
     schedule = plugin.schedule
-    if plugin.spec.selection != "top_k":
-        # what it really kept; its own ratios are only what it was trained towards
+    if plugin.spec.selection != "top_k" or entrants[0].encodes:
+        # what it really kept; its own ratios are only what it was trained towards, or rounded up
         kept = tuple(first.visual[layer] / full.visual[0] for layer in schedule.layers)
         schedule = Schedule(schedule.layers, kept, schedule.num_layers)
     found = schedule_controls(plugin, schedule, backbone.model, seeds)
@@ -146,7 +146,7 @@ def _report(
         pooled(method, [tallies[i] for i in indices], tallies[0], flops, speedup, unreadable)
         for (method, indices), flops, speedup in zip(groups.items(), own, ratios)
     ]
-    encoder = encoder_flops(prepare, samples[0])
+    encoders = [encoder_flops(prepare, leader, samples[0]) for leader in leaders[:2]]
     by_paper = 1 - tallies[1].paper_flops / tallies[0].paper_flops
     return Report(
         rows,
@@ -156,8 +156,8 @@ def _report(
             notes.about_pairs(),
             *notes.about_random(rows, scores),
             *notes.about_blank(rows),
-            notes.about_flops(rows[1], own[1], encoder),
-            notes.about_savings(rows[0], rows[1], encoder, by_paper),
+            notes.about_flops(rows[1], own[1], encoders[1]),
+            notes.about_savings(rows[0], rows[1], encoders, by_paper),
             notes.about_timing(questions.backbone, len(samples), timing.rounds),
         ],
         [

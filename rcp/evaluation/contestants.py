@@ -40,6 +40,11 @@ class Contestant:
         assert self.plugin is not None
         return replace(self, plugin=self.plugin.at_budget(mean_ratio))
 
+    @property
+    def encodes(self) -> bool:
+        """Whether its plug-in changes how images are encoded, so that it can share none."""
+        return self.plugin is not None and self.plugin.spec.tower is not None
+
     @contextmanager
     def attached(self, model: nn.Module) -> Iterator[None]:
         """``model`` as this contestant uses it."""
@@ -51,8 +56,9 @@ class Contestant:
 
 
 def method_of(plugin: Plugin) -> str:
-    """The name a plug-in goes by: its first stage's pruner."""
-    return next((stage.method for stage in plugin.spec.stages), "keep_all")
+    """The name a plug-in goes by: its first stage's pruner, or where it drops without one."""
+    alone = "keep_all" if plugin.spec.tower is None else "tower"
+    return next((stage.method for stage in plugin.spec.stages), alone)
 
 
 def schedule_controls(

@@ -127,7 +127,7 @@ class Questions:
                 shared = self.prepare(found.items)
             for contestant, own in zip(contestants, answers):
                 with contestant.attached(self.backbone.model):
-                    prepare = contestant.prepare
+                    prepare = contestant.prepare or (self.prepare if contestant.encodes else None)
                     batch = shared if prepare is None else prepare(found.items)
                     own += self._answers(contestant, read_numbers, batch, with_places)
         return AnsweredBatch(answers, found.faults)

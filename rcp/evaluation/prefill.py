@@ -16,7 +16,7 @@ from rcp.attaching.cache_names import cache_in
 from rcp.conversations import LoadedSample
 from rcp.evaluation.contestants import Contestant
 from rcp.evaluation.preparation import Preparation
-from rcp.plugin import Plugin, PluginSpec, StageSpec
+from rcp.plugin import Plugin, PluginSpec, stages_of
 
 WARM_UP = 2
 
@@ -90,16 +90,20 @@ def plugin_flops(preparation: Preparation, contestant: Contestant, sample: Loade
         with _flop_counter() as chosen:
             _prefill(model, inputs)
     assert trace.plan is not None
-    stages = [StageSpec(stage.layer, stage.ratio, "uniform") for stage in plugin.spec.stages]
-    bare = Plugin(PluginSpec(stages), plugin.hidden_size, plugin.num_layers)
+    bare = Plugin(
+        PluginSpec(stages_of(plugin.schedule, "uniform")), plugin.hidden_size, plugin.num_layers
+    )
     with attach(model, bare, "drop", plan=replace(trace.plan, merges={})), _flop_counter() as given:
         _prefill(model, inputs)
     return chosen.get_total_flops() - given.get_total_flops()
 
 
-def encoder_flops(preparation: Preparation, sample: LoadedSample) -> int:
-    """FLOPs of encoding the images of ``sample``; 0 where that is part of the prefill."""
-    with _flop_counter() as counter:
+def encoder_flops(
+    preparation: Preparation, contestant: Contestant, sample: LoadedSample
+) -> int:
+    """FLOPs of encoding the images of ``sample`` as ``contestant`` does; 0 where that is part of
+    the prefill."""
+    with contestant.attached(preparation.model), _flop_counter() as counter:
         preparation([sample])
     return counter.get_total_flops()
 

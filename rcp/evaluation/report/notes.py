@@ -95,7 +95,7 @@ def about_unreadable(full: ResultRow, faults: Sequence[Unreadable]) -> list[str]
 
 
 def about_flops(row: ResultRow, plugin: float, encoder: int) -> str:
-    """What is counted; ``plugin`` and ``encoder`` are FLOPs a sample."""
+    """What is counted; ``plugin`` and ``encoder`` are FLOPs a sample, both of this row's."""
     return (
         "FLOPs: one prefill of the decoder, its head and the plug-in, which takes "
         f"{plugin / row.flops:.1%} of {row.method}'s. Encoding the image costs "
@@ -103,10 +103,13 @@ def about_flops(row: ResultRow, plugin: float, encoder: int) -> str:
     )
 
 
-def about_savings(full: ResultRow, row: ResultRow, encoder: int, by_paper: float) -> str:
-    """How much of the FLOPs is gone, by three conventions; ``by_paper`` is the third's share."""
+def about_savings(
+    full: ResultRow, row: ResultRow, encoders: Sequence[int], by_paper: float
+) -> str:
+    """How much of the FLOPs is gone, by three conventions; ``encoders`` are FLOPs a sample of the
+    image's encoding, of ``full`` and of ``row``, ``by_paper`` is the third's share."""
     counted = 1 - row.flops / full.flops
-    with_encoder = 1 - (row.flops + encoder) / (full.flops + encoder)
+    with_encoder = 1 - (row.flops + encoders[1]) / (full.flops + encoders[0])
     return (
         f"{row.method} removes {counted:.1%} of the FLOPs so counted, {with_encoder:.1%} with "
         f"image encoding, and {by_paper:.1%} by the formula {PAPER_FORMULA} that papers print."
