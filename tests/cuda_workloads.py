@@ -14,7 +14,16 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from rcp import LoraSpec, Plugin, PluginSpec, Relaxation, RepairSpec, StageSpec, attach
+from rcp import (
+    LoraSpec,
+    Plugin,
+    PluginSpec,
+    Relaxation,
+    RepairSpec,
+    StageSpec,
+    TowerSpec,
+    attach,
+)
 from rcp.backbones import backbone_for
 from rcp.choosing.tokens import predicting
 from rcp.choosing.view import LOOKS_BACK
@@ -132,13 +141,16 @@ def family(name: str, dtype: torch.dtype, device: str) -> None:
 
 
 def variants(dtype: torch.dtype, device: str) -> None:
-    """Adapters, closed gaps, thresholds, a budget chosen at inference, a plan that is replayed."""
+    """Adapters, closed gaps, thresholds, a budget chosen at inference, a plan that is replayed, a
+    vision tower that drops."""
     case, inputs = tiny(device, dtype)
     lora, repacked, budgets = rcp_spec(), rcp_spec(layers=(0, 3)), rcp_spec()
     lora.lora = LoraSpec(rank=2, targets=["q_proj", "down_proj"])
     repacked.position_policy = "repack"
     budgets.budgets = [0.3, 0.8]
-    for spec in (lora, repacked, rcp_spec(selection="threshold")):
+    shorter = rcp_spec()
+    shorter.tower = TowerSpec([0], 0.8)
+    for spec in (lora, repacked, rcp_spec(selection="threshold"), shorter):
         all_modes(case, spec, inputs, NOISE)
     plugin = randomised(Plugin.for_model(budgets, case.model))
     with attach(case.model, plugin, "drop", budget=0.6) as handle, handle.trace() as trace:

@@ -46,6 +46,13 @@ def test_python_of_the_readme_runs_in_order(in_a_clone, capsys):
     assert (first, last) == (text + 18, text + 14) and processor.tokenizer is not None
 
 
+def test_python_of_the_page_on_towers_runs(in_a_clone):
+    (block,) = blocks("docs/tower.md", "python")
+    exec(compile(block.text, "docs/tower.md", "exec"), {"__name__": "tower"})
+    spec = json.loads(Path("tower/plugin.json").read_text("utf-8"))["plugin"]
+    assert spec["tower"] == {"blocks": [1, 2, 3], "keep": 0.7}
+
+
 def test_python_of_the_data_readme_runs(in_a_clone):
     names: dict[str, object] = {}
     for block in blocks("data/README.md", "python"):
