@@ -89,7 +89,8 @@ def test_an_aborted_request_leaves_no_trace(both, known):
         for _ in range(steps):
             inner.step()
         inner.abort_request([f"gone {number}" for number in range(4)])
-    requests = [asked(known[n % len(known)], budget=(36, None, "all", 0.5)[n % 4]) for n in range(64)]
+    budgets = (36, None, "all", 0.5)
+    requests = [asked(known[n % len(known)], budget=budgets[n % 4]) for n in range(64)]
     wanted = [reference.answer(request, LENGTH) for request in requests]
     assert engine.answers(requests, LENGTH) == wanted
 

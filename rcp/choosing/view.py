@@ -105,8 +105,9 @@ class View:
     from each of the M patches of its image, mean over heads; ``encoder_attended`` (B, N, M) fp32:
     how much attention these patches get themselves, over their mean. ``patch_entropy`` (B, N) fp32:
     softmax over the image's patches of the entropy of their grey levels
-    (:mod:`rcp.backbones.patch_entropy`). ``tower_survivors`` (B, N) bool: what a vision tower has
-    kept that drops patches itself.
+    (:mod:`rcp.backbones.patch_entropy`). ``encoder_levels`` (B, N, F): what enters several of the
+    tower's deep layers at the token, one beside the other. ``tower_survivors`` (B, N) bool: what a
+    vision tower has kept that drops patches itself.
     """
 
     layer: int
@@ -140,6 +141,7 @@ class View:
     encoder_attention: Tensor | None = None
     encoder_attended: Tensor | None = None
     patch_entropy: Tensor | None = None
+    encoder_levels: Tensor | None = None
     tower_survivors: Tensor | None = None
     projector: Callable[[Tensor], Tensor] | None = None
 
