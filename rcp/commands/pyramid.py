@@ -8,14 +8,16 @@ say which tiles of the next one are read. A TIFF of uncompressed tiles is never 
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rcp.backbones import backbone_for
 from rcp.base_model.loading import load_base
-from rcp.errors import UserError
+from rcp.folder.read_write import load_plugin
 from rcp.pyramid.answer import answer, input_side
-from rcp.pyramid.attention import OwnAttention
+from rcp.pyramid.attention import OwnAttention, Scorer
+from rcp.pyramid.focus import Focus
 from rcp.pyramid.walk import Budget
 from rcp.pyramid.windows import open_windows
 from rcp.refusals import refuse_below_one
@@ -26,8 +28,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--base", required=True, metavar="MODEL", help="folder or hub id of the frozen model")
     add("--image", required=True, type=Path, metavar="FILE")
     add("--question", required=True, metavar="TEXT")
-    add("--layer", type=int, metavar="L",
-        help="decoder layer whose attention says what matters, from 0 (default: the middle one)")
+    says = parser.add_mutually_exclusive_group()
+    says.add_argument("--focus", metavar="FOLDER",
+                      help="focus module that says what matters (default: the model itself)")
+    says.add_argument("--layer", type=int, metavar="L",
+                      help="decoder layer whose attention does, from 0 (default: the middle one)")
     add("--side", type=int, metavar="PIXELS",
         help="of a tile (default: what the model's vision tower is given)")
     add("--across", type=int, default=usual.across, metavar="N",
@@ -51,15 +56,8 @@ def run(options: argparse.Namespace) -> None:
     with open_windows(options.image) as image:
         model, processor = load_base(options.base, options.dtype, options.device)
         side = options.side or input_side(model)
-        if side is None:
-            raise UserError(
-                f"The vision tower of '{options.base}' takes images of any size: say with --side "
-                "how many pixels a tile has."
-            )
-        middle = len(backbone_for(model).layers) // 2
-        scorer = OwnAttention(middle if options.layer is None else options.layer)
         found = answer(
-            model, processor, image, options.question, scorer,
+            model, processor, image, options.question, _scorer(model, options),
             side=side, budget=budget, tiles=options.tiles, max_new_tokens=options.max_new_tokens,
         )
     for look in found.looks:
@@ -69,3 +67,10 @@ def run(options: argparse.Namespace) -> None:
     print(f"{found.pixels_encoded} pixels encoded, {found.pixels_read} read; {found.tokens_kept} "
           f"of {found.tokens_encoded} tokens kept")
     print(found.text)
+
+
+def _scorer(model: Any, options: argparse.Namespace) -> Scorer:
+    if options.focus is not None:
+        return Focus(load_plugin(options.focus))
+    middle = len(backbone_for(model).layers) // 2
+    return OwnAttention(middle if options.layer is None else options.layer)

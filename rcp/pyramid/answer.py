@@ -69,8 +69,12 @@ def answer(
     return Answered(text, looks, side, int(keep.sum()), image.pixels_read)
 
 
-def input_side(model: Any) -> int | None:
-    """Pixels of a side of what the tower of ``model`` is given; None where that is not fixed."""
-    vision = getattr(model.config, "vision_config", None)
-    side = getattr(vision, "image_size", None)
-    return side if isinstance(side, int) else None
+def input_side(model: Any) -> int:
+    """Pixels of a side of what the tower of ``model`` is given; ``UserError`` if any will do."""
+    side = getattr(getattr(model.config, "vision_config", None), "image_size", None)
+    if not isinstance(side, int):
+        raise UserError(
+            f"The vision tower of {type(model).__name__} takes images of any size: say with --side "
+            "how many pixels a tile has."
+        )
+    return side

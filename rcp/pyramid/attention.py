@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from rcp.attaching.attach import attach
-from rcp.choosing.view import total_attention
+from rcp.attaching.stopping import stopping_at
+from rcp.choosing.view import View, total_attention
 from rcp.errors import UserError
 from rcp.plugin import Plugin, PluginSpec, StageSpec
 from rcp.pyramid.asking import Asking
@@ -39,11 +40,10 @@ class Scorer(Protocol):
 class OwnAttention:
     """The attention of the prompt's last token in decoder layer ``layer``, mean over heads.
 
-    It is the teacher of LRS-VQA's region focus module [note], which needs no training and a full
-    forward. Each tile stands in a prompt of its own [ours]: with all tiles of a level in one, the
-    attention of models that have learned single images goes to their places in the prompt. On 36
-    mosaics of the embedded model the tile chosen alone answers 22, the one chosen among the others
-    10. Raises ``UserError`` for a layer that the decoder lacks, or its last one.
+    It is the teacher of LRS-VQA's region focus module [note], which needs no training and a forward
+    as far as that layer. Each tile stands in a prompt of its own [ours]: with all tiles of a level
+    in one, the attention of models that have learned single images goes astray. Raises
+    ``UserError`` for a layer that the decoder lacks, or its last one.
     """
 
     def __init__(self, layer: int) -> None:
@@ -65,16 +65,30 @@ class OwnAttention:
             for start in range(0, len(tiles), BATCH):
                 inputs = asking.inputs([[tile] for tile in tiles[start : start + BATCH]])
                 with handle.trace(views=[behind]) as trace:
-                    asking.model(**inputs, use_cache=False, logits_to_keep=1)
+                    with stopping_at(asking.backbone.layers[behind]):
+                        asking.model(**inputs, use_cache=False)
                     view = trace.views[behind]
                     weights = view.blocks("attention_before")("last")
-                attention = total_attention(weights) / weights.shape[1]
-                places = (view.grid.float().flip(-1) + 1) / 2
-                found.append(Scores(attention.cpu(), places.cpu(), view.alive.cpu()))
-        return Scores(*(_joined(values) for values in zip(*found)))
+                found.append(placed(total_attention(weights) / weights.shape[1], view))
+        return joined(found)
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """The rows of all ``parts``, which families that keep an aspect ratio may pad differently."""
-    rows = [row for part in parts for row in part]
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+def placed(attention: Tensor, view: View) -> Scores:
+    """``attention`` (T, N) with the places of the tokens of ``view``, on the CPU."""
+    places = (view.grid.float().flip(-1) + 1) / 2
+    return Scores(attention.cpu(), places.cpu(), view.alive.cpu())
+
+
+def joined(parts: Sequence[Scores]) -> Scores:
+    """The tiles of all ``parts``, which families that keep an aspect ratio may pad differently."""
+    attention, places, exists = (
+        torch.nn.utils.rnn.pad_sequence([row for part in values for row in part], batch_first=True)
+        for values in zip(*parts)
+    )
+    return Scores(attention, places, exists)
+
+
+def shares(scores: Scores) -> Tensor:
+    """Attention of each token over that of all tiles together, (T * N,) fp32, 0 where none is."""
+    attention = (scores.attention * scores.exists).flatten()
+    return attention / attention.sum().clamp(min=torch.finfo(attention.dtype).tiny)
