@@ -30,7 +30,7 @@ def write_tiled(
             offsets.append(places[pixels])
     data += b"\0" * (len(data) % 2)
     arrays = 8 + len(data)
-    sizes = [tile * tile * CHANNELS * bits // 8] * len(offsets)
+    sizes = [min(tile * tile * CHANNELS * bits // 8, 2**32 - 1)] * len(offsets)
     channel_bits = arrays + 8 * len(offsets)
     data += struct.pack(f"<{2 * len(offsets)}I{CHANNELS}HH", *offsets, *sizes, *[bits] * 3, 0)
     many = len(offsets) > 1

@@ -9,6 +9,7 @@ from PIL import Image
 from data.generate import generate
 from rcp.__main__ import main
 from rcp.base_model.loading import load_base
+from rcp.conversations import LoadedSample, Sample
 from rcp.conversations.source import open_conversations
 from rcp.errors import UserError
 from rcp.folder.read_write import load_plugin
@@ -70,7 +71,8 @@ def mosaics(tmp_path_factory):
 def taught(embedded, items):
     torch.manual_seed(0)
     return distilled(
-        *embedded, items, layer=MIDDLE, side=96, budget=Budget(across=1), learning_rate=2e-3
+        *embedded, items, len(items),
+        layer=MIDDLE, side=96, budget=Budget(across=1), learning_rate=2e-3,
     )
 
 
@@ -94,6 +96,12 @@ def test_it_comes_nearer_to_the_models_attention_and_leaves_the_model(embedded, 
     assert all(value.grad is None for value in embedded[0].parameters())
 
 
+def test_a_question_without_an_image_is_passed_over(embedded):
+    text = LoadedSample(Sample("a", (), "what?", "red", "x"), ())
+    fresh, passed = taught(embedded, []), taught(embedded, [text])
+    assert all(map(torch.equal, fresh.state_dict().values(), passed.state_dict().values()))
+
+
 def test_another_plug_in_is_refused(embedded):
     other = Plugin.for_model(PluginSpec([StageSpec(2, 0.5, "fastv")]), embedded[0])
     with pytest.raises(UserError, match="python -m rcp focus"):
@@ -108,6 +116,8 @@ def test_it_is_kept_as_a_plug_in_and_asked_by_the_command(embedded, mosaics, tmp
     assert load_plugin(folder).training_summary["focus"]["samples"] == 2
     assert main(["focus", *arguments, "--output", str(folder)]) == 2
     assert "exists already" in capsys.readouterr().err
+    other = ["--output", str(tmp_path / "other"), "--learning-rate", "nan"]
+    assert main(["focus", *arguments, *other]) == 2 and "is nan" in capsys.readouterr().err
     image = next((mosaics.parent / "images").iterdir())
     asked = ["--base", BASE, "--image", str(image), "--question", "what colour is the dot?"]
     assert main(["pyramid", *asked, "--across", "1", "--focus", str(folder)]) == 0

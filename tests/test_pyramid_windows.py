@@ -108,6 +108,12 @@ def test_a_file_that_is_cut_off_says_so(tmp_path, pixels):
         cut.read(Box(0, 0, 90, 90), (8, 8))
 
 
+def test_a_false_width_asks_for_nothing(tmp_path):
+    write_tiled(tmp_path / "x.tif", 2**30, 2**30 - 16, lambda row, column: b"few pixels")
+    with open_windows(tmp_path / "x.tif") as image, pytest.raises(UserError, match="ends at byte"):
+        image.read(Box(0, 0, 8, 8), (8, 8))
+
+
 @pytest.mark.parametrize("content", [b"", b"text", b"II*\0", b"II*\0\x08\0\0\0\xff\xff"])
 def test_what_is_no_image_is_refused(tmp_path, content):
     (tmp_path / "x.tif").write_bytes(content)

@@ -10,6 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
 from rcp.backbones import backbone_for
@@ -46,13 +47,18 @@ def run(options: argparse.Namespace) -> None:
     refuse_below_one(options, "limit", "side", "across", "most_tiles")
     if os.path.lexists(options.output):
         raise UserError(f"'{options.output}' exists already. Name another folder with --output.")
+    if not 0 < options.learning_rate < 1:
+        raise UserError(
+            f"--learning-rate is {options.learning_rate}: give a number between 0 and 1."
+        )
     refuse_unwritable(options.output, "--output")
+    torch.manual_seed(0)  # the module's first weights, and which tiles of a large level are seen
     dataset = open_conversations(options.data, options.image_folder)
     model, processor = load_base(options.base, options.dtype, options.device)
     side = options.side or input_side(model)
     count = min(options.limit, len(dataset))
     plugin = distilled(
-        model, processor, (dataset[number] for number in tqdm(range(count), unit="question")),
+        model, processor, (dataset[n] for n in tqdm(range(count), unit="question")), count,
         layer=len(backbone_for(model).layers) // 2 if options.layer is None else options.layer,
         side=side, budget=Budget(across=options.across, most_tiles=options.most_tiles),
         learning_rate=options.learning_rate,

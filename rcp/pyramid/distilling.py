@@ -21,24 +21,27 @@ def distilled(
     model: Any,
     processor: Any,
     items: Iterable[LoadedSample],
+    steps: int,
     *,
     layer: int,
     side: int,
     budget: Budget,
     learning_rate: float,
 ) -> Plugin:
-    """A focus module taught on ``items``, one image and question a step, by layer ``layer``.
+    """A focus module taught on ``items``, the first image of each a step, by layer ``layer``.
 
-    Of each image every level is seen, of a level with more than ``budget.most_tiles`` so many at
-    random. AdamW, its rate falling linearly to 0. The model stays as it is. Raises ``UserError`` as
+    Items without an image are passed over; there are at most ``steps``. Of each image every level
+    is seen, of a level with more than ``budget.most_tiles`` so many at random. AdamW, its rate
+    falling linearly to 0. The model stays as it is. Raises ``UserError`` as
     :class:`~rcp.pyramid.attention.OwnAttention` does.
     """
-    samples = list(items)
     plugin, teacher = focus_module(model).train(), OwnAttention(layer)
     student = Focus(plugin)
     optimizer = torch.optim.AdamW(plugin.parameters(), lr=learning_rate)
-    fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, max(1, len(samples)))
-    for item in samples:
+    fall = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, max(1, steps))
+    for item in items:
+        if not item.images:
+            continue
         asking = Asking(model, processor, asked(item))
         shown = list(tiles_by_level(item.images[0], side, budget))
         loss = focus_loss(
@@ -50,7 +53,7 @@ def distilled(
         torch.nn.utils.clip_grad_norm_(plugin.parameters(), 1.0)
         optimizer.step()
         fall.step()
-    plugin.training_summary = {"focus": {"samples": len(samples), "layer": layer, "side": side}}
+    plugin.training_summary = {"focus": {"samples": steps, "layer": layer, "side": side}}
     return plugin.eval()
 
 

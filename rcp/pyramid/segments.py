@@ -1,5 +1,6 @@
 """TIFF files whose pixels lie uncompressed, of which any rows can be read without the others."""
 
+import os
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -38,6 +39,7 @@ class Segments:
         self.pixels_read = 0
         self._image, self._path = image, path
         self._file: BinaryIO = path.open("rb")
+        self._length = os.fstat(self._file.fileno()).st_size
         self._segments = [_segment(tile, _bits(image) // 8) for tile in image.tile]
 
     def close(self) -> None:
@@ -75,14 +77,13 @@ class Segments:
         return Image.frombytes(self._image.mode, size, data, "raw", segment.mode, segment.row, 1)
 
     def _at(self, offset: int, count: int) -> bytes:
-        self._file.seek(offset)
-        data = self._file.read(count)
-        if len(data) < count:
+        if offset + count > self._length:  # asked first: a false width would ask for gigabytes
             raise UserError(
-                f"'{self._path}' ends at byte {offset + len(data)}, in the middle of its pixels. "
-                "Get the file anew."
+                f"'{self._path}' ends at byte {self._length}, in the middle of its pixels. Get the "
+                "file anew."
             )
-        return data
+        self._file.seek(offset)
+        return self._file.read(count)
 
 
 def is_segmented(image: TiffImagePlugin.TiffImageFile) -> bool:
