@@ -251,6 +251,15 @@ def test_recoverable_keeps_one_of_each_kind(monkeypatch):
     ]))
 
 
+def test_dependencyvit_counts_what_all_patches_send():
+    """Three tokens of an image of two patches: shares of 0.5 + 0.1, 0.3 + 0.6 and 0.2 + 0.3."""
+    attention = torch.tensor([[[0.5, 0.1], [0.3, 0.6], [0.2, 0.3]]])
+    view = replace(make_view(1, 3, "random", 0), encoder_attention=attention)
+    pruner = PRUNERS.get("dependencyvit")(8)
+    torch.testing.assert_close(pruner(view), torch.tensor([[0.6, 0.9, 0.5]]))
+    assert pruner.select(view, torch.tensor([1])).tolist() == [[False, True, False]]
+
+
 def test_vflowopt_asks_the_most_attended_and_merges_by_importance():
     """Two by two tokens of one cell, patch 0 the one that is attended to: importance .4 .3 .2 .1.
 
