@@ -17,10 +17,11 @@ from typing import Any
 
 from benchmarks.command import RESULTS
 from benchmarks.environment import environment
+from benchmarks.serving.equality import OTHERWISE
 from benchmarks.serving.random_bases import FAMILIES
 from benchmarks.serving.report import page
 
-PARTS = ("trained", "divprune", "todre", "cls_attention", "adapters", "compiled", *FAMILIES, "load")
+PARTS = ("trained", "divprune", "todre", "cls_attention", "adapters", *OTHERWISE, *FAMILIES, "load")
 
 
 def main() -> None:

@@ -23,8 +23,12 @@ LENGTH = 6
 RATIO = 0.125
 Cases = list[tuple[str, list[Request]]]
 
-COMPILED = "compiled"
-"""The part whose decoder the engine compiles."""
+OTHERWISE: dict[str, dict[str, Any]] = {
+    "compiled": {"enforce_eager": False},
+    "evicting": {"num_gpu_blocks_override": 12, "block_size": 32, "max_model_len": 320},
+}
+"""Parts by how the engine is started otherwise: one compiles the decoder, one has a cache too small
+for the requests under way, which it interrupts and fills in anew."""
 
 ADAPTERS = "adapters"
 """The part whose plug-in has low-rank adapters, drawn at random: they change most answers."""
@@ -55,9 +59,8 @@ def _of_embedded(options: argparse.Namespace) -> tuple[Cases, Engine, Reference]
     entry = settings.entry()
     known = questions(options.data, options.questions)
     budgets = [36, 0.5] if next(entry.parameters(), None) is None else []
-    eager = options.part != COMPILED
     base = padded(BASE, Path("runs/serving/base"))
-    engine = Engine(base, _served(settings, model), enforce_eager=eager)
+    engine = Engine(base, _served(settings, model), **OTHERWISE.get(options.part, {}))
     return list(cases(known, budgets)), engine, Reference(model.eval(), processor, entry)
 
 
@@ -96,7 +99,7 @@ def settings_of(part: str, trained: Path, model: Any) -> Settings:
     folder = Path("runs/serving") / part
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        method = "question_attention" if part == COMPILED else part
+        method = "question_attention" if part in OTHERWISE else part
         save_plugin(_adapted(model) if part == ADAPTERS else _plain(method, model), folder)
     return Settings(str(folder.absolute()))
 
