@@ -27,17 +27,20 @@ class Request:
 
 @dataclass(frozen=True)
 class Question:
-    """``text`` without the placeholder, and the file of its image."""
+    """``text`` without the placeholder, the file of its image, and the ``answer`` where known."""
 
     text: str
     image: Path
+    answer: str = ""
 
 
 def questions(data: Path, limit: int) -> list[Question]:
     """The first ``limit`` of the set in the folder ``data``."""
     rows = json.loads((data / f"{data.name}.json").read_text())[:limit]
     texts = [row["conversations"][0]["value"].removeprefix("<image>\n") for row in rows]
-    return [Question(text, data / row["image"]) for text, row in zip(texts, rows)]
+    answers = [row["conversations"][1]["value"] for row in rows]
+    return [Question(text, data / row["image"], answer)
+            for text, row, answer in zip(texts, rows, answers)]
 
 
 def asked(question: Question, **changes: object) -> Request:

@@ -27,7 +27,7 @@ METHOD = "divprune"
 PORT = 8765
 AT_ONCE = 8
 SENT = 160
-BUDGETS = (18, "all")
+BUDGETS = (4, 18, 72, "all")
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
@@ -43,9 +43,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         rows = [asyncio.run(_load(known, budget, name)) for budget in BUDGETS]
     return {
         "about": f"{SENT} requests of different questions, {AT_ONCE} at once, by an asynchronous "
-                 f"client to `python -m rcp serve` with `{METHOD}`, on a machine shared with other "
-                 f"work. An image has 144 tokens, and the model is so small that a request costs "
-                 f"more than its prompt: what pruning saves of a large one does not show here.",
+                 f"client to `python -m rcp serve` with `{METHOD}`, which runs beside it on the "
+                 f"same two cores. An image has 144 tokens, and the model is so small that a "
+                 f"request costs more than its prompt: what pruning saves of a large one does not "
+                 f"show here.",
         "client": client,
         "rows": rows,
     }
@@ -127,25 +128,28 @@ async def _right(
 
 
 async def _load(known: Sequence[Question], budget: int | str, model: str) -> dict[str, Any]:
-    """Half of ``known`` to warm up, the other half timed."""
+    """The first of ``known`` to warm up, the second half of them timed."""
     gate = asyncio.Semaphore(AT_ONCE)
 
-    async def first_token(client: Any, question: Question) -> float:
+    async def first_token(client: Any, question: Question) -> tuple[float, bool]:
         async with gate:
             start = time.perf_counter()
             stream = await client.chat.completions.create(
                 **_request(question, budget, model), stream=True
             )
-            first = 0.0
-            async for _ in stream:
+            first, said = 0.0, ""
+            async for part in stream:
                 first = first or time.perf_counter() - start
-            return first
+                said += part.choices[0].delta.content or ""
+            return first, said.strip().lower() == question.answer.lower()
 
     async with _client() as client:
         await asyncio.gather(*(first_token(client, q) for q in known[: AT_ONCE]))
         start = time.perf_counter()
-        firsts = await asyncio.gather(*(first_token(client, q) for q in known[SENT:]))
+        done = await asyncio.gather(*(first_token(client, q) for q in known[SENT:]))
         seconds = time.perf_counter() - start
-    times = torch.tensor(firsts, dtype=torch.float64) * 1000
+    times = torch.tensor([first for first, _ in done], dtype=torch.float64) * 1000
     shares = {f"p{share}": times.quantile(share / 100).item() for share in (50, 95, 99)}
-    return {"budget": budget, "requests_per_second": len(firsts) / seconds, **shares}
+    right = sum(is_right for _, is_right in done) / len(done)
+    return {"budget": budget, "requests_per_second": len(done) / seconds, **shares,
+            "accuracy": right}

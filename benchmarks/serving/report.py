@@ -30,9 +30,12 @@ def _cell(rows: list[dict[str, Any]], name: str) -> str:
 
 
 def _load(load: dict[str, Any]) -> list[str]:
-    lines = [load["about"], "", "| budget | requests/s | first token, median | 95 % | 99 % |",
-             "|---|---|---|---|---|"]
+    lines = [load["about"], "",
+             "| budget | requests/s | first token, median | 95 % | 99 % | accuracy |",
+             "|---|---|---|---|---|---|"]
     for row in load["rows"]:
         times = " | ".join(f"{row[name]:.0f} ms" for name in ("p50", "p95", "p99"))
-        lines.append(f"| {row['budget']} | {row['requests_per_second']:.1f} | {times} |")
-    return [*lines, "", load["client"]]
+        own = f"{row['budget']} | {row['requests_per_second']:.1f} | {times}"
+        lines.append(f"| {own} | {row['accuracy']:.1%} |")
+    return [*lines, "", "![requests a second, first token and accuracy](serving.png)", "",
+            load["client"]]
