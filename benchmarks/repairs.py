@@ -37,7 +37,7 @@ from rcp.evaluation.paired import mcnemar
 from rcp.evaluation.report import tables
 from rcp.folder.read_write import load_plugin
 from rcp.plugin import Plugin
-from rcp.repair.base import Dropping
+from rcp.repair.base import Beside, Dropping
 from tests.operations import Operations
 
 RECIPE = "quickstart.yaml"
@@ -156,9 +156,12 @@ def state_bytes(plugin: Plugin) -> int:
     if repair is None or not repair.remembers:
         return 0
     rows, gone = torch.zeros(1, 1, repair.hidden_size), torch.ones(1, 1, dtype=torch.bool)
-    context = repair.remember(
-        Dropping(~gone, gone, torch.zeros(1, 1, 2), sums=repair.summed(rows, gone))
-    )
+    grid = torch.zeros(1, 1, 2)
+    # the facts may be of any value, but not of any width
+    widths = dict.fromkeys(repair.needs, plugin.spec.repair.arguments.get("features"))
+    facts = {name: torch.zeros(1, 1, width) for name, width in widths.items()}
+    sums = repair.summed(rows, gone, Beside(grid, facts))
+    context = repair.remember(Dropping(~gone, gone, grid, sums=sums))
     return context.nbytes
 
 

@@ -182,7 +182,7 @@ def test_the_gate_trains_pruner_and_denoiser_and_exports_the_pruner(
     trainer(tmp_path, 3, (seen,)).fit(module, data(conversations, batch_size=4))
     assert fingerprint(module.model) == frozen
     silent = [name for name, g in seen.plugin.items() if g is None or not g.abs().max() > 1e-9]
-    assert silent in ([], ["pruners.0.bias"]), "the scores' level changes nothing"
+    assert all(name.endswith("bias") for name in silent), "the scores' level changes nothing"
     moved = [name for name, value in module.denoiser.state_dict().items()
              if not torch.equal(value, before[name])]
     assert len(moved) >= 4

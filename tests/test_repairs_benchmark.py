@@ -69,6 +69,8 @@ def test_every_repair_has_a_row():
          3 * 8 + 2 * 48 * 8 + 2 * (48 * 8 + 8 + 8 * 48)),
         ("film", {"inner": 8, "side": 4, "channels": 4}, 8 * 4, None),
         ("film", {"inner": 8, "context": False}, 0, None),
+        # four windows of eight numbers, and of each whether any were dropped there
+        ("vision_remember", {"side": 2, "width": 8}, 4 * (8 + 1) * 4, None),
     ],
 )
 def test_what_a_repair_costs_by_hand(method, arguments, state, parameters):
