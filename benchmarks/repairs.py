@@ -22,7 +22,7 @@ import torch
 from benchmarks.command import RESULTS, exit_status, parser
 from benchmarks.environment import environment
 from benchmarks.questions import Questions, Right, pruners_at
-from benchmarks.steps import trained_plugin, training_seconds
+from benchmarks.steps import trained_plugin
 from benchmarks.variants import (
     CONFIGS,
     Configuration,
@@ -114,15 +114,13 @@ def benchmark(options: argparse.Namespace, arguments: Sequence[str]) -> None:
                 "parameters": learned_besides_pruners(plugin),
                 "state_bytes": state_bytes(plugin),
                 "decode_operations": added,
-                "seconds": round(training_seconds(folder.parent)),
             })
             _write(table, options.output, arguments)
     for name in options.controls:
         folder = _trained(KEPT, name, recipe, 1.0, options)
         plugin = load_plugin(folder).eval()
         row = f"{KEPT} {name}"
-        table.add(row, questions.right(row, plugin),
-                  {"seconds": round(training_seconds(folder.parent))})
+        table.add(row, questions.right(row, plugin))
         _write(table, options.output, arguments)
     print(f"Results in {options.output}, and in .md beside it")
 
@@ -227,13 +225,13 @@ def _write(table: Table, output: Path, arguments: Sequence[str]) -> None:
     with atomic(output) as unfinished:
         unfinished.write_text(json.dumps(values, indent=2) + "\n")
     cells = [["row", "accuracy %", f"% of {FULL}", "% of control", "counting %", "p",
-              "parameters", "state, bytes", "operations a decode step", "training, s"]]
+              "parameters", "state, bytes", "operations a decode step"]]
     cells += [
         [row["row"], f"{100 * row['accuracy']:.1f}", f"{100 * row['accuracy'] / full:.1f}",
          _shown(row["kept of control"], ".1%"),
          f"{100 * row['counting']:.1f}", _shown(row["p"], ".2g"),
          *(str(row.get(fact, "")) for fact in
-           ("parameters", "state_bytes", "decode_operations", "seconds"))]
+           ("parameters", "state_bytes", "decode_operations"))]
         for row in rows
     ]
     output.with_suffix(".md").write_text("\n".join([
