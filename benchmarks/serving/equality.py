@@ -23,6 +23,9 @@ LENGTH = 6
 RATIO = 0.125
 Cases = list[tuple[str, list[Request]]]
 
+OF_FAMILIES = "question_attention"
+"""The method by which tiny random models are pruned."""
+
 OTHERWISE: dict[str, dict[str, Any]] = {
     "compiled": {"enforce_eager": False},
     "evicting": {"num_gpu_blocks_override": 12, "block_size": 32, "max_model_len": 320},
@@ -72,9 +75,10 @@ def _of_family(family: str, count: int) -> tuple[Cases, Engine, Reference]:
     folder = Path("runs/serving") / family
     base = written(family, folder / "base")
     model, processor = pretrained(str(base), dtype=torch.float32)
-    if not (folder / "plugin").exists():
-        save_plugin(_plain("question_attention", model), folder / "plugin")
-    settings = Settings(str((folder / "plugin").absolute()))
+    plugin = folder / OF_FAMILIES
+    if not plugin.exists():
+        save_plugin(_plain(OF_FAMILIES, model), plugin)
+    settings = Settings(str(plugin.absolute()))
     known = random_questions(folder / "images", count)
     planned = [(name, [framed(request) for request in requests])
                for name, requests in cases(known, [4, 0.5])

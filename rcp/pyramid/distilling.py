@@ -12,9 +12,9 @@ from rcp.plugin import Plugin
 from rcp.pyramid.asking import Asking
 from rcp.pyramid.attention import OwnAttention, Scores, shares
 from rcp.pyramid.focus import Focus, focus_module, log_shares
-from rcp.pyramid.levels import Box, levels
-from rcp.pyramid.shrinking import Shrinking
+from rcp.pyramid.levels import levels
 from rcp.pyramid.walk import Budget
+from rcp.pyramid.windows import Whole
 
 
 def distilled(
@@ -77,18 +77,13 @@ def focus_loss(student: Sequence[Scores], teacher: Sequence[Scores]) -> Tensor:
 
 def tiles_by_level(image: Image.Image, side: int, budget: Budget) -> Iterable[list[Image.Image]]:
     """What a walk may look at of ``image``, coarsest level first."""
-    for level in levels(*image.size, side, budget.across):
+    whole = Whole(image)
+    for level in levels(*whole.size, side, budget.across):
         tiles = level.tiles
         order = torch.randperm(len(tiles))[: budget.most_tiles].tolist()
-        yield [_shown(image, level.box(tiles[n]), side) for n in sorted(order)]
+        yield [whole.read(level.box(tiles[n]), (side, side)) for n in sorted(order)]
 
 
 def asked(item: LoadedSample) -> str:
     """The question without the places of its images."""
     return item.sample.question.replace(PLACEHOLDER, "").strip()
-
-
-def _shown(image: Image.Image, box: Box, side: int) -> Image.Image:
-    shown = Shrinking(box, (side, side))
-    shown.add(image.crop(box), box.left, box.top)
-    return shown.image

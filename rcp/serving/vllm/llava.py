@@ -1,6 +1,6 @@
 """LLaVA-1.5 in vLLM, its visual tokens dropped before the decoder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,15 +14,12 @@ from vllm.model_executor.models.llava import (
 )
 from vllm.model_executor.models.utils import WeightsMapper
 from vllm.multimodal import MULTIMODAL_REGISTRY
-from vllm.platforms import current_platform
 
 from rcp.attaching.encoder_watch import VisionFacts
 from rcp.errors import UserError
-from rcp.serving.vllm.cpu_runner import ask_whether_models_prune
 from rcp.serving.vllm.decoder import FusedDecoder
 from rcp.serving.vllm.processor import PrunedProcessor
-from rcp.serving.vllm.pruned import PrunedModel, Pruning
-from rcp.serving.vllm.settings import Settings
+from rcp.serving.vllm.start import Started
 
 
 class PrunedInfo(LlavaProcessingInfo):
@@ -70,25 +67,16 @@ class OneAxis:
     PrunedLlavaProcessor, info=PrunedInfo, dummy_inputs=LlavaDummyInputsBuilder
 )
 class PrunedLlava(
-    OneAxis, PrunedModel, LlavaForConditionalGeneration, SupportsMRoPE, SupportsMultiModalPruning
+    OneAxis, Started, LlavaForConditionalGeneration, SupportsMRoPE, SupportsMultiModalPruning
 ):
     hf_to_vllm_mapper = LlavaForConditionalGeneration.hf_to_vllm_mapper | CLIP_NAMES
 
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        config = vllm_config.model_config.hf_config
-        refuse_tower(config)
-        self.refuse_engine(vllm_config)
-        super().__init__(vllm_config=vllm_config, prefix=prefix)
-        self.pruning = Pruning(
-            FusedDecoder(self), Settings.of(config), placeholder=config.image_token_index
-        )
-        if current_platform.is_cpu():
-            ask_whether_models_prune()
+    decoder = FusedDecoder
 
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        loaded = super().load_weights(weights)
-        self.pruning.check_base()
-        return loaded
+    @classmethod
+    def refuse_engine(cls, vllm_config: VllmConfig) -> None:
+        refuse_tower(vllm_config.model_config.hf_config)
+        super().refuse_engine(vllm_config)
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         keys = self.keys_in(kwargs)

@@ -1,9 +1,8 @@
 """LLaVA-NeXT and LLaVA-OneVision in vLLM: tiles at any resolution, dropped before the decoder."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
 from vllm.config import VllmConfig
 from vllm.model_executor.models.interfaces import SupportsMRoPE, SupportsMultiModalPruning
 from vllm.model_executor.models.llava import LlavaDummyInputsBuilder
@@ -19,14 +18,12 @@ from vllm.model_executor.models.llava_onevision import (
     LlavaOnevisionProcessingInfo,
 )
 from vllm.multimodal import MULTIMODAL_REGISTRY
-from vllm.platforms import current_platform
 
-from rcp.serving.vllm.cpu_runner import ask_whether_models_prune
 from rcp.serving.vllm.decoder import TiledDecoder
 from rcp.serving.vllm.llava import CLIP_NAMES, OneAxis, refuse_tower
 from rcp.serving.vllm.processor import PrunedProcessor
-from rcp.serving.vllm.pruned import PrunedModel, Pruning, refuse_videos
-from rcp.serving.vllm.settings import Settings
+from rcp.serving.vllm.pruned import refuse_videos
+from rcp.serving.vllm.start import Started
 
 
 class TiledInfo:
@@ -48,24 +45,16 @@ class TiledProcessor(PrunedProcessor):
         return self.info.get_num_image_tokens(image_width=width, image_height=height)
 
 
-class PrunedTiles(OneAxis, PrunedModel):
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
+class PrunedTiles(OneAxis, Started):
+    decoder = TiledDecoder
+
+    @classmethod
+    def refuse_engine(cls, vllm_config: VllmConfig) -> None:
         config = vllm_config.model_config.hf_config
         refuse_tower(config)
-        self.refuse_engine(vllm_config)
+        super().refuse_engine(vllm_config)
         if hasattr(config, "video_token_index"):
             refuse_videos(vllm_config)
-        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        self.pruning = Pruning(
-            TiledDecoder(self), Settings.of(config), placeholder=config.image_token_index
-        )
-        if current_platform.is_cpu():
-            ask_whether_models_prune()
-
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        loaded = super().load_weights(weights)  # type: ignore[misc]
-        self.pruning.check_base()
-        return loaded
 
     def embed_multimodal(self, **kwargs: Any) -> Any:
         keys = self.keys_in(kwargs)

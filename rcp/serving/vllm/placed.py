@@ -25,8 +25,8 @@ class PlacedModel(PrunedModel):
     """Mixed into a family's model, in front of it. ``grid`` says on how many rows and columns of
     tokens the image of a request's ``feature`` lies."""
 
-    @staticmethod
-    def refuse_engine(vllm_config: Any) -> None:
+    @classmethod
+    def refuse_engine(cls, vllm_config: Any) -> None:
         """Raise ``UserError`` for an engine that cannot prune."""
         refuse_parallel(vllm_config)
         refuse_videos(vllm_config)

@@ -114,8 +114,8 @@ class PrunedModel:
     pruning: Pruning
     config: Any
 
-    @staticmethod
-    def refuse_engine(vllm_config: Any) -> None:
+    @classmethod
+    def refuse_engine(cls, vllm_config: Any) -> None:
         """Raise ``UserError`` for an engine that cannot prune; also makes room for positions."""
         refuse_parallel(vllm_config)
         model = vllm_config.model_config

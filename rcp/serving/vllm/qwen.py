@@ -1,18 +1,13 @@
 """What Qwen's vision-language models have in common in vLLM: places, and images of any size."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor
-from vllm.config import VllmConfig
-from vllm.platforms import current_platform
 
-from rcp.serving.vllm.cpu_runner import ask_whether_models_prune
 from rcp.serving.vllm.decoder import PlacedDecoder
 from rcp.serving.vllm.placed import PlacedModel
 from rcp.serving.vllm.processor import PrunedProcessor
-from rcp.serving.vllm.pruned import Pruning
-from rcp.serving.vllm.settings import Settings
+from rcp.serving.vllm.start import Started
 
 
 class QwenProcessor(PrunedProcessor):
@@ -32,21 +27,9 @@ class QwenProcessor(PrunedProcessor):
         return len(made["prompt_token_ids"])  # an image spans no more positions than it has tokens
 
 
-class PrunedQwen(PlacedModel):
-    def __init__(self, *, vllm_config: VllmConfig, prefix: str = "") -> None:
-        config = vllm_config.model_config.hf_config
-        self.refuse_engine(vllm_config)
-        super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
-        self.pruning = Pruning(
-            PlacedDecoder(self), Settings.of(config), placeholder=config.image_token_id
-        )
-        if current_platform.is_cpu():
-            ask_whether_models_prune()
-
-    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str]:
-        loaded = super().load_weights(weights)  # type: ignore[misc]
-        self.pruning.check_base()
-        return loaded
+class PrunedQwen(PlacedModel, Started):
+    decoder = PlacedDecoder
+    placeholder = "image_token_id"
 
     def grid(self, feature: Any) -> tuple[int, int]:
         return self._on_grid(feature.data["image_grid_thw"].data)

@@ -31,8 +31,8 @@ SIZE = "rcp_tokens"
 class ChoiceKey:
     """``plugin``: its fingerprint, empty where nothing is dropped. ``share`` of its tokens that an
     image keeps, None for all, a whole number of them where images of several sizes keep as many.
-    ``prompt``: token ids with one placeholder, as a method that reads
-    them is shown them; else empty, so that other questions about an image find it in the caches.
+    ``prompt``: token ids with one placeholder, as a method that reads them is shown them; else
+    empty, so that other questions about an image find it in the caches.
     """
 
     plugin: str
