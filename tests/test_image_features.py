@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from rcp import Plugin, PluginSpec, StageSpec, attach
+from rcp import Plugin, PluginSpec, StageSpec, UserError, attach
 from rcp.attaching.given_images import ENCODER, encode_images, given_images
 from rcp.evaluation.preparation import with_encoded_images
 from tests.decoding import dropped, family, generated, plugin_for
@@ -59,3 +59,18 @@ def test_given_features_and_a_watching_plugin_leave_each_other_in_place():
             assert vars(host)[ENCODER] is not given
         assert vars(host)[ENCODER] is given
     assert ENCODER not in vars(host)
+
+
+def test_a_replayed_plan_asks_nothing_of_images_encoded_before():
+    """Who would have chosen is not asked, so that features need no facts on them."""
+    case = family("llava-llama")
+    inputs = case.inputs(RAGGED)
+    plugin = Plugin.for_model(PluginSpec([StageSpec(0, 0.5, "cls_attention")]), case.model)
+    with attach(case.model, plugin, "drop") as handle, handle.trace() as trace:
+        wanted = logits(case.model, inputs)
+    features = encode_images(case.model, inputs)
+    with given_images(case.model, features):
+        with attach(case.model, plugin, "drop", plan=trace.plan):
+            assert torch.equal(logits(case.model, inputs), wanted)
+        with attach(case.model, plugin, "drop"), pytest.raises(UserError, match="cls_attention"):
+            logits(case.model, inputs)

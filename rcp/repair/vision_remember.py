@@ -78,5 +78,6 @@ class Glance(nn.Module):
     def forward(self, hidden: Tensor, keys: Tensor, values: Tensor, there: Tensor) -> Tensor:
         logits = self.read(hidden) @ keys.mT / keys.shape[-1] ** 0.5
         lowest = torch.finfo(logits.dtype).min
-        shares = logits.masked_fill(~there[:, None], lowest).softmax(-1) * there[:, None]
+        # where no window is there all values are zero
+        shares = logits.masked_fill(~there[:, None], lowest).softmax(-1)
         return torch.tanh(self.gate) * self.up(shares @ values)
